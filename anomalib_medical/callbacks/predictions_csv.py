@@ -1,0 +1,241 @@
+"""Saves the score of every image: `anomalib predict` and `anomalib test` keep images only."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from anomalib_medical.callbacks.predictions_file import (
+    PartialFile,
+    Prediction,
+    check_writable,
+    merge_ranks,
+    publish,
+    rank_path,
+    read_predictions,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Pending:
+    """A batch that the model has scored and that the post-processor may not have seen yet."""
+
+    batch: Any  # what the model's step returned: a batch with the predictions in it
+    given: Tensor
+    raw: Tensor
+
+
+class PredictionsCSV(Callback):
+    """Writes `predictions.csv` into the run's folder, beside `images/`, in test and predict.
+
+    The columns are the fields of `Prediction`. A finished file is never overwritten: the next one is
+    `predictions_1.csv`. A run that stops early leaves `predictions_partial.csv` with the images scored so far.
+
+    In a configuration file:
+
+        trainer:
+          callbacks:
+            - class_path: anomalib_medical.callbacks.PredictionsCSV
+
+    On the command line: `--trainer.callbacks+=anomalib_medical.callbacks.PredictionsCSV`.
+
+    Attributes:
+        path: The file written last, None before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: Path | None = None
+        self._folder = Path()
+        self._file: PartialFile | None = None
+        self._pending: _Pending | None = None
+        self._post_processor: PostProcessor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Fail before hours of work, not after, if the run's folder cannot be written."""
+        del pl_module, stage
+        self._folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero:
+            check_writable(self._folder)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        self._start(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        self._start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        """Take the raw scores, which the post-processor is about to replace."""
+        del trainer, pl_module, args, kwargs
+        self._flush()
+        score = getattr(outputs, "pred_score", None)
+        if score is not None:
+            self._pending = _Pending(outputs, given=score, raw=score.detach().float().clone())
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        """Take the raw scores, which the post-processor is about to replace."""
+        self.on_test_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+
+    def on_test_batch_start(self, *args: object, **kwargs: object) -> None:
+        """Write the batch before, which is post-processed by now."""
+        del args, kwargs
+        self._flush()
+
+    def on_predict_batch_start(self, *args: object, **kwargs: object) -> None:
+        """Write the batch before, which is post-processed by now."""
+        del args, kwargs
+        self._flush()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the complete file its name."""
+        del pl_module
+        self._finish(trainer, _data_size(trainer.test_dataloaders))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the complete file its name."""
+        del pl_module
+        self._finish(trainer, _data_size(trainer.predict_dataloaders))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep what was scored under its partial name."""
+        del trainer, pl_module, exception
+        if self._file is None:
+            return
+        pending = self._pending
+        # The exception may have come before the post-processor's turn: its columns would be wrong.
+        if pending and (self._post_processor is None or pending.batch.pred_score is not pending.given):
+            self._flush()
+        self._file.close()
+        logger.warning("Stopped early: the scores of %d images are in %s", self._file.count, self._file.path)
+        self._file = self._pending = None
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        post_processor = getattr(pl_module, "post_processor", None)
+        callbacks: Sequence[object] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
+        if post_processor in callbacks and callbacks.index(post_processor) < callbacks.index(self):
+            msg = "PredictionsCSV comes after the post-processor: list it in the trainer's callbacks, not the model's."
+            raise ValueError(msg)
+        self._post_processor = post_processor if isinstance(post_processor, PostProcessor) else None
+        self._pending = None
+        # anomalib numbers the run's folder in every process anew: all processes use that of the first.
+        first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
+        path = trainer.strategy.broadcast(first.path if first else Path())
+        self._file = first or PartialFile(rank_path(path, trainer.global_rank))
+
+    def _flush(self) -> None:
+        if self._file and self._pending:
+            self._file.write(_rows(self._pending, self._post_processor))
+        self._pending = None
+
+    def _finish(self, trainer: Trainer, data_size: int | None) -> None:
+        if self._file is None:
+            return
+        self._flush()
+        self._file.close()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            partial, count = self._file.path, self._file.count
+            if trainer.world_size > 1:
+                partial, count = _merge(partial, trainer.world_size, data_size)
+            self.path = publish(partial)
+            logger.info("Wrote the scores of %d images to %s", count, self.path)
+        self._file = None
+
+
+def raw_threshold(post_processor: PostProcessor | None) -> float:
+    """The raw score above which `post_processor` calls an image abnormal, nan if it has no threshold.
+
+    anomalib keeps the threshold in raw scores, but compares the normalised score with `1 - image_sensitivity`.
+    """
+    if post_processor is None or not post_processor.enable_thresholding:
+        return math.nan
+    threshold = float(post_processor.image_threshold)
+    limit = float(post_processor.normalized_image_threshold)
+    if math.isnan(threshold):
+        return math.nan
+    if not _normalises(post_processor):
+        return limit
+    return threshold + (limit - 0.5) * float(post_processor.image_max - post_processor.image_min)
+
+
+def _normalises(post_processor: PostProcessor | None) -> bool:
+    """Whether there is a normalised score: without a known range anomalib leaves the raw one in its place."""
+    if post_processor is None or not post_processor.enable_normalization:
+        return False
+    return not bool(torch.isnan(post_processor.image_max - post_processor.image_min))
+
+
+def _rows(pending: _Pending, post_processor: PostProcessor | None) -> list[Prediction]:
+    batch, size = pending.batch, pending.raw.numel()
+    threshold = raw_threshold(post_processor)
+    unknown = [""] * size
+    paths = getattr(batch, "image_path", None)
+    return [
+        Prediction(*row)
+        for row in zip(
+            [str(path) for path in paths] if paths else unknown,
+            _numbers(pending.raw),
+            _numbers(batch.pred_score) if _normalises(post_processor) else unknown,
+            unknown if math.isnan(threshold) else _labels(batch.pred_label, size),
+            unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
+            _labels(batch.gt_label, size),
+            strict=True,
+        )
+    ]
+
+
+def _numbers(values: Tensor) -> list[str]:
+    # Nine digits tell every float32 apart.
+    return [f"{value:.9g}" for value in values.detach().float().flatten().tolist()]
+
+
+def _labels(values: Tensor | None, size: int) -> list[str]:
+    if values is None:
+        return [""] * size
+    return ["abnormal" if value else "normal" for value in values.flatten().tolist()]
+
+
+def _data_size(dataloaders: object) -> int | None:
+    """Number of images in the data, None where it is unknown."""
+    loaders: list[Any] = dataloaders if isinstance(dataloaders, list) else [dataloaders]
+    try:
+        return sum(len(loader.dataset) for loader in loaders)
+    except (AttributeError, TypeError):
+        return None
+
+
+def _merge(first: Path, world_size: int, data_size: int | None) -> tuple[Path, int]:
+    """Merge the partial files of all processes into a new partial file and remove them."""
+    parts = [first, *(rank_path(first, rank) for rank in range(1, world_size))]
+    rows = merge_ranks([read_predictions(part) for part in parts], data_size)
+    merged = PartialFile.first_free(first.parent)
+    merged.write(rows)
+    merged.close()
+    for part in parts:
+        part.unlink()
+    return merged.path, merged.count

@@ -1,0 +1,155 @@
+"""Files of predictions that grow under a partial name and appear under their final name only when complete."""
+
+import csv
+import itertools
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+STEM = "predictions"
+
+
+class Prediction(NamedTuple):
+    """One row; its fields are the file's columns. An empty text stands for "not known".
+
+    Attributes:
+        path: The image, as the data gave it.
+        raw_score: Anomaly score of the model, before normalisation (which clamps, so that extreme scores tie).
+        score: Normalised anomaly score in [0, 1].
+        label: `normal` or `abnormal`, as predicted.
+        threshold: The raw score above which an image is called abnormal.
+        gt_label: `normal` or `abnormal`, if the data says so.
+    """
+
+    path: str
+    raw_score: str
+    score: str
+    label: str
+    threshold: str
+    gt_label: str
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write a nameless file there.
+
+    Raises:
+        OSError: Of the kind that occurred, saying which folder and what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        msg = (
+            f"Cannot write predictions to {folder} ({error.strerror}). "
+            "Make the folder writable or choose another with --default_root_dir."
+        )
+        raise type(error)(msg) from error
+
+
+class PartialFile:
+    """A growing file of predictions, under a name that says that it is partial.
+
+    Args:
+        path: The file to make; it must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        # surrogateescape writes the bytes of file names that are not valid UTF-8 as they are.
+        self._file = path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._csv.writerow(Prediction._fields)
+
+    @classmethod
+    def first_free(cls, folder: Path) -> "PartialFile":
+        """Open the first of `predictions_partial.csv`, `predictions_partial_1.csv`, ... that does not exist."""
+        for path in _numbered(folder, f"{STEM}_partial"):
+            try:
+                return cls(path)
+            except FileExistsError:
+                continue
+        raise AssertionError  # the numbers do not end
+
+    def write(self, rows: Iterable[Prediction]) -> None:
+        """Append rows and hand them to the operating system, so that a killed run keeps them."""
+        rows = list(rows)
+        self._csv.writerows(rows)
+        self._file.flush()
+        self.count += len(rows)
+
+    def close(self) -> None:
+        """Close the file; it keeps its partial name."""
+        self._file.close()
+
+
+def rank_path(first: Path, rank: int) -> Path:
+    """Name of the partial file of process `rank`, given that of the first process."""
+    return first.with_name(f"{first.stem}_rank{rank}.csv")
+
+
+def publish(partial: Path) -> Path:
+    """Rename a complete file to the first free of `predictions.csv`, `predictions_1.csv`, ... beside it.
+
+    Returns:
+        The new path. An existing file is never overwritten.
+    """
+    for target in _numbered(partial.parent, STEM):
+        try:
+            # A hard link, unlike a rename, fails if the target exists, also when two runs end at once.
+            os.link(partial, target)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if target.exists():
+                continue
+            partial.rename(target)
+        else:
+            partial.unlink()
+        return target
+    raise AssertionError  # the numbers do not end
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Rows of a file of predictions."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        return [Prediction(*row) for row in reader]
+
+
+def merge_ranks(ranks: Sequence[Sequence[Prediction]], expected: int | None) -> list[Prediction]:
+    """Rows of several processes in the order of the dataset.
+
+    The distributed sampler deals images in turn and repeats some so that every process gets equally many.
+
+    Args:
+        ranks: Rows of each process, by rank.
+        expected: Number of images in the data, None if unknown.
+
+    Returns:
+        The rows; from the end, as many as exceed `expected` are dropped if their path has occurred before. Only so
+        many: two images may share a path (slices of a volume).
+    """
+    turns = itertools.zip_longest(*ranks)
+    rows = [row for turn in turns for row in turn if row is not None]
+    surplus = 0 if expected is None else len(rows) - expected
+    occurrences = Counter(row.path for row in rows)
+    kept: list[Prediction] = []
+    for row in reversed(rows):
+        if surplus > 0 and occurrences[row.path] > 1:
+            occurrences[row.path] -= 1
+            surplus -= 1
+        else:
+            kept.append(row)
+    return kept[::-1]
+
+
+def _numbered(folder: Path, stem: str) -> Iterator[Path]:
+    yield folder / f"{stem}.csv"
+    for number in itertools.count(1):
+        yield folder / f"{stem}_{number}.csv"

@@ -1,0 +1,7 @@
+"""Datamodules, one file a dataset."""
+
+from anomalib_medical.data.datamodules.base import MedicalDataModule
+from anomalib_medical.data.datamodules.medical_folder import MedicalFolder
+from anomalib_medical.data.datamodules.phantom import Phantom
+
+__all__ = ["MedicalDataModule", "MedicalFolder", "Phantom"]

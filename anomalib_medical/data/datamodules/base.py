@@ -1,0 +1,199 @@
+"""The datamodule that all ours share: leak-free splits and batches that keep their masks."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import LabelName
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
+from torchvision.transforms.v2 import Transform
+
+from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+
+logger = logging.getLogger(__name__)
+
+ValidationSplit = Literal["from_train", "from_test", "same_as_test"]
+_VALIDATION_SPLITS = ("from_train", "from_test", "same_as_test")
+
+
+class MedicalDataModule(AnomalibDataModule):
+    """Base of our datamodules. A subclass sets ``train_data`` and ``test_data`` in ``_setup``.
+
+    Args:
+        train_batch_size: Images a training batch.
+        eval_batch_size: Images a validation, test or predict batch.
+        num_workers: Loading processes; None for up to four, one core left free.
+        train_augmentations: Augmentations of training images.
+        val_augmentations: Augmentations of validation images.
+        test_augmentations: Augmentations of test images.
+        augmentations: Augmentations where the three above are not given.
+        val_split_mode: ``"from_train"`` holds out training normals, by patient. ``"from_test"`` takes a part of the
+            test patients away from the test, ``"same_as_test"`` validates on the test set itself; with both, a
+            threshold is fitted on labels that a hospital does not have.
+        val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
+            more than a fifth; of the test images half.
+        seed: Decides which patients are held out.
+    """
+
+    # Not set where the data has no test part.
+    train_data: MedicalDataset
+    val_data: MedicalDataset
+    test_data: MedicalDataset
+
+    def __init__(
+        self,
+        train_batch_size: int = 16,
+        eval_batch_size: int = 16,
+        num_workers: int | None = None,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        val_split_mode: ValidationSplit = "from_train",
+        val_split_ratio: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if val_split_mode not in _VALIDATION_SPLITS:
+            msg = f"val_split_mode is {val_split_mode!r}, expected one of {', '.join(_VALIDATION_SPLITS)}."
+            raise ValueError(msg)
+        if val_split_ratio is not None and not 0 < val_split_ratio < 1:
+            msg = f"val_split_ratio is {val_split_ratio}, expected a share between 0 and 1, or None for the default."
+            raise ValueError(msg)
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=_default_workers() if num_workers is None else num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            val_split_mode=val_split_mode,
+            test_split_mode="from_dir",
+            seed=seed,
+        )
+        self._val_share = val_split_ratio
+        self._split_seed = seed
+
+    def _create_test_split(self) -> None:
+        """Keep the test set as it is: anomalib would fill a test without normals up with training images."""
+
+    def _create_val_split(self) -> None:
+        if self.val_split_mode == "from_train":
+            self._hold_out_training_normals()
+            return
+        self._require_test(f"val_split_mode={self.val_split_mode.value}")
+        if self.val_split_mode == "same_as_test":
+            logger.warning("val_split_mode=same_as_test: thresholds fitted in validation have seen the test labels.")
+            self.val_data = copy.deepcopy(self.test_data)
+            return
+        logger.warning(
+            "val_split_mode=from_test: thresholds fitted in validation have seen labelled anomalies like the test's.",
+        )
+        self._split_test_by_patient()
+
+    def _hold_out_training_normals(self) -> None:
+        patients = list(self.train_data.samples.patient_id)
+        if len(set(patients)) < 2:
+            reason = "of one patient" if len(patients) > 1 else "in all"
+            msg = (
+                f"Only {len(patients)} training image(s) {reason}: none can be held out for the threshold. Add normal "
+                "images of another patient, or set val_split_mode=same_as_test (the threshold then sees the test set)."
+            )
+            raise ValueError(msg)
+        share = self._val_share
+        count = automatic_holdout(len(patients)) if share is None else max(1, round(len(patients) * share))
+        held_out = hold_out_patients(patients, count, self._split_seed)
+        self.train_data, self.val_data = _divide(self.train_data, held_out)
+        logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
+
+    def _split_test_by_patient(self) -> None:
+        """Divide patients with and without anomalies separately, so that both parts have both."""
+        samples = self.test_data.samples
+        ill = set(samples[samples.label_index == LabelName.ABNORMAL].patient_id)
+        held_out: set[str] = set()
+        for is_ill in (False, True):
+            patients = [patient for patient in samples.patient_id if (patient in ill) == is_ill]
+            if len(set(patients)) > 1:
+                count = max(1, round(len(patients) * (self._val_share or 0.5)))
+                held_out |= hold_out_patients(patients, count, self._split_seed)
+        if not held_out:
+            msg = (
+                f"val_split_mode=from_test needs at least two test patients of a kind, found {len(samples)} test "
+                "image(s) of fewer. Use val_split_mode=from_train."
+            )
+            raise ValueError(msg)
+        self.test_data, self.val_data = _divide(self.test_data, held_out)
+
+    def _require_test(self, what: str) -> None:
+        if not len(getattr(self, "test_data", ())):
+            msg = (
+                f"{what} needs test images, and {self.name} has none: there is nothing in test/. Training alone works "
+                "(`anomalib fit`); to score a folder of images without labels use `anomalib predict --data <folder>`."
+            )
+            raise ValueError(msg)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Load the validation set."""
+        return self._eval_dataloader(self.val_data)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Load the test set; predict does too.
+
+        Raises:
+            ValueError: If there are no test images.
+        """
+        self._require_test("Test and predict")
+        return self._eval_dataloader(self.test_data)
+
+    def _eval_dataloader(self, data: MedicalDataset) -> DataLoader[Any]:
+        loader_args: dict[str, Any] = {
+            "dataset": data,
+            "num_workers": self.num_workers,
+            "collate_fn": self.external_collate_fn or data.collate_fn,
+        }
+        has_mask = data.has_mask
+        if all(has_mask) or not any(has_mask):
+            return DataLoader(batch_size=self.eval_batch_size, shuffle=False, **loader_args)
+        sampler = _UnmixedBatchSampler(SequentialSampler(data), self.eval_batch_size, drop_last=False, kinds=has_mask)
+        return DataLoader(batch_sampler=sampler, **loader_args)
+
+
+class _UnmixedBatchSampler(BatchSampler):
+    """Puts images with and without a mask in different batches: a batch has a mask for every image or for none."""
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, kinds: Sequence[bool]) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.kinds = kinds
+
+    def _batches(self) -> list[list[int]]:
+        batches: list[list[int]] = []
+        indices = list(self.sampler)
+        for kind in (True, False):
+            group = [index for index in indices if self.kinds[index] == kind]
+            batches += [group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size)]
+        return batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+
+def _divide(data: MedicalDataset, held_out: set[str]) -> tuple[MedicalDataset, MedicalDataset]:
+    """Divide a dataset into the patients that stay and those held out."""
+    outside = data.samples.patient_id.isin(held_out)
+    kept = data.subsample([index for index, out in enumerate(outside) if not out])
+    taken = data.subsample([index for index, out in enumerate(outside) if out])
+    return kept, taken
+
+
+def _default_workers() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(4, available - 1))

@@ -1,0 +1,177 @@
+"""PNG, JPEG, TIFF and BMP, with their full bit depth."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_medical.data.io import signatures
+from anomalib_medical.data.io.errors import ImageReadError
+
+# What Pillow, tifffile and imagecodecs raise on broken content.
+_DECODING_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    EOFError,
+    Image.DecompressionBombError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_GREY_MODES = frozenset({"1", "L", "LA"})
+
+
+@contextmanager
+def _decoding(path: Path) -> Generator[None, None, None]:
+    """Turn whatever a decoder raises into an error that names the file."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about files that it reads all the same; those it cannot read raise.
+            warnings.simplefilter("ignore")
+            yield
+    except (ImageReadError, FileNotFoundError, PermissionError):
+        raise
+    except _DECODING_ERRORS as error:
+        raise ImageReadError.of(
+            path,
+            found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {error})",
+            expected="a complete PNG, JPEG, TIFF or BMP image",
+            remedy="Copy or export the file again, or remove it from the data folder.",
+        ) from error
+
+
+class RasterReader:
+    """Reads PNG, JPEG, TIFF and BMP: Pillow for 8 bits, imagecodecs and tifffile for more."""
+
+    @staticmethod
+    def can_read(head: bytes) -> bool:
+        """Tell from a file's first bytes whether it is one of the four formats."""
+        return head.startswith((signatures.PNG, signatures.JPEG, signatures.BMP, *signatures.TIFF))
+
+    @staticmethod
+    def is_lossy(head: bytes) -> bool:
+        """JPEG is lossy; a TIFF is taken as lossless."""
+        return head.startswith(signatures.JPEG)
+
+    @staticmethod
+    def size(path: Path) -> tuple[int, int]:
+        """Return (height, width) from the header."""
+        with _decoding(path):
+            if _starts_with(path, *signatures.TIFF):
+                with tifffile.TiffFile(path) as tiff:
+                    page = tiff.pages.first
+                    return int(page.imagelength), int(page.imagewidth)
+            with Image.open(path) as image:
+                return image.height, image.width
+
+    @staticmethod
+    def read(path: Path) -> NDArray[np.float32]:
+        """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
+        with _decoding(path):
+            if _starts_with(path, *signatures.TIFF):
+                return _read_tiff(path)
+            if _is_16_bit_png(path):
+                # Pillow would cut colour and alpha PNGs down to 8 bits.
+                return _scale(imagecodecs.png_decode(path.read_bytes()), 65535)
+            return _read_8_bit(path)
+
+
+def _starts_with(path: Path, *marks: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(marks)
+
+
+def _is_16_bit_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head.startswith(signatures.PNG) and head[24:] == b"\x10"
+
+
+def _scale(pixels: NDArray[np.generic], largest: int) -> NDArray[np.float32]:
+    """Drop alpha and map [0, largest] to [0, 1]."""
+    if pixels.ndim == 3:
+        colours = 3 if pixels.shape[-1] >= 3 else 1
+        pixels = pixels[..., :colours] if colours == 3 else pixels[..., 0]
+    return np.ascontiguousarray(pixels, dtype=np.float32) / np.float32(largest)
+
+
+def _read_8_bit(path: Path) -> NDArray[np.float32]:
+    with Image.open(path) as image:
+        # A palette may hold colours whatever its file is used for, and CMYK has four channels: both go through RGB.
+        mode = "L" if image.mode in _GREY_MODES else "RGB"
+        return _scale(np.asarray(image.convert(mode)), 255)
+
+
+def _read_tiff(path: Path) -> NDArray[np.float32]:
+    with tifffile.TiffFile(path) as tiff:
+        if len(tiff.pages) != 1:
+            raise ImageReadError.of(
+                path,
+                found=f"a TIFF of {len(tiff.pages)} pages",
+                expected="one page",
+                remedy="Save each page as its own file.",
+            )
+        page = tiff.pages.first
+        pixels = np.asarray(page.asarray())
+        axes = page.axes
+        photometric = page.photometric
+        bits = page.bitspersample
+        colormap = page.colormap
+
+    if axes == "SYX":
+        pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
+    if axes not in {"YX", "YXS"} or photometric == tifffile.PHOTOMETRIC.SEPARATED:
+        raise ImageReadError.of(
+            path,
+            found=f"a TIFF with axes {axes} and colours {tifffile.PHOTOMETRIC(photometric).name}",
+            expected="a grey or RGB picture",
+            remedy="Save it as a plain grey or RGB image.",
+        )
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and colormap is not None:
+        return _scale(np.moveaxis(np.asarray(colormap), 0, -1)[pixels], 65535)
+    scaled = _scale_tiff(path, pixels, bits)
+    return np.float32(1) - scaled if photometric == tifffile.PHOTOMETRIC.MINISWHITE else scaled
+
+
+def _scale_tiff(path: Path, pixels: NDArray[np.generic], bits: int) -> NDArray[np.float32]:
+    if pixels.dtype == np.bool_ or (pixels.dtype.kind == "u" and bits <= 16):
+        return _scale(pixels, 1 if pixels.dtype == np.bool_ else 2**bits - 1)
+    if pixels.dtype.kind != "f":
+        raise ImageReadError.of(
+            path,
+            found=f"a TIFF of {pixels.dtype.name} values",
+            expected="unsigned integers of up to 16 bits, or floating point in [0, 1]",
+            remedy="Map the values to that range (the window is yours to choose) and save again.",
+        )
+    if not np.isfinite(pixels).all():
+        count = int((~np.isfinite(pixels)).sum())
+        raise ImageReadError.of(
+            path,
+            found=f"{count} values that are NaN or infinite",
+            expected="finite values in [0, 1]",
+            remedy="Replace them (for instance by 0) and save again.",
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        raise ImageReadError.of(
+            path,
+            found=f"floating-point values from {low:g} to {high:g}",
+            expected="values in [0, 1]",
+            remedy="Map the values to that range (the window is yours to choose) and save again.",
+        )
+    return _scale(pixels, 1)

@@ -1,0 +1,86 @@
+"""Percentile intervals by resampling patients.
+
+Images of one patient are alike, so resampling images would claim more data than there are. Whole patients are drawn
+with replacement instead (Field and Welsh, 2007, "Bootstrapping clustered data"), within strata of patients that have
+the same classes (normal only, abnormal only, both), which keeps both classes in every resample.
+
+A resample is a row of image weights (how often the image was drawn), so that a metric is one vectorised function of a
+``(R, N)`` matrix. The draws depend on patients, labels and seed only: two models scored on the same images are
+resampled alike, and their differences can be paired.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .arrays import BoolArray, FloatArray, IntArray
+from .estimate import Estimate
+
+Statistic = Callable[[FloatArray], FloatArray]
+"""From image weights ``(R, N)`` to one value per resample ``(R,)``."""
+
+# Keeps the weights and what a statistic makes of them near 100 MB.
+_MAX_ELEMENTS = 4_000_000
+
+
+def resample_patients(labels: BoolArray, patients: IntArray, n_resamples: int, seed: int) -> FloatArray:
+    """Draw patients with replacement within their stratum.
+
+    Args:
+        labels: ``(N,)``, True for abnormal images.
+        patients: ``(N,)``, patient number of each image.
+        n_resamples: Number of resamples R.
+        seed: Seed of the draws.
+
+    Returns:
+        How often each patient was drawn, ``(R, P)``.
+    """
+    rng = np.random.default_rng(seed)
+    n_patients = int(patients.max()) + 1
+    has_abnormal = np.bincount(patients, weights=labels, minlength=n_patients) > 0
+    has_normal = np.bincount(patients, weights=~labels, minlength=n_patients) > 0
+    stratum = has_abnormal * 2 + has_normal
+    counts = np.zeros((n_resamples, n_patients))
+    for value in np.unique(stratum):
+        members = np.flatnonzero(stratum == value)
+        counts[:, members] = rng.multinomial(members.size, np.full(members.size, 1 / members.size), size=n_resamples)
+    return counts
+
+
+def bootstrap(
+    statistic: Statistic,
+    labels: BoolArray,
+    patients: IntArray,
+    *,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate a statistic with its percentile interval.
+
+    With fewer than two patients of a class nothing is known about how that class varies: the interval is nan. A
+    stratum of a single patient beside larger ones is drawn every time and adds no width.
+
+    Args:
+        statistic: The metric as a function of image weights.
+        labels: ``(N,)``, True for abnormal images.
+        patients: ``(N,)``, patient number of each image.
+        n_resamples: Number of resamples; 0 for the point estimate alone.
+        level: Coverage of the interval.
+        seed: Seed of the draws.
+
+    Returns:
+        The estimate.
+    """
+    n_images, n_patients = labels.size, int(patients.max()) + 1
+    value = float(statistic(np.ones((1, n_images)))[0])
+    low = high = float("nan")
+    fewest = min((np.unique(patients[labels == label]).size for label in np.unique(labels)), default=0)
+    if n_resamples and fewest >= 2:
+        counts = resample_patients(labels, patients, n_resamples, seed)
+        chunk = max(1, _MAX_ELEMENTS // n_images)
+        values = np.concatenate([
+            statistic(counts[start : start + chunk][:, patients]) for start in range(0, n_resamples, chunk)
+        ])
+        low, high = (float(q) for q in np.quantile(values, ((1 - level) / 2, (1 + level) / 2)))
+    return Estimate(value, low, high, n_images, n_patients, level)

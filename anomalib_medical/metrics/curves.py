@@ -1,0 +1,60 @@
+"""Areas under curves, from weights counted per score level.
+
+Every function takes arrays ``(R, K)``: R resamples, K score levels in ascending order. A level is one distinct score
+or a narrow bin of scores; whatever shares a level is a tie.
+"""
+
+import numpy as np
+
+from .arrays import FloatArray
+
+
+def auroc(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
+    """Area under the ROC curve, ties counting one half (the Mann-Whitney statistic).
+
+    Args:
+        normal: Weight of the normal samples at each level, ``(R, K)``.
+        abnormal: Weight of the abnormal samples at each level, ``(R, K)``.
+
+    Returns:
+        One area per resample, ``(R,)``.
+    """
+    below = np.cumsum(normal, axis=1) - normal / 2
+    area: FloatArray = (abnormal * below).sum(axis=1) / (normal.sum(axis=1) * abnormal.sum(axis=1))
+    return area
+
+
+def average_precision(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
+    """Sum of precision times recall step, as scikit-learn's ``average_precision_score``.
+
+    Args:
+        normal: Weight of the normal samples at each level, ``(R, K)``.
+        abnormal: Weight of the abnormal samples at each level, ``(R, K)``.
+
+    Returns:
+        One average precision per resample, ``(R,)``.
+    """
+    hits = np.cumsum(abnormal[:, ::-1], axis=1)
+    calls = hits + np.cumsum(normal[:, ::-1], axis=1)
+    precision = np.divide(hits, calls, out=np.zeros_like(hits), where=calls > 0)
+    area: FloatArray = (precision * abnormal[:, ::-1]).sum(axis=1) / hits[:, -1]
+    return area
+
+
+def limited_area(x: FloatArray, y: FloatArray, limit: float) -> FloatArray:
+    """Area under piecewise linear curves from 0 to ``limit``, divided by ``limit``.
+
+    Args:
+        x: Ascending abscissae in [0, 1], ``(R, K)``; the curve starts at the origin, which is not part of them.
+        y: Ordinates, ``(R, K)``.
+        limit: Where to stop on the x axis.
+
+    Returns:
+        One normalised area per resample, ``(R,)``.
+    """
+    x_from, y_from = (np.pad(values[:, :-1], ((0, 0), (1, 0))) for values in (x, y))
+    width = np.clip(x, None, limit) - np.clip(x_from, None, limit)
+    full = x - x_from
+    share = np.divide(width, full, out=np.zeros_like(full), where=full > 0)
+    area: FloatArray = (width * (y_from + (y - y_from) * share / 2)).sum(axis=1) / limit
+    return area

@@ -1,0 +1,31 @@
+"""A figure that never travels without its uncertainty."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate with its interval and the amount of data behind it.
+
+    Attributes:
+        value: Point estimate on all the data.
+        low: Lower end of the interval; nan where the data allow none.
+        high: Upper end of the interval; nan where the data allow none.
+        n_images: Number of images the value was computed from.
+        n_patients: Number of clusters that were resampled (images, where no patients are known).
+        level: Coverage the interval aims at.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_images: int
+    n_patients: int
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        """Return for example ``0.812 [0.780, 0.841]``."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return f"{self.value:.3f} [no interval]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

@@ -1,0 +1,79 @@
+"""Anomaly maps from pairs of feature pyramids."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
+
+
+def cosine_distance_maps(
+    first: Sequence[torch.Tensor],
+    second: Sequence[torch.Tensor],
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Cosine distance at every position and scale, up-sampled.
+
+    Args:
+        first: Features of S scales, each ``(B, C_s, H_s, W_s)``.
+        second: Features of the same shapes.
+        size: Height and width of the result.
+
+    Returns:
+        ``(B, S, H, W)``, float32, bilinear with aligned corners as in reverse distillation.
+    """
+    maps = [
+        F.interpolate(
+            1 - F.cosine_similarity(a.float(), b.float()).unsqueeze(1),
+            size=size,
+            mode="bilinear",
+            align_corners=True,
+        )
+        for a, b in zip(first, second, strict=True)
+    ]
+    return torch.cat(maps, dim=1)
+
+
+class GaussianBlur(nn.Module):
+    """Separable Gaussian blur of each image by itself, the edge pixel repeated (numpy's "symmetric" padding).
+
+    Equal to ``scipy.ndimage.gaussian_filter`` of one image; works on maps smaller than its kernel.
+
+    Args:
+        sigma: Standard deviation in pixels; the kernel ends at four of them.
+    """
+
+    kernel: torch.Tensor
+
+    def __init__(self, sigma: float = 4.0) -> None:
+        super().__init__()
+        self.radius = int(4.0 * sigma + 0.5)
+        positions = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (positions / sigma) ** 2)
+        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Blur ``(B, 1, H, W)``."""
+        maps = self._pad(maps, dim=-2)
+        maps = F.conv2d(maps, self.kernel.view(1, 1, -1, 1))
+        maps = self._pad(maps, dim=-1)
+        return F.conv2d(maps, self.kernel.view(1, 1, 1, -1))
+
+    def _pad(self, maps: torch.Tensor, dim: int) -> torch.Tensor:
+        # Beyond both ends a symmetric signal repeats with period 2n.
+        length = maps.shape[dim]
+        position = torch.arange(-self.radius, length + self.radius, device=maps.device) % (2 * length)
+        return maps.index_select(dim, torch.minimum(position, 2 * length - 1 - position))
+
+
+def reduce_map(anomaly_map: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Image score from an anomaly map: its ``mean`` or its ``max``.
+
+    Args:
+        anomaly_map: ``(B, 1, H, W)``.
+        reduction: ``mean`` or ``max``.
+
+    Returns:
+        ``(B,)``.
+    """
+    return anomaly_map.mean(dim=(1, 2, 3)) if reduction == "mean" else anomaly_map.amax(dim=(1, 2, 3))

@@ -1,0 +1,152 @@
+"""The frozen teacher network that the distillation models share."""
+
+import hashlib
+import logging
+import pickle  # noqa: S403 - for its exception type only; weights are read with weights_only=True
+from pathlib import Path
+
+import timm
+import torch
+from anomalib.models.components import TimmFeatureExtractor
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+#: The architectures that anomalib's bottleneck and decoder fit.
+BACKBONES = ("wide_resnet50_2", "resnet18", "resnet34", "resnet50")
+# The papers use torchvision's first ImageNet weights; timm's own default tags are others.
+_PAPER_TAG = "tv_in1k"
+
+
+class TeacherWeightsError(RuntimeError):
+    """The teacher's weights could not be had, or do not fit its architecture."""
+
+
+class Teacher(nn.Module):
+    """Frozen feature pyramid of a timm network.
+
+    Always in eval mode whatever its parent does, without gradient, and with the random weights of its construction
+    until :meth:`load_file` or :meth:`load_hub` is called, so that building a model never needs a network.
+
+    Args:
+        backbone: timm name, one of :data:`BACKBONES`, with or without a pretrained tag (``resnet18.a1_in1k``).
+        layers: Which of the residual stages 1..4 to return.
+
+    Raises:
+        ValueError: If the backbone is not one of :data:`BACKBONES`.
+    """
+
+    def __init__(self, backbone: str, layers: tuple[int, ...] = (1, 2, 3)) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.architecture = architecture(backbone)
+        self.extractor = TimmFeatureExtractor(self.architecture, layers=layers, pre_trained=False)
+        self.requires_grad_(requires_grad=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in eval mode: a teacher's batch-norm statistics never move."""
+        del mode
+        return super().train(mode=False)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Extract the features of normalised images.
+
+        Args:
+            images: ``(B, 3, H, W)``.
+
+        Returns:
+            One tensor ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))`` for each stage k.
+        """
+        return list(self.extractor(images).values())
+
+    def load_file(self, path: str | Path) -> str:
+        """Load weights from a local ``.safetensors`` or ``.pth`` file in timm's (or torchvision's) key names.
+
+        Args:
+            path: The file. A classifier and stages behind the last one used may be in it and are left out.
+
+        Returns:
+            The file's sha256.
+
+        Raises:
+            TeacherWeightsError: If the file is missing, unreadable or of another architecture.
+        """
+        path = Path(path)
+        if not path.is_file():
+            msg = f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of {self.architecture}."
+            raise TeacherWeightsError(msg)
+        try:
+            weights = load_state_dict(str(path), device="cpu", weights_only=True)
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+            msg = (
+                f"teacher_weights: {path} could not be read as a state dict ({type(error).__name__}). "
+                f"Give a .safetensors or .pth file that holds the tensors of {self.architecture}."
+            )
+            raise TeacherWeightsError(msg) from error
+        self._load(weights, str(path))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        logger.info("Teacher %s: weights from %s, sha256 %s.", self.architecture, path, digest)
+        return digest
+
+    def load_hub(self) -> str:
+        """Load timm's pretrained weights, from its cache or the model hub.
+
+        Returns:
+            The name of the weights, such as ``wide_resnet50_2.tv_in1k``.
+
+        Raises:
+            TeacherWeightsError: If they are not cached and the hub cannot be reached; it names the three ways out.
+        """
+        name = self.backbone if "." in self.backbone else f"{self.backbone}.{_PAPER_TAG}"
+        try:
+            network = timm.create_model(name, pretrained=True)
+        except Exception as error:
+            # The hub client's errors share no base class but Exception, and each of them means the same to the user.
+            msg = (
+                f"The teacher's weights {name} are not in the local cache and could not be downloaded "
+                f"({type(error).__name__}). Three ways out: (1) run once with access to the model hub, or copy its cache; "
+                "(2) give a local file: --model.teacher_weights /path/to/weights.safetensors (or .pth); "
+                "(3) train with a random teacher: --model.pre_trained false (for trials only: scores will be poor)."
+            )
+            raise TeacherWeightsError(msg) from error
+        self._load(network.state_dict(), name)
+        logger.info("Teacher: weights %s.", name)
+        return name
+
+    def _load(self, weights: dict[str, torch.Tensor], source: str) -> None:
+        """Load ``weights`` strictly, but for the classifier and the stages that are not used."""
+        network = self.extractor.feature_extractor
+        own = network.state_dict()
+        unused = ("fc.", "layer4.")
+        given = {key: value for key, value in weights.items() if key in own or not key.startswith(unused)}
+        missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+        unknown = [key for key in given if key not in own]
+        shapes = [key for key in given if key in own and given[key].shape != own[key].shape]
+        if missing or unknown or shapes:
+            problems = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+            found = ", ".join(f"{len(keys)} {what} (such as {keys[0]})" for what, keys in problems.items() if keys)
+            msg = (
+                f"{source} does not hold the weights of {self.architecture}: of {len(own)} tensors {found}. "
+                f"Give weights of {self.architecture}, or set --model.backbone to the architecture of the file."
+            )
+            raise TeacherWeightsError(msg)
+        network.load_state_dict({key: given.get(key, own[key]).to(own[key].dtype) for key in own})
+
+
+def architecture(backbone: str) -> str:
+    """Return a timm name without its pretrained tag, after checking that it is one that the decoders fit.
+
+    Args:
+        backbone: timm name such as ``wide_resnet50_2`` or ``resnet18.a1_in1k``.
+
+    Raises:
+        ValueError: If it is none of :data:`BACKBONES`.
+    """
+    name = backbone.split(".")[0]
+    if name not in BACKBONES:
+        msg = f"backbone: got {backbone!r}, expected one of {', '.join(BACKBONES)} (a timm tag may follow a dot)."
+        raise ValueError(msg)
+    return name

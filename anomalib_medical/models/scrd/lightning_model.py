@@ -1,0 +1,172 @@
+"""Lightning module of SCRD: scale-aware contrastive reverse distillation."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from torch import optim
+
+from anomalib_medical.models.components import MedicalModuleMixin, add_noise_patches
+
+from .loss import ScrdLoss, feature_distances
+from .torch_model import SCALES, ScrdModel
+
+
+class Scrd(MedicalModuleMixin, AnomalibModule):
+    """Scale-aware contrastive reverse distillation (ICLR 2025).
+
+    A student learns to rebuild a frozen teacher's features of normal images through a bottleneck, away from the
+    teacher's features of the same images with synthetic anomalies; a small module weighs the three scales for each
+    image. Where the student fails, the image is abnormal.
+
+    Args:
+        backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``resnet18``, ``resnet34`` or
+            ``resnet50``, with or without a tag such as ``.tv_in1k``.
+        image_size: Side of the square that images are resized to, or height and width; multiples of 32, at least 64.
+        pre_trained: Take the teacher's ImageNet weights from timm's hub when training starts.
+        teacher_weights: Local ``.safetensors`` or ``.pth`` file with the teacher's weights, instead of the hub.
+        weighting: ``scale_aware`` for learnt weights of the scales in loss and map, ``none`` for equal ones (which is
+            what the released code computes).
+        contrast: Push the student from the teacher's features of noisy images.
+        noise: Synthetic anomalies of ``simplex`` noise (the paper's) or ``gaussian`` noise.
+        noise_strength: Factor of the noise, for images in [0, 1].
+        noise_size: Smallest and largest side of the noisy rectangle, as fractions of the image's side.
+        noise_octaves: Octaves of the simplex noise.
+        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map.
+        learning_rate: Adam's learning rate.
+        seed: Fixes initial weights, noise and data order; None leaves them to the global random state.
+        pre_processor: Pre-processor, or True for resize and ImageNet normalisation.
+        post_processor: Post-processor, or True for a threshold at 95% specificity on held-out normal images.
+        evaluator: Evaluator, or True for anomalib's default metrics.
+        visualizer: Visualizer, or True for anomalib's default one.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "wide_resnet50_2",
+        image_size: int | tuple[int, int] = 256,
+        pre_trained: bool = True,
+        teacher_weights: str | None = None,
+        weighting: Literal["scale_aware", "none"] = "scale_aware",
+        contrast: bool = True,
+        noise: Literal["simplex", "gaussian"] = "simplex",
+        noise_strength: float = 0.2,
+        noise_size: tuple[float, float] = (10 / 256, 31 / 256),
+        noise_octaves: int = 6,
+        score_reduction: Literal["mean", "max"] = "mean",
+        learning_rate: float = 1e-3,
+        seed: int | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        size = _check_image_size(image_size)
+        _check_choice("weighting", weighting, ("scale_aware", "none"))
+        _check_choice("noise", noise, ("simplex", "gaussian"))
+        _check_choice("score_reduction", score_reduction, ("mean", "max"))
+        if not 0 < noise_size[0] <= noise_size[1] <= 1:
+            msg = f"noise_size: got {tuple(noise_size)}, expected fractions of the image, 0 < smallest <= largest <= 1."
+            raise ValueError(msg)
+        super().__init__(
+            pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.pre_trained = pre_trained
+        self.teacher_weights = teacher_weights
+        self.contrast = contrast
+        self.noise = noise
+        self.noise_strength = noise_strength
+        self.noise_size = tuple(noise_size)
+        self.noise_octaves = noise_octaves
+        self.learning_rate = learning_rate
+        self.seed = seed
+        # A fork of the random state: building a model to load a checkpoint into it leaves the user's alone.
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
+        self.loss = ScrdLoss()
+
+    def configure_optimizers(self) -> optim.Adam:
+        """Adam over bottleneck, decoder and scale adaptation: all that is not frozen (the paper's recipe)."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """One step of the contrastive distillation.
+
+        Args:
+            batch: Normalised images ``(B, 3, H, W)``; nothing else of it is read.
+            batch_idx: Index of the batch in its epoch.
+
+        Returns:
+            The loss.
+        """
+        images = batch.image
+        noisy = self.add_noise(images, batch_idx) if self.contrast else None
+        features = self.model(images, noisy)
+        clean_distance = feature_distances(features.teacher, features.student)
+        noisy_distance = None if noisy is None else feature_distances(features.noisy_teacher, features.student)
+        loss: torch.Tensor = self.loss(clean_distance, noisy_distance, features.scale_weights)
+        self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
+        if features.scale_weights is not None:
+            means = features.scale_weights.detach().mean(dim=0)
+            self.log_dict(
+                {f"scale_weight_layer{index + 1}": means[index] / SCALES for index in range(SCALES)},
+                on_step=False,
+                on_epoch=True,
+                batch_size=batch.batch_size,
+            )
+        return loss
+
+    def add_noise(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Give every image its own fresh patch of noise.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``. Noise is meant for images in [0, 1]: it is scaled as the
+                normalisation would have scaled it.
+            batch_idx: Index of the batch in its epoch; with the epoch, the process and ``seed`` it fixes the noise.
+
+        Returns:
+            Noisy normalised images.
+        """
+        generator = torch.Generator(device=images.device)
+        if self.seed is None:
+            generator.manual_seed(int(torch.randint(2**62, ())))
+        else:
+            source = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx, self.global_rank])
+            generator.manual_seed(int(source.generate_state(1)[0]))
+        return add_noise_patches(
+            images,
+            generator,
+            kind=self.noise,
+            strength=self.noise_strength * self.input_scale,
+            patch_size=self.noise_size,
+            octaves=self.noise_octaves,
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"{name}: got {value!r}, expected one of {', '.join(choices)}."
+        raise ValueError(msg)
+
+
+def _check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
+    if any(side < 64 or side % 32 for side in size):
+        msg = f"image_size: got {image_size}, expected multiples of 32 of at least 64 (the network halves them 5 times)."
+        raise ValueError(msg)
+    return size

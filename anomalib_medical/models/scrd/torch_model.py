@@ -1,0 +1,119 @@
+"""The network of SCRD."""
+
+from typing import NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components.backbone import get_decoder
+from anomalib.models.image.reverse_distillation.components import get_bottleneck_layer
+from torch import nn
+
+from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
+
+SCALES = 3
+# Output channels of the bottleneck by the expansion of the residual block; the paper's width of its blocks.
+_BOTTLENECK_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "wide_resnet50_2": 2048}
+_BOTTLENECK_WIDTH = {"wide_resnet50_2": 128}
+
+
+class ScrdFeatures(NamedTuple):
+    """What the loss needs of one batch: features of the three scales, each a list of ``(B, C_k, H_k, W_k)``."""
+
+    teacher: list[torch.Tensor]
+    student: list[torch.Tensor]
+    noisy_teacher: list[torch.Tensor] | None
+    scale_weights: torch.Tensor | None
+
+
+class ScaleAdaptation(nn.Module):
+    """One weight per image and scale: global max pooling, a linear layer and a softmax (SCRD, scale adaptation).
+
+    Args:
+        channels: Channels of the bottleneck's output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, SCALES)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Weigh the scales.
+
+        Args:
+            embedding: The bottleneck's output ``(B, C, H, W)``.
+
+        Returns:
+            ``(B, 3)``, float32, with a mean of 1 over the scales, so that equal weights change nothing.
+        """
+        logits = self.linear(embedding.amax(dim=(-2, -1)))
+        return SCALES * logits.float().softmax(dim=1)
+
+
+class ScrdModel(nn.Module):
+    """Teacher, one-class bottleneck, decoder and scale adaptation.
+
+    Args:
+        backbone: timm name of the teacher.
+        weighting: ``scale_aware`` for learnt weights of the scales, in loss and map; ``none`` for equal ones.
+        score_reduction: ``mean`` or ``max`` of the map as image score.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "wide_resnet50_2",
+        weighting: str = "scale_aware",
+        score_reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.teacher = Teacher(backbone)
+        name = self.teacher.architecture
+        width = {"width_per_group": _BOTTLENECK_WIDTH[name]} if name in _BOTTLENECK_WIDTH else {}
+        self.bottleneck = get_bottleneck_layer(name, **width)
+        # Never used by its forward: parameters without a gradient break distributed training.
+        del self.bottleneck.conv4, self.bottleneck.bn4
+        self.decoder = get_decoder(name)
+        self.scale_adaptation = (
+            ScaleAdaptation(_BOTTLENECK_CHANNELS[name]) if weighting == "scale_aware" else None
+        )
+        self.blur = GaussianBlur(sigma=4.0)
+        self.score_reduction = score_reduction
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        noisy_images: torch.Tensor | None = None,
+    ) -> ScrdFeatures | InferenceBatch:
+        """Features in training mode, scores and maps in evaluation mode.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
+            noisy_images: The same images with synthetic anomalies; in training only, or None without contrast.
+
+        Returns:
+            In training :class:`ScrdFeatures`; else anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+        """
+        features = self._features(images, noisy_images)
+        if self.training:
+            return features
+        maps = cosine_distance_maps(features.teacher, features.student, size=(images.shape[-2], images.shape[-1]))
+        if features.scale_weights is not None:
+            maps = maps * features.scale_weights[:, :, None, None]
+        anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
+        return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
+
+    def scale_weights(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Weights of the scales for normalised images ``(B, 3, H, W)``: ``(B, 3)``, or None without weighting."""
+        return self._features(images, None).scale_weights
+
+    def _features(self, images: torch.Tensor, noisy_images: torch.Tensor | None) -> ScrdFeatures:
+        count = len(images)
+        # One pass of the teacher over both; the student sees the clean images only.
+        both = self.teacher(images if noisy_images is None else torch.cat([images, noisy_images]))
+        teacher = [features[:count] for features in both]
+        embedding = self.bottleneck(teacher)
+        return ScrdFeatures(
+            teacher=teacher,
+            student=self.decoder(embedding),
+            noisy_teacher=None if noisy_images is None else [features[count:] for features in both],
+            scale_weights=None if self.scale_adaptation is None else self.scale_adaptation(embedding),
+        )

@@ -1,0 +1,160 @@
+"""A post-processor whose threshold comes from held-out normal images."""
+
+import logging
+import math
+from typing import Any, Literal
+
+import torch
+from anomalib.data import Batch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import LightningModule, Trainer
+from torchmetrics import CatMetric
+
+logger = logging.getLogger(__name__)
+
+
+class MedicalPostProcessor(PostProcessor):
+    """anomalib's post-processor with a threshold at a target specificity.
+
+    anomalib picks the threshold that maximises F1 on labelled anomalies, which a hospital does not have. Here it is
+    the score that the wanted share of held-out **normal** images stays at or below: the k-th smallest of n scores
+    with ``k = ceil((n + 1) * target_specificity)``, which in expectation keeps that specificity on new normals (the
+    order statistic of split conformal prediction). Anomalous validation images, if any, are not looked at. The pixel
+    threshold is the same order statistic of each image's largest map value: as many normal images stay without any
+    marked pixel.
+
+    Normalised scores are 0.5 at the threshold and ``0.5 * (1 + z / (1 + |z|))`` elsewhere, with z the distance from
+    the threshold in units of the range of the normal scores. anomalib's own linear form is clamped to [0, 1]; with
+    normals alone to fix its range, it would clamp, and so tie, nearly all anomalies.
+
+    Args:
+        threshold: ``specificity`` (default), or ``f1`` for anomalib's own threshold and normalisation.
+        target_specificity: Share of normal images to stay below the threshold, between 0 and 1.
+        **kwargs: anomalib's ``PostProcessor`` arguments.
+
+    Raises:
+        ValueError: If an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        threshold: Literal["specificity", "f1"] = "specificity",
+        target_specificity: float = 0.95,
+        **kwargs: Any,  # noqa: ANN401 - passed on
+    ) -> None:
+        super().__init__(**kwargs)
+        if threshold not in {"specificity", "f1"}:
+            msg = f"threshold: got {threshold!r}, expected 'specificity' or 'f1'."
+            raise ValueError(msg)
+        if not 0 < target_specificity < 1:
+            msg = f"target_specificity: got {target_specificity}, expected a share between 0 and 1, such as 0.95."
+            raise ValueError(msg)
+        self.threshold = threshold
+        self.target_specificity = target_specificity
+        self._normal_scores = CatMetric()
+        self._map_minima = CatMetric()
+        self._map_maxima = CatMetric()
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "threshold", "target_specificity")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args: Any,  # noqa: ANN401 - Lightning's hook
+        **kwargs: Any,  # noqa: ANN401 - Lightning's hook
+    ) -> None:
+        """Collect the scores of the batch's normal images."""
+        if self.threshold == "f1":
+            super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+            return
+        scores = outputs.pred_score.detach().float().flatten()
+        labels = outputs.gt_label
+        normal = torch.ones_like(scores, dtype=torch.bool) if labels is None else ~labels.flatten().bool()
+        if not normal.any():
+            return
+        self._normal_scores.update(scores[normal])
+        if outputs.anomaly_map is not None:
+            maps = outputs.anomaly_map.detach().float().flatten(1)[normal]
+            self._map_minima.update(maps.amin(dim=1))
+            self._map_maxima.update(maps.amax(dim=1))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the thresholds and the range of the normal scores."""
+        if self.threshold == "f1":
+            super().on_validation_epoch_end(trainer, pl_module)
+            return
+        if not self._normal_scores.update_called:
+            logger.warning(
+                "The validation set holds no normal image: no threshold at %.0f%% specificity could be set.",
+                100 * self.target_specificity,
+            )
+            return
+        scores = self._normal_scores.compute()
+        self._image_threshold.copy_(self._order_statistic(scores))
+        self.image_min.copy_(scores.min())
+        self.image_max.copy_(scores.max())
+        if self._map_maxima.update_called:
+            maxima = self._map_maxima.compute()
+            self._pixel_threshold.copy_(self._order_statistic(maxima))
+            self.pixel_min.copy_(self._map_minima.compute().min())
+            self.pixel_max.copy_(maxima.max())
+        for metric in (self._normal_scores, self._map_minima, self._map_maxima):
+            metric.reset()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the threshold is, or that there is none."""
+        del trainer, pl_module
+        if self.threshold == "f1" or not self.enable_thresholding:
+            return
+        if torch.isnan(self._image_threshold):
+            logger.warning("No validation ran: the model has no threshold and its scores stay as they are.")
+        else:
+            logger.info(
+                "Image threshold %.6g: the score that %.0f%% of normal images stay at or below.",
+                float(self._image_threshold),
+                100 * self.target_specificity,
+            )
+
+    def _order_statistic(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the k-th smallest of n values, ``k = ceil((n + 1) * target_specificity)``, at most the largest."""
+        count = values.numel()
+        # The subtraction keeps a product such as 20 * 0.95 = 19.000000000000004 from asking for one rank more.
+        rank = math.ceil((count + 1) * self.target_specificity - 1e-9)
+        if rank > count:
+            logger.warning(
+                "%d held-out normal images are too few for a specificity of %.0f%% (%d are needed): the threshold is "
+                "their largest score.",
+                count,
+                100 * self.target_specificity,
+                math.ceil(self.target_specificity / (1 - self.target_specificity) - 1e-9),
+            )
+            rank = count
+        return values.float().kthvalue(rank).values
+
+    def _normalize(  # type: ignore[override]  # anomalib's is static; ours depends on the kind of threshold
+        self,
+        preds: torch.Tensor | None,
+        norm_min: torch.Tensor,
+        norm_max: torch.Tensor,
+        threshold: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """Map scores to 0..1 with 0.5 at the threshold, in strictly the same order.
+
+        Args:
+            preds: Scores of any shape, or None.
+            norm_min: Smallest score of the held-out normals.
+            norm_max: Largest score of the held-out normals.
+            threshold: Raw threshold; without one the scores come back as they are.
+        """
+        if self.threshold == "f1" or preds is None:
+            return PostProcessor._normalize(preds, norm_min, norm_max, threshold)  # noqa: SLF001 - our own base class
+        value_range = norm_max - norm_min
+        # One image or constant scores have no range: the threshold's own size is the next best unit.
+        value_range = torch.where(value_range > 0, value_range, threshold.abs().clamp(min=1e-6))
+        distance = (preds - threshold) / value_range
+        normalized = 0.5 * (1 + distance / (1 + distance.abs()))
+        return torch.where(torch.isnan(threshold), preds, normalized)

@@ -1,0 +1,34 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LAYOUT = {"train/good": 8, "test/good": 4, "test/lesion": 4}
+
+
+def make_folder(root: Path, size: int = 64, layout: dict[str, int] | None = None) -> Path:
+    """Write a folder of noisy grey PNGs; those in `test/lesion` have a bright square and a mask of it."""
+    rng = np.random.default_rng(0)
+    for folder, count in (layout or LAYOUT).items():
+        for index in range(count):
+            image = rng.integers(60, 120, (size, size), dtype=np.uint8)
+            path = root / folder / f"{folder.replace('/', '_')}_{index:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if folder == "test/lesion":
+                mask = np.zeros_like(image)
+                mask[size // 4 : size // 2, size // 4 : size // 2] = 255
+                image = np.maximum(image, mask)
+                mask_path = root / "ground_truth" / "lesion" / path.name
+                mask_path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(mask_path)
+            Image.fromarray(image).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 64x64 images as `MedicalFolder` reads it; the name tests non-ASCII paths. Do not write to it."""
+    return make_folder(tmp_path_factory.mktemp("data") / "Größe_脑")

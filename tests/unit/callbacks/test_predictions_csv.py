@@ -1,0 +1,211 @@
+"""What ends up in predictions.csv, with real trainers and a model of one parameter."""
+
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.models import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+
+VALUES = (0.0, 1.0, 2.0, 3.0, 10.0)
+
+
+class Images(Dataset):
+    """Constant images; the name of each says its value."""
+
+    def __init__(self, labeled: bool = True) -> None:
+        self.labeled = labeled
+
+    def __len__(self) -> int:
+        return len(VALUES)
+
+    def __getitem__(self, index: int) -> tuple[str, float]:
+        return f"Größe/脑_{index}.png", VALUES[index]
+
+    def collate(self, items: list[tuple[str, float]]) -> ImageBatch:
+        values = torch.tensor([value for _, value in items])
+        return ImageBatch(
+            image=values.reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
+            image_path=[path for path, _ in items],
+            gt_label=values > 2 if self.labeled else None,
+        )
+
+
+class MeanModel(nn.Module):
+    """Scores an image by its mean."""
+
+    def __init__(self, fail_at: float, error: BaseException) -> None:
+        super().__init__()
+        self.calls = 0
+        self.fail_at = fail_at
+        self.error = error
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        self.calls += 1
+        if bool((images == self.fail_at).any()):
+            raise self.error
+        return InferenceBatch(pred_score=images.mean((1, 2, 3)), anomaly_map=images.mean(1, keepdim=True))
+
+
+class Module(AnomalibModule):
+    def __init__(
+        self,
+        post_processor: PostProcessor | bool = False,
+        fail_at: float = math.nan,
+        error: BaseException | None = None,
+    ) -> None:
+        super().__init__(pre_processor=False, post_processor=post_processor, evaluator=False, visualizer=False)
+        self.model = MeanModel(fail_at, error or RuntimeError("broken"))
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def learning_type(self) -> LearningType:
+        return LearningType.ONE_CLASS
+
+
+def fitted(**kwargs) -> PostProcessor:
+    """A post-processor that has seen raw scores of 0 to 4 and put its threshold at 2."""
+    post_processor = PostProcessor(**kwargs)
+    for name, value in (("image_min", 0.0), ("image_max", 4.0), ("_image_threshold", 2.0), ("_pixel_threshold", 2.0)):
+        getattr(post_processor, name).fill_(value)
+    return post_processor
+
+
+def loader(labeled: bool = True, batch_size: int = 2) -> DataLoader:
+    images = Images(labeled)
+    return DataLoader(images, batch_size=batch_size, collate_fn=images.collate)
+
+
+def trainer(folder, callback, **kwargs) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"devices": 1, **kwargs},
+    )
+
+
+def run(folder, module, stage: str = "test", **kwargs) -> list[Prediction]:
+    callback = PredictionsCSV()
+    getattr(trainer(folder, callback), stage)(module, loader(**kwargs))
+    return read_predictions(callback.path)
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_raw_and_normalised_scores_label_and_threshold(stage, tmp_path):
+    rows = run(tmp_path, Module(fitted()), stage)
+    assert [row.path for row in rows] == [f"Größe/脑_{index}.png" for index in range(5)]
+    assert [float(row.raw_score) for row in rows] == list(VALUES)
+    # (raw - threshold) / range + 1/2, clamped
+    assert [float(row.score) for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [row.label for row in rows] == ["normal", "normal", "normal", "abnormal", "abnormal"]
+    assert {float(row.threshold) for row in rows} == {2.0}
+    assert [row.gt_label for row in rows] == ["normal", "normal", "normal", "abnormal", "abnormal"]
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("sensitivity", [0.3, 0.8])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_threshold_explains_the_labels(sensitivity, normalise, tmp_path):
+    rows = run(tmp_path, Module(fitted(image_sensitivity=sensitivity, enable_normalization=normalise)))
+    assert {row.label for row in rows} == {"normal", "abnormal"}
+    for row in rows:
+        assert (float(row.raw_score) > float(row.threshold)) == (row.label == "abnormal")
+        assert bool(row.score) == normalise
+
+
+@pytest.mark.parametrize("post_processor", [False, True], ids=["none", "never fitted"])
+def test_without_a_threshold_the_cells_are_empty(post_processor, tmp_path):
+    rows = run(tmp_path, Module(post_processor))
+    assert [float(row.raw_score) for row in rows] == list(VALUES)
+    assert {(row.score, row.label, row.threshold) for row in rows} == {("", "", "")}
+
+
+def test_without_ground_truth_the_cell_is_empty(tmp_path):
+    assert {row.gt_label for row in run(tmp_path, Module(fitted()), labeled=False)} == {""}
+
+
+def test_batch_of_one(tmp_path):
+    assert len(run(tmp_path, Module(fitted()), batch_size=1)) == 5
+
+
+def test_bfloat16_scores_keep_their_value(tmp_path):
+    module = Module()
+    module.model.register_forward_hook(lambda *args: args[-1]._replace(pred_score=args[-1].pred_score.bfloat16()))
+    assert [float(row.raw_score) for row in run(tmp_path, module)] == list(VALUES)
+
+
+def test_finished_files_are_kept(tmp_path, caplog):
+    callback = PredictionsCSV()
+    twice = trainer(tmp_path, callback)
+    twice.test(Module(fitted()), loader())
+    first = callback.path.read_bytes()
+    with caplog.at_level(logging.INFO):
+        twice.predict(Module(fitted()), loader(labeled=False))
+    assert (tmp_path / "predictions.csv").read_bytes() == first
+    assert callback.path == tmp_path / "predictions_1.csv"
+    assert caplog.messages[-1] == f"Wrote the scores of 5 images to {tmp_path / 'predictions_1.csv'}"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=type)
+def test_an_interrupted_run_keeps_what_it_scored(error, tmp_path, caplog):
+    with pytest.raises(RuntimeError if isinstance(error, RuntimeError) else SystemExit):
+        run(tmp_path, Module(fitted(), fail_at=10.0, error=error))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions_partial.csv"]
+    rows = read_predictions(tmp_path / "predictions_partial.csv")
+    assert [float(row.score) for row in rows] == [0.0, 0.25, 0.5, 0.75]
+    assert "Stopped early: the scores of 4 images are in" in caplog.text
+    run(tmp_path, Module(fitted()))
+    assert (tmp_path / "predictions.csv").exists()
+
+
+def test_a_failing_post_processor_leaves_no_wrong_scores(tmp_path):
+    post_processor = fitted()
+    post_processor.post_process_batch = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, Module(post_processor))
+    assert read_predictions(tmp_path / "predictions_partial.csv") == []
+
+
+@pytest.mark.parametrize("stage", ["fit", "test", "predict"])
+def test_an_unusable_folder_fails_before_any_image_is_scored(stage, tmp_path):
+    (tmp_path / "file").touch()
+    module = Module(fitted())
+    module.training_step = lambda *_: None
+    module.configure_optimizers = lambda: None
+    with pytest.raises(NotADirectoryError, match="Cannot write predictions"):
+        getattr(trainer(tmp_path / "file" / "run", PredictionsCSV()), stage)(module, loader())
+    assert module.model.calls == 0
+
+
+def test_the_wrong_place_among_the_callbacks_is_an_error(tmp_path):
+    module = Module(fitted())
+    module.configure_callbacks = lambda: [module.post_processor, PredictionsCSV()]
+    with pytest.raises(ValueError, match="list it in the trainer's callbacks"):
+        trainer(tmp_path, PredictionsCSV()).test(module, loader())
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_two_processes_write_one_file_without_repeats(stage, tmp_path):
+    getattr(trainer(tmp_path, PredictionsCSV(), devices=2, strategy="ddp_fork"), stage)(Module(fitted()), loader())
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+    rows = read_predictions(tmp_path / "predictions.csv")
+    assert [float(row.raw_score) for row in rows] == list(VALUES)
+    assert [float(row.score) for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]

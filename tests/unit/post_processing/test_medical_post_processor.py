@@ -1,0 +1,144 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalib_medical.post_processing import MedicalPostProcessor
+
+
+def fit(post_processor, scores, labels=None, maps=None, batch_size=7):
+    """Show the post-processor a validation set as the trainer would."""
+    scores = torch.as_tensor(scores, dtype=torch.float32)
+    for start in range(0, len(scores), batch_size):
+        part = slice(start, start + batch_size)
+        batch = ImageBatch(
+            image=torch.zeros(len(scores[part]), 3, 8, 8),
+            pred_score=scores[part],
+            gt_label=None if labels is None else torch.as_tensor(labels)[part],
+            anomaly_map=None if maps is None else maps[part],
+        )
+        post_processor.on_validation_batch_end(None, None, batch)
+    post_processor.on_validation_epoch_end(None, None)
+    return post_processor
+
+
+def test_threshold_is_the_order_statistic_of_split_conformal_prediction():
+    scores = torch.randperm(99).float()
+    assert float(fit(MedicalPostProcessor(), scores).image_threshold) == 94.0  # the 95th smallest of 0..98
+    assert float(fit(MedicalPostProcessor(target_specificity=0.5), scores).image_threshold) == 49.0
+
+
+def test_specificity_on_new_normals_is_the_target_on_average():
+    generator = np.random.default_rng(0)
+    specificities = []
+    for _ in range(200):
+        post_processor = fit(MedicalPostProcessor(), generator.normal(size=40), batch_size=40)
+        specificities.append((generator.normal(size=2000) <= float(post_processor.image_threshold)).mean())
+    # Exactly 39 / 41 in expectation: the 39th smallest of 40.
+    assert np.mean(specificities) == pytest.approx(39 / 41, abs=0.006)
+
+
+def test_abnormal_validation_images_change_nothing():
+    normals = torch.linspace(0, 1, 40)
+    alone = fit(MedicalPostProcessor(), normals, torch.zeros(40, dtype=torch.int))
+    mixed = fit(
+        MedicalPostProcessor(),
+        torch.cat([normals, torch.full((30,), 9.0)]),
+        torch.cat([torch.zeros(40, dtype=torch.int), torch.ones(30, dtype=torch.int)]),
+    )
+    for key, value in alone.state_dict().items():
+        torch.testing.assert_close(value, mixed.state_dict()[key], equal_nan=True)
+
+
+def test_too_few_normals_take_the_largest_and_say_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        post_processor = fit(MedicalPostProcessor(), [0.1, 0.3, 0.2])
+    assert float(post_processor.image_threshold) == pytest.approx(0.3)
+    assert "3 held-out normal images are too few for a specificity of 95% (19 are needed)" in caplog.text
+
+
+def test_nineteen_normals_are_enough(caplog):
+    with caplog.at_level(logging.WARNING):
+        fit(MedicalPostProcessor(), torch.arange(19.0))
+    assert not caplog.text
+
+
+def test_without_normals_there_is_no_threshold_and_scores_stay(caplog):
+    with caplog.at_level(logging.WARNING):
+        post_processor = fit(MedicalPostProcessor(), [1.0, 2.0], torch.ones(2, dtype=torch.int))
+    assert "holds no normal image" in caplog.text
+    assert post_processor.image_threshold.isnan()
+    batch = ImageBatch(image=torch.zeros(2, 3, 8, 8), pred_score=torch.tensor([1.0, 2.0]))
+    post_processor.post_process_batch(batch)
+    assert batch.pred_score.tolist() == [1.0, 2.0]
+
+
+def test_pixel_threshold_keeps_normal_images_without_a_mark():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(100, 1, 8, 8, generator=generator)
+    post_processor = fit(MedicalPostProcessor(), maps.mean((1, 2, 3)), maps=maps)
+    marked = (maps > post_processor.pixel_threshold).flatten(1).any(dim=1)
+    assert marked.sum() == 4  # rank 96 of 100: the 4 largest lie above
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=20, unique=True))
+def test_normalised_scores_keep_their_order_and_the_decision(scores):
+    post_processor = fit(MedicalPostProcessor(), torch.linspace(0, 1, 40))
+    ordered = torch.tensor(sorted(scores))
+    # Neighbours closer than float32 can tell apart after the mapping are no failure of it.
+    ordered = ordered[torch.cat([torch.tensor([True]), ordered.diff() > 1e-2])]
+    result = post_processor(InferenceBatch(pred_score=ordered, anomaly_map=torch.zeros(len(ordered), 1, 4, 4)))
+    assert (result.pred_score.diff() > 0).all()
+    assert ((result.pred_score > 0) & (result.pred_score < 1)).all()
+    assert torch.equal(result.pred_label, ordered > post_processor.image_threshold)
+
+
+def test_batch_and_graph_agree():
+    maps = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    post_processor = fit(MedicalPostProcessor(), maps.amax((1, 2, 3)), maps=maps)
+    new = 1.5 * torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    batch = ImageBatch(image=torch.zeros(5, 3, 8, 8), pred_score=new.amax((1, 2, 3)), anomaly_map=new.clone())
+    post_processor.post_process_batch(batch)
+    graph = post_processor(InferenceBatch(pred_score=new.amax((1, 2, 3)), anomaly_map=new))
+    torch.testing.assert_close(batch.pred_score, graph.pred_score)
+    torch.testing.assert_close(batch.anomaly_map, graph.anomaly_map[:, 0])
+    assert torch.equal(batch.pred_label, graph.pred_label)
+    assert torch.equal(batch.pred_mask, graph.pred_mask[:, 0])
+
+
+def test_constant_scores_stay_finite():
+    post_processor = fit(MedicalPostProcessor(), torch.zeros(25))
+    result = post_processor(InferenceBatch(pred_score=torch.tensor([0.0, 1.0]), anomaly_map=torch.zeros(2, 1, 4, 4)))
+    assert result.pred_score.isfinite().all()
+    assert result.pred_label.tolist() == [False, True]
+
+
+def test_f1_is_anomalibs_own():
+    scores, labels = torch.tensor([0.1, 0.2, 0.7, 0.9]), torch.tensor([0, 0, 1, 1])
+    ours = fit(MedicalPostProcessor(threshold="f1"), scores, labels)
+    theirs = fit(PostProcessor(), scores, labels)
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(value, ours.state_dict()[key], equal_nan=True)
+    new = InferenceBatch(pred_score=torch.tensor([0.0, 0.5, 2.0]), anomaly_map=torch.zeros(3, 1, 4, 4))
+    torch.testing.assert_close(ours(new).pred_score, theirs(new).pred_score)
+
+
+def test_its_state_is_anomalibs():
+    assert MedicalPostProcessor().state_dict().keys() == PostProcessor().state_dict().keys()
+
+
+def test_configuration_survives_a_checkpoint():
+    restored = MedicalPostProcessor()
+    restored.load_checkpoint_config(MedicalPostProcessor(threshold="f1", target_specificity=0.8).checkpoint_config())
+    assert (restored.threshold, restored.target_specificity) == ("f1", 0.8)
+
+
+@pytest.mark.parametrize("value", [0, 1, 95, -0.1])
+def test_target_outside_0_and_1_is_refused(value):
+    with pytest.raises(ValueError, match="target_specificity: got .*expected a share between 0 and 1"):
+        MedicalPostProcessor(target_specificity=value)

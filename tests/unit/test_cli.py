@@ -1,0 +1,129 @@
+"""Exit codes, error messages and our own subcommands, without running a model."""
+
+import pytest
+from anomalib.pipelines import Benchmark
+from anomalib.pipelines.components.base import pipeline
+from jsonargparse import Namespace
+
+from anomalib_medical import cli
+from anomalib_medical.commands import COMMANDS, Command, CommandError
+from anomalib_medical.config_files import list_configs
+
+
+@pytest.fixture(autouse=True)
+def _keep_logging(monkeypatch):
+    monkeypatch.setattr(cli, "configure_logger", lambda: None)
+    monkeypatch.setattr(pipeline, "redirect_logs", lambda _: None)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Adds a subcommand `fail` that raises what it is given."""
+
+    def add(error: Exception) -> None:
+        def run(_: object) -> int:
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "fail", Command("Fails.", lambda _: None, run))
+
+    return add
+
+
+def test_help_lists_our_subcommands_beside_anomalibs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(name in shown for name in (*COMMANDS, "train", "export", "benchmark"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_subcommand_has_its_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_version_names_both_packages(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert "anomalib 2." in capsys.readouterr().out
+
+
+def test_configs_lists_the_files(capsys):
+    cli.main(["configs"])
+    shown = capsys.readouterr().out
+    assert all(path.as_posix() in shown for path in list_configs())
+
+
+def test_configs_copies_and_fails_if_a_file_differs(tmp_path, capsys):
+    cli.main(["configs", "--copy", str(tmp_path)])
+    cli.main(["configs", "--copy", str(tmp_path)])
+    changed = tmp_path / "quickstart.yaml"
+    changed.write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["configs", "--copy", str(tmp_path)])
+    assert stop.value.code == 1
+    assert f"{changed}: left alone" in capsys.readouterr().out
+    assert changed.read_text() == "mine"
+
+
+def test_a_user_error_is_one_line(failing, capsys):
+    failing(FileNotFoundError("no folder x"))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fail"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: no folder x\n")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_debug_shows_the_traceback_of_a_user_error(by, failing, monkeypatch):
+    failing(FileNotFoundError("no folder x"))
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1" if by == "variable" else "0")
+    with pytest.raises(FileNotFoundError):
+        cli.main(["fail", "--debug"] if by == "option" else ["fail"])
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), ValueError("raised outside our packages")])
+def test_a_programming_error_keeps_its_traceback(error, failing):
+    failing(error)
+    with pytest.raises(type(error)):
+        cli.main(["fail"])
+
+
+def test_a_value_error_is_the_users_if_raised_by_us():
+    with pytest.raises(FileNotFoundError) as caught:
+        Benchmark().run(Namespace(config="missing.yaml"))
+    assert cli.is_user_error(caught.value)
+    with pytest.raises(ValueError, match="Unsupported accelerator") as unsupported:
+        Benchmark()._setup_runners({"accelerator": "abacus"})
+    assert cli.is_user_error(unsupported.value)
+
+
+class _Runner:
+    class generator:  # noqa: N801  # stands for an instance
+        class job_class:  # noqa: N801
+            name = "benchmark"
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def run(self, *_: object) -> None:
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("out of memory")])
+def test_benchmark_fails_when_a_runner_fails(error, monkeypatch, tmp_path):
+    monkeypatch.setattr(Benchmark, "_setup_runners", staticmethod(lambda _: [_Runner(error), _Runner(None)]))
+    config = tmp_path / "benchmark.yaml"
+    config.write_text("accelerator: cpu\n")
+    if error is None:
+        cli.main(["benchmark", "--config", str(config)])
+    else:
+        with pytest.raises(CommandError, match=r"pipeline\.log"):
+            cli.CheckedBenchmark().run(Namespace(config=str(config)))
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["benchmark", "--config", str(config)])
+        assert stop.value.code == 1

@@ -1,0 +1,58 @@
+"""Our classes in anomalib's registries."""
+
+import logging
+
+import anomalib.data
+import anomalib.models
+import pytest
+from anomalib.data import get_datamodule
+from anomalib.models import UnknownModelError, get_model, list_models
+
+from anomalib_medical import registration
+
+SMALL = {"backbone": "resnet18", "image_size": 64, "pre_trained": False}
+SHORT_NAMES = [path.rpartition(".")[2] for path in registration.MODELS]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    registration.register()
+
+
+@pytest.mark.parametrize("path", registration.MODELS)
+def test_models_are_found_by_every_name(path):
+    name = path.rpartition(".")[2]
+    cls = getattr(anomalib.models, name)
+    assert {name.lower()} <= list_models()
+    assert isinstance(get_model(name.lower(), **SMALL), cls)
+    for class_path in (name, f"anomalib_medical.{name}", path, f"{cls.__module__}.{name}"):
+        assert isinstance(get_model({"class_path": class_path, "init_args": dict(SMALL)}), cls)
+
+
+@pytest.mark.parametrize("path", registration.DATAMODULES)
+def test_datamodules_are_found_by_every_name(path, tiny_folder):
+    name = path.rpartition(".")[2]
+    for class_path in (name, f"anomalib_medical.{name}"):
+        config = {"class_path": class_path, "init_args": {"root": str(tiny_folder)}}
+        assert type(get_datamodule(config)).__name__ == name
+
+
+def test_other_packages_stay_refused():
+    with pytest.raises(UnknownModelError, match="not allowed"):
+        get_model({"class_path": "os.path"})
+
+
+def test_registering_twice_changes_nothing(caplog):
+    before = dict(vars(anomalib.models)), dict(vars(anomalib.data)), set(anomalib.models.ALLOWED_MODULES)
+    registration.register()
+    assert before == (dict(vars(anomalib.models)), dict(vars(anomalib.data)), anomalib.models.ALLOWED_MODULES)
+    assert not caplog.records
+
+
+def test_a_foreign_class_of_the_same_name_keeps_it(monkeypatch, caplog):
+    foreign = type("Scrd", (), {})
+    monkeypatch.setattr(anomalib.models, "Scrd", foreign)
+    with caplog.at_level(logging.WARNING):
+        registration.register()
+    assert anomalib.models.Scrd is foreign
+    assert "use anomalib_medical.Scrd for ours" in caplog.text
