@@ -59,9 +59,9 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
         print(f"Found a finished run in {output}; --fresh trains again.")
     else:
         finished = _train_and_export(config, output, made_by)
-        (output / STAMP).write_text(json.dumps(asdict(finished), indent=2), encoding="utf-8")
     predictions = read_predictions(output / finished.predictions)
     difference, checked = _check_export(output / finished.model, predictions)
+    (output / STAMP).write_text(json.dumps(asdict(finished), indent=2), encoding="utf-8")
     _summarise(output, finished, predictions, difference, checked)
 
 

@@ -81,14 +81,7 @@ def patchcore(datamodule: Phantom, teacher_weights: Path, image_size: int, cores
         msg = f"{teacher_weights} lacks {len(missing)} of the network's tensors, such as {missing[0]}."
         raise ValueError(msg)
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(
-            default_root_dir=folder,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            barebones=False,
-            enable_progress_bar=False,
-        )
+        engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
         engine.fit(model, datamodule=datamodule)
         metrics = engine.test(model, datamodule=datamodule)[0]
     return {"PatchCore image": metrics["image_AUROC"], "PatchCore pixel": metrics["pixel_AUROC"]}
@@ -127,7 +120,8 @@ def main() -> None:
     text = (
         f"# Difficulty of the phantom\n\n    {command}\n\n"
         "200 training images, 50 normal and 50 abnormal test images of 256x256 pixels each; PatchCore: resnet18, "
-        f"layer2 and layer3, input {args.model_size}, coreset {args.coreset:g}. Shortcuts as max(a, 1 - a).\n\n{table}\n"
+        f"layer2 and layer3, input {args.model_size}, coreset {args.coreset:g}. Shortcuts as max(a, 1 - a).\n\n"
+        f"{table}\n"
     )
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(text, encoding="utf-8")

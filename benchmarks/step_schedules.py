@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import opensimplex
 import torch
-from torch.nn import functional as F  # ruff: ignore[lowercase-imported-as-non-lowercase] - the name everybody knows it by
+from torch.nn import functional
 
 from anomalib_medical import Scrd
 
@@ -55,6 +55,7 @@ class Step:
         self.optimizer = self.module.configure_optimizers()
         self.rng = np.random.default_rng(0)
         self.count = 0
+        self.unused: Sequence[torch.Tensor] = []
         if setting.compiled:
             self.module.model.compile()
 
@@ -66,6 +67,7 @@ class Step:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.unused = []
         self.count += 1
         # Waits for the device, so that the caller's clock sees the whole step.
         return float(loss)
@@ -100,9 +102,9 @@ class Step:
             corrupted = model.teacher(noisy_images)
         embedding = model.bottleneck(clean)
         student = model.decoder(embedding)
-        # The student's answer to the noisy image is computed, with its graph, and not used.
-        _unused = model.decoder(model.bottleneck(corrupted))
-        weights = F.softmax(model.scale_adaptation.linear(embedding.amax(dim=(-2, -1))), dim=1)
+        # The student's answer to the noisy image is computed and not used; its graph lives as long as its variable.
+        self.unused = model.decoder(model.bottleneck(corrupted))
+        weights = functional.softmax(model.scale_adaptation.linear(embedding.amax(dim=(-2, -1))), dim=1)
         return _flat_distance(clean, student, weights) / _flat_distance(corrupted, student, weights)
 
     def _clock(self) -> float:
@@ -150,6 +152,8 @@ def _flat_distance(
     total = torch.zeros((), device=weights.device)
     for scale, (target, answer) in enumerate(zip(teacher, student, strict=True)):
         weight = weights[:, scale, None, None, None]
-        similarity = F.cosine_similarity((weight * target).flatten(1).float(), (weight * answer).flatten(1).float())
+        similarity = functional.cosine_similarity(
+            (weight * target).flatten(1).float(), (weight * answer).flatten(1).float()
+        )
         total += (1 - similarity).mean()
     return total

@@ -148,7 +148,7 @@ class MedicalDataModule(AnomalibDataModule):
         Raises:
             ValueError: If there are no test images.
         """
-        self._require_test("Test and predict")
+        self._require_test("Testing or predicting")
         return self._eval_dataloader(self.test_data)
 
     def _eval_dataloader(self, data: MedicalDataset) -> DataLoader[Any]:

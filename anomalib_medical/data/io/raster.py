@@ -143,7 +143,8 @@ def _read_tiff(path: Path) -> NDArray[np.float32]:
             remedy="Save it as a plain grey or RGB image.",
         )
     if photometric == tifffile.PHOTOMETRIC.PALETTE and colormap is not None:
-        return _scale(np.moveaxis(np.asarray(colormap), 0, -1)[pixels], 65535)
+        # Some writers store an 8-bit colour times 256, others times 257: the upper byte is right for both.
+        return _scale(np.moveaxis(np.asarray(colormap) >> 8, 0, -1)[pixels], 255)
     scaled = _scale_tiff(path, pixels, bits)
     return np.float32(1) - scaled if photometric == tifffile.PHOTOMETRIC.MINISWHITE else scaled
 

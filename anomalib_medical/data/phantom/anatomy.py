@@ -76,10 +76,10 @@ class Patient:
         self.angle = rng.normal(0, np.radians(5))
         self.axes = rng.uniform(0.30, 0.36), rng.uniform(0.38, 0.43)
         self.outline = rng.normal(0, 0.012, (2, 4)) / np.arange(1, 5)
-        self.scalp = rng.uniform(0.10, 0.20)
+        self.scalp = rng.uniform(0.05, 0.14)
         self.ventricles = rng.uniform(0.7, 1.4)
         self.asymmetry = rng.normal(0, 0.08)
-        self.sulci = rng.uniform(0.25, 0.6)
+        self.sulci = rng.uniform(0.5, 0.95)
         self.white, self.grey = rng.uniform(0.36, 0.42), rng.uniform(0.46, 0.54)
         self.fat = rng.uniform(0.80, 0.95)
         self.folds = smooth_noise(rng, size, 0.055)
@@ -153,7 +153,7 @@ class Patient:
     def _with_fluid(self, tissue: Array, x: Array, y: Array, depth: Array, folds: Array, level: float) -> Array:
         """Fill sulci, the fissure between the halves, and the ventricles."""
         # Sulci are the zero lines of the folds, open near the surface.
-        sulci = step(0.20 - np.abs(folds), 0.12) * step(0.20 - depth, 0.05) * self.sulci
+        sulci = step(0.14 - np.abs(folds), 0.10) * step(0.22 - depth, 0.05) * self.sulci
         fissure = step(0.006 - np.abs(x), 0.004) * step(np.abs(y) - 0.15 + 0.13 * level, 0.02)
         ventricles = np.zeros_like(x)
         size = self.ventricles * np.clip(1.25 - 1.3 * level, 0, None)

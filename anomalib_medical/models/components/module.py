@@ -70,21 +70,23 @@ class MedicalModuleMixin(_Module):
         return {}
 
     def setup(self, stage: str) -> None:
-        """Seed and load the teacher's weights when training starts.
-
-        Not in the constructor, so that testing, predicting, exporting and resuming, which get the teacher from the
-        checkpoint, never need the file or the hub.
+        """Seed, when training starts.
 
         Args:
             stage: Lightning's stage.
         """
-        if stage != "fit":
-            return
-        if self.seed is not None:
+        if stage == "fit" and self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
-        if self._restored or self.trainer.ckpt_path is not None:
-            return
-        self.load_teacher()
+
+    def on_fit_start(self) -> None:
+        """Load the teacher's weights, unless a checkpoint brought them.
+
+        Not in the constructor, and after checkpoints are restored, so that testing, predicting, exporting and resuming
+        never need the file or the hub.
+        """
+        super().on_fit_start()
+        if not self._restored:
+            self.load_teacher()
 
     def load_teacher(self) -> None:
         """Give the teacher the weights that the arguments name: a file's, the hub's, or none.

@@ -106,7 +106,7 @@ class ScrdModel(nn.Module):
         return self._features(images, None).scale_weights
 
     def _features(self, images: torch.Tensor, noisy_images: torch.Tensor | None) -> ScrdFeatures:
-        count = len(images)
+        count = images.shape[0]  # len() would fix the batch size of an exported graph
         # One pass of the teacher over both; the student sees the clean images only.
         both = self.teacher(images if noisy_images is None else torch.cat([images, noisy_images]))
         teacher = [features[:count] for features in both]

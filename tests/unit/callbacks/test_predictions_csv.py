@@ -12,33 +12,12 @@ from anomalib.models import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 
 VALUES = (0.0, 1.0, 2.0, 3.0, 10.0)
-
-
-class Images(Dataset):
-    """Constant images; the name of each says its value."""
-
-    def __init__(self, labeled: bool = True) -> None:
-        self.labeled = labeled
-
-    def __len__(self) -> int:
-        return len(VALUES)
-
-    def __getitem__(self, index: int) -> tuple[str, float]:
-        return f"Größe/脑_{index}.png", VALUES[index]
-
-    def collate(self, items: list[tuple[str, float]]) -> ImageBatch:
-        values = torch.tensor([value for _, value in items])
-        return ImageBatch(
-            image=values.reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
-            image_path=[path for path, _ in items],
-            gt_label=values > 2 if self.labeled else None,
-        )
 
 
 class MeanModel(nn.Module):
@@ -85,8 +64,17 @@ def fitted(**kwargs) -> PostProcessor:
 
 
 def loader(labeled: bool = True, batch_size: int = 2) -> DataLoader:
-    images = Images(labeled)
-    return DataLoader(images, batch_size=batch_size, collate_fn=images.collate)
+    """Constant images of `VALUES`; those above 2 are abnormal."""
+
+    def collate(items: list[tuple[int, float]]) -> ImageBatch:
+        values = torch.tensor([value for _, value in items])
+        return ImageBatch(
+            image=values.reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
+            image_path=[f"Größe/脑_{index}.png" for index, _ in items],
+            gt_label=values > 2 if labeled else None,
+        )
+
+    return DataLoader(list(enumerate(VALUES)), batch_size=batch_size, collate_fn=collate)
 
 
 def trainer(folder, callback, **kwargs) -> Trainer:
@@ -113,7 +101,7 @@ def test_raw_and_normalised_scores_label_and_threshold(stage, tmp_path):
     rows = run(tmp_path, Module(fitted()), stage)
     assert [row.path for row in rows] == [f"Größe/脑_{index}.png" for index in range(5)]
     assert [float(row.raw_score) for row in rows] == list(VALUES)
-    # (raw - threshold) / range + 1/2, clamped
+    # Distance to the threshold in ranges, plus one half, clamped.
     assert [float(row.score) for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert [row.label for row in rows] == ["normal", "normal", "normal", "abnormal", "abnormal"]
     assert {float(row.threshold) for row in rows} == {2.0}

@@ -58,7 +58,7 @@ def test_publishing_works_without_hard_links(tmp_path, monkeypatch):
 
 def test_an_unusable_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="Cannot write predictions to .*file.*--default_root_dir"):
+    with pytest.raises(NotADirectoryError, match=r"Cannot write predictions to .*file.*--default_root_dir"):
         check_writable(tmp_path / "file" / "run")
 
 
