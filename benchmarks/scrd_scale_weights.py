@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scrd_scale_weights.jsonl"))
     args = parser.parse_args()
@@ -62,6 +63,8 @@ def main() -> None:
         train, test, labels = _load(name, args.image_size)
         for seed in args.seeds:
             for weighting, form, balance in RUNS:
+                if form not in args.forms:
+                    continue
                 key = {
                     "data": name,
                     "weighting": weighting,

@@ -1,0 +1,120 @@
+"""Exported SCRD models against the engine: the same scores and maps, at every size, normalised and raw."""
+
+import copy
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.deploy import CompressionType
+from anomalib.engine import Engine
+
+from anomalib_medical import MedicalFolder, Scrd
+
+NATIVE, ODD = (64, 64), (90, 132)
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder, tmp_path_factory):
+    scrd = Scrd(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
+    engine = Engine(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path_factory.mktemp("run"),
+    )
+    engine.fit(scrd, datamodule=MedicalFolder(root=tiny_folder, train_batch_size=4, eval_batch_size=4, num_workers=0))
+    return scrd.eval()
+
+
+@pytest.fixture(scope="module", params=["normalised", "raw"])
+def variant(request, model):
+    chosen = copy.deepcopy(model)
+    if request.param == "raw":
+        chosen.post_processor = None
+    return chosen
+
+
+def images(size, count=3):
+    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def by_engine(model, batch):
+    """What the engine does with a batch: pre-processing by the callback, the model's step, post-processing."""
+    item = ImageBatch(image=batch.clone())
+    model.pre_processor.on_predict_batch_start(None, None, item, 0)
+    with torch.no_grad():
+        item = model.predict_step(item, 0)
+    if model.post_processor is not None:
+        model.post_processor.post_process_batch(item)
+    return InferenceBatch(
+        pred_score=item.pred_score,
+        anomaly_map=item.anomaly_map,
+        pred_label=item.pred_label,
+        pred_mask=item.pred_mask,
+    )
+
+
+def compiled(path):
+    core = openvino.Core()
+    return core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def assert_equal_results(expected, got):
+    score, anomaly_map = (np.asarray(got[name]).squeeze() for name in ("pred_score", "anomaly_map"))
+    np.testing.assert_allclose(score, expected.pred_score.numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze(1).numpy(), rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def exported(variant, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    return {
+        "torch": variant.to_torch(folder),
+        "onnx": variant.to_onnx(folder),
+        "openvino": variant.to_openvino(folder),
+    }
+
+
+@pytest.mark.parametrize("size", [NATIVE, ODD], ids=["native", "odd"])
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+def test_exported_models_equal_the_engine(variant, exported, kind, size):
+    batch = images(size)
+    expected = by_engine(variant, batch)
+    if kind == "torch":
+        # The file is ours, made a moment ago: only such a file may be unpickled.
+        loaded = torch.load(exported["torch"], weights_only=False)["model"].eval()
+        with torch.no_grad():
+            got = loaded(batch)._asdict()
+    else:
+        network = compiled(exported[kind])
+        got = {output.get_any_name(): value for output, value in network(batch.numpy()).items()}
+    assert_equal_results(expected, got)
+    assert expected.pred_score.std() > 10 * TOLERANCE or expected.anomaly_map.std() > 10 * TOLERANCE
+
+
+def test_the_exported_graph_takes_any_batch_and_size_and_has_the_four_outputs(model, tmp_path):
+    path = model.to_openvino(tmp_path)
+    network = compiled(path)
+    names = [output.get_any_name() for output in network.outputs]
+    assert sorted(names) == ["anomaly_map", "pred_label", "pred_mask", "pred_score"]
+    one = network(images(ODD, count=1).numpy())["pred_score"]
+    many = network(images(ODD, count=5).numpy())["pred_score"]
+    assert np.size(one) == 1
+    assert np.size(many) == 5
+
+
+def test_the_threshold_is_part_of_the_graph(model, tmp_path):
+    network = compiled(model.to_openvino(tmp_path))
+    result = network(images(NATIVE).numpy())
+    np.testing.assert_array_equal(np.asarray(result["pred_label"]), np.asarray(result["pred_score"]) > 0.5)
+    np.testing.assert_array_equal(np.asarray(result["pred_mask"]), np.asarray(result["anomaly_map"]) > 0.5)
+
+
+def test_fp16_stays_close(model, tmp_path):
+    batch = images(ODD)
+    score = compiled(model.to_openvino(tmp_path, compression_type=CompressionType.FP16))(batch.numpy())["pred_score"]
+    np.testing.assert_allclose(np.asarray(score).squeeze(), by_engine(model, batch).pred_score, rtol=0, atol=2e-2)
