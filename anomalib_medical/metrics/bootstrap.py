@@ -79,8 +79,8 @@ def bootstrap(
     if n_resamples and fewest >= 2:
         counts = resample_patients(labels, patients, n_resamples, seed)
         chunk = max(1, _MAX_ELEMENTS // n_images)
-        values = np.concatenate([
-            statistic(counts[start : start + chunk][:, patients]) for start in range(0, n_resamples, chunk)
-        ])
+        values = np.concatenate(
+            [statistic(counts[start : start + chunk][:, patients]) for start in range(0, n_resamples, chunk)]
+        )
         low, high = (float(q) for q in np.quantile(values, ((1 - level) / 2, (1 + level) / 2)))
     return Estimate(value, low, high, n_images, n_patients, level)

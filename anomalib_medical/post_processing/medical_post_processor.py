@@ -5,7 +5,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import CatMetric
@@ -59,11 +59,11 @@ class MedicalPostProcessor(PostProcessor):
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         return (*super()._checkpoint_config_keys, "threshold", "target_specificity")
 
-    def on_validation_batch_end(
+    def on_validation_batch_end(  # type: ignore[override]  # as anomalib's
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Batch,
+        outputs: ImageBatch,
         *args: Any,  # noqa: ANN401 - Lightning's hook
         **kwargs: Any,  # noqa: ANN401 - Lightning's hook
     ) -> None:
@@ -71,7 +71,7 @@ class MedicalPostProcessor(PostProcessor):
         if self.threshold == "f1":
             super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
             return
-        scores = outputs.pred_score.detach().float().flatten()
+        scores = outputs.pred_score.detach().float().flatten()  # type: ignore[union-attr]  # every model scores
         labels = outputs.gt_label
         normal = torch.ones_like(scores, dtype=torch.bool) if labels is None else ~labels.flatten().bool()
         if not normal.any():

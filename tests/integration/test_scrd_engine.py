@@ -79,7 +79,8 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_folder, tmp_path, 
     assert not torch.equal(weights_of(model)[key], weights_of(other)[key])
 
 
-def test_resuming_goes_on_from_the_checkpoint(tiny_folder, tmp_path, trained, no_network):
+@pytest.mark.usefixtures("no_network")
+def test_resuming_goes_on_from_the_checkpoint(tiny_folder, tmp_path, trained):
     model, path = trained
     resumed = Scrd(**ARGUMENTS | {"pre_trained": True})
     run = engine(tmp_path, max_epochs=3)
@@ -89,7 +90,8 @@ def test_resuming_goes_on_from_the_checkpoint(tiny_folder, tmp_path, trained, no
     assert_same(teacher, model.model.teacher.state_dict())
 
 
-def test_a_checkpoint_needs_no_network_and_no_file(tiny_folder, tmp_path, trained, no_network):
+@pytest.mark.usefixtures("no_network")
+def test_a_checkpoint_needs_no_network_and_no_file(tiny_folder, tmp_path, trained):
     """Built as a user of pretrained weights would, with a file that is gone by now."""
     trained_model, path = trained
     checkpoint = torch.load(path, weights_only=True)
@@ -110,7 +112,8 @@ def test_a_checkpoint_needs_no_network_and_no_file(tiny_folder, tmp_path, traine
     assert exported.exists()
 
 
-def test_training_further_from_a_loaded_model_needs_no_network(tiny_folder, tmp_path, trained, no_network):
+@pytest.mark.usefixtures("no_network")
+def test_training_further_from_a_loaded_model_needs_no_network(tiny_folder, tmp_path, trained):
     _, path = trained
     model = Scrd.load_from_checkpoint(path, pre_trained=True)
     engine(tmp_path, max_epochs=1).fit(model, datamodule=datamodule(tiny_folder))
@@ -129,7 +132,9 @@ def test_no_network_with_pre_trained_is_one_error_with_the_ways_out(tiny_folder,
 def test_a_checkpoint_of_another_backbone_is_refused(trained, tmp_path, tiny_folder):
     _, path = trained
     model = Scrd(**ARGUMENTS | {"backbone": "resnet34"})
-    with pytest.raises(ValueError, match=r"backbone: checkpoint 'resnet18', this model 'resnet34'.*--model.backbone resnet18"):
+    with pytest.raises(
+        ValueError, match=r"backbone: checkpoint 'resnet18', this model 'resnet34'.*--model.backbone resnet18"
+    ):
         engine(tmp_path).test(model, datamodule=datamodule(tiny_folder), ckpt_path=path)
 
 
@@ -237,7 +242,9 @@ def test_two_processes_train_and_test(tiny_folder, tmp_path):
             """,
         ),
     )
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     done = next(line for line in run.stdout.splitlines() if line.startswith("DONE")).split()
     assert int(done[1]) > 0

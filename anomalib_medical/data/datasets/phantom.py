@@ -43,14 +43,16 @@ def make_phantom_dataset(folder: str | Path, split: str | None = None) -> DataFr
     """
     folder = Path(folder)
     rows = [row for row in read_manifest(folder) if split in {None, row["split"]}]
-    samples = DataFrame({
-        "image_path": [str(folder / row["file"]) for row in rows],
-        "split": [row["split"] for row in rows],
-        "label": [row["kind"] for row in rows],
-        "label_index": [int(row["label"] == "abnormal") for row in rows],
-        "mask_path": [str(folder / row["mask"]) if row["mask"] else "" for row in rows],
-        "patient_id": [row["patient"] for row in rows],
-        "lesion_area": [int(row["lesion_area"]) for row in rows],
-    })
+    samples = DataFrame(
+        {
+            "image_path": [str(folder / row["file"]) for row in rows],
+            "split": [row["split"] for row in rows],
+            "label": [row["kind"] for row in rows],
+            "label_index": [int(row["label"] == "abnormal") for row in rows],
+            "mask_path": [str(folder / row["mask"]) if row["mask"] else "" for row in rows],
+            "patient_id": [row["patient"] for row in rows],
+            "lesion_area": [int(row["lesion_area"]) for row in rows],
+        }
+    )
     samples.attrs["task"] = "segmentation"
     return samples

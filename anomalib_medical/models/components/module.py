@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.models.components.teacher import Teacher
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 if TYPE_CHECKING:
-    from anomalib.models import AnomalibModule as _Module
+    from anomalib.models.components import AnomalibModule as _Module
 else:
     # anomalib's registries look at direct subclasses of AnomalibModule: shared code has to be a mixin.
     _Module = object
@@ -102,16 +103,16 @@ class MedicalModuleMixin(_Module):
         else:
             logger.warning("The teacher has random weights (pre_trained: false and no teacher_weights).")
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # noqa: ANN401 - Lightning's hook
-        """Score a batch, in place."""
+    def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
+        """Score a batch, in place: the evaluator reads it."""
         del args, kwargs
         predictions = self.model(batch.image)
-        updated: Batch = batch.update(**predictions._asdict())
+        updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
     @property
     def input_scale(self) -> torch.Tensor:
-        """One over the pre-processor's standard deviations, ``(3,)``: what a step of 1 in the image is to the network."""
+        """One over the pre-processor's standard deviations, ``(3,)``: what 1 in the image is to the network."""
         transform = getattr(self.pre_processor, "transform", None)
         steps = extract_transforms_by_type(transform, Normalize) if transform is not None else []
         return 1 / torch.tensor(steps[0].std if steps else [1.0, 1.0, 1.0], device=self.device)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-import pickle  # noqa: S403 - for its exception type only; weights are read with weights_only=True
+import pickle
 from pathlib import Path
 
 import timm
@@ -80,7 +80,15 @@ class Teacher(nn.Module):
             raise TeacherWeightsError(msg)
         try:
             weights = load_state_dict(str(path), device="cpu", weights_only=True)
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        except (
+            SafetensorError,
+            pickle.UnpicklingError,
+            RuntimeError,
+            OSError,
+            ValueError,
+            EOFError,
+            KeyError,
+        ) as error:
             msg = (
                 f"teacher_weights: {path} could not be read as a state dict ({type(error).__name__}). "
                 f"Give a .safetensors or .pth file that holds the tensors of {self.architecture}."
@@ -107,7 +115,8 @@ class Teacher(nn.Module):
             # The hub client's errors share no base class but Exception, and each of them means the same to the user.
             msg = (
                 f"The teacher's weights {name} are not in the local cache and could not be downloaded "
-                f"({type(error).__name__}). Three ways out: (1) run once with access to the model hub, or copy its cache; "
+                f"({type(error).__name__}). Three ways out: (1) run once with access to the model hub, or copy its "
+                "cache; "
                 "(2) give a local file: --model.teacher_weights /path/to/weights.safetensors (or .pth); "
                 "(3) train with a random teacher: --model.pre_trained false (for trials only: scores will be poor)."
             )
@@ -145,7 +154,7 @@ def architecture(backbone: str) -> str:
     Raises:
         ValueError: If it is none of :data:`BACKBONES`.
     """
-    name = backbone.split(".")[0]
+    name = backbone.partition(".")[0]
     if name not in BACKBONES:
         msg = f"backbone: got {backbone!r}, expected one of {', '.join(BACKBONES)} (a timm tag may follow a dot)."
         raise ValueError(msg)

@@ -1,12 +1,12 @@
 """Lightning module of SCRD: scale-aware contrastive reverse distillation."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
@@ -18,7 +18,7 @@ from .loss import ScrdLoss, feature_distances
 from .torch_model import SCALES, ScrdModel
 
 
-class Scrd(MedicalModuleMixin, AnomalibModule):
+class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
     """Scale-aware contrastive reverse distillation (ICLR 2025).
 
     A student learns to rebuild a frozen teacher's features of normal images through a bottleneck, away from the
@@ -33,6 +33,7 @@ class Scrd(MedicalModuleMixin, AnomalibModule):
         teacher_weights: Local ``.safetensors`` or ``.pth`` file with the teacher's weights, instead of the hub.
         weighting: ``scale_aware`` for learnt weights of the scales in loss and map, ``none`` for equal ones (which is
             what the released code computes).
+        scale_balance: What keeps the learnt weights from collapsing onto one scale; 0 lets them.
         contrast: Push the student from the teacher's features of noisy images.
         noise: Synthetic anomalies of ``simplex`` noise (the paper's) or ``gaussian`` noise.
         noise_strength: Factor of the noise, for images in [0, 1].
@@ -57,6 +58,7 @@ class Scrd(MedicalModuleMixin, AnomalibModule):
         pre_trained: bool = True,
         teacher_weights: str | None = None,
         weighting: Literal["scale_aware", "none"] = "scale_aware",
+        scale_balance: float = 0.1,
         contrast: bool = True,
         noise: Literal["simplex", "gaussian"] = "simplex",
         noise_strength: float = 0.2,
@@ -88,7 +90,7 @@ class Scrd(MedicalModuleMixin, AnomalibModule):
         self.contrast = contrast
         self.noise = noise
         self.noise_strength = noise_strength
-        self.noise_size = tuple(noise_size)
+        self.noise_size = (float(noise_size[0]), float(noise_size[1]))
         self.noise_octaves = noise_octaves
         self.learning_rate = learning_rate
         self.seed = seed
@@ -97,14 +99,14 @@ class Scrd(MedicalModuleMixin, AnomalibModule):
             if seed is not None:
                 torch.manual_seed(seed)
             self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
-        self.loss = ScrdLoss()
+        self.loss = ScrdLoss(balance=scale_balance)
 
     def configure_optimizers(self) -> optim.Adam:
         """Adam over bottleneck, decoder and scale adaptation: all that is not frozen (the paper's recipe)."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
         """One step of the contrastive distillation.
 
         Args:
@@ -114,7 +116,7 @@ class Scrd(MedicalModuleMixin, AnomalibModule):
         Returns:
             The loss.
         """
-        images = batch.image
+        images: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
         noisy = self.add_noise(images, batch_idx) if self.contrast else None
         features = self.model(images, noisy)
         clean_distance = feature_distances(features.teacher, features.student)
@@ -167,6 +169,8 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
     size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
     if any(side < 64 or side % 32 for side in size):
-        msg = f"image_size: got {image_size}, expected multiples of 32 of at least 64 (the network halves them 5 times)."
+        msg = (
+            f"image_size: got {image_size}, expected multiples of 32 of at least 64 (the network halves them 5 times)."
+        )
         raise ValueError(msg)
     return size

@@ -46,7 +46,8 @@ class ScaleAdaptation(nn.Module):
             ``(B, 3)``, float32, with a mean of 1 over the scales, so that equal weights change nothing.
         """
         logits = self.linear(embedding.amax(dim=(-2, -1)))
-        return SCALES * logits.float().softmax(dim=1)
+        weights: torch.Tensor = SCALES * logits.float().softmax(dim=1)
+        return weights
 
 
 class ScrdModel(nn.Module):
@@ -72,9 +73,7 @@ class ScrdModel(nn.Module):
         # Never used by its forward: parameters without a gradient break distributed training.
         del self.bottleneck.conv4, self.bottleneck.bn4
         self.decoder = get_decoder(name)
-        self.scale_adaptation = (
-            ScaleAdaptation(_BOTTLENECK_CHANNELS[name]) if weighting == "scale_aware" else None
-        )
+        self.scale_adaptation = ScaleAdaptation(_BOTTLENECK_CHANNELS[name]) if weighting == "scale_aware" else None
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction
 

@@ -140,5 +140,5 @@ def test_configuration_survives_a_checkpoint():
 
 @pytest.mark.parametrize("value", [0, 1, 95, -0.1])
 def test_target_outside_0_and_1_is_refused(value):
-    with pytest.raises(ValueError, match="target_specificity: got .*expected a share between 0 and 1"):
+    with pytest.raises(ValueError, match=r"target_specificity: got .*expected a share between 0 and 1"):
         MedicalPostProcessor(target_specificity=value)

@@ -38,11 +38,13 @@ def test_layout_and_manifest(made: Path) -> None:
     rows = read_manifest(made)
     assert len(rows) == 12
     assert {row["kind"] for row in rows} == {"good", "tumour", "cyst", "ring", "oedema", "spots", "mass"}
-    assert sorted(digest(made)) == sorted([
-        files.MANIFEST,
-        *(r["file"] for r in rows),
-        *(r["mask"] for r in rows if r["mask"]),
-    ])
+    assert sorted(digest(made)) == sorted(
+        [
+            files.MANIFEST,
+            *(r["file"] for r in rows),
+            *(r["mask"] for r in rows if r["mask"]),
+        ]
+    )
     for row in rows:
         with Image.open(made / row["file"]) as image:
             assert (image.mode, image.size) == ("L", (64, 64))

@@ -60,7 +60,9 @@ def test_another_architectures_file_is_refused(teacher, tmp_path, other):
     path = tmp_path / "other.pth"
     torch.save(timm.create_model(other, num_classes=0).state_dict(), path)
     before = teacher.state_dict()["extractor.feature_extractor.conv1.weight"].clone()
-    with pytest.raises(TeacherWeightsError, match=r"other\.pth does not hold the weights of resnet18.*--model\.backbone"):
+    with pytest.raises(
+        TeacherWeightsError, match=r"other\.pth does not hold the weights of resnet18.*--model\.backbone"
+    ):
         teacher.load_file(path)
     assert torch.equal(before, teacher.state_dict()["extractor.feature_extractor.conv1.weight"])
 
@@ -70,12 +72,12 @@ def test_another_architectures_file_is_refused(teacher, tmp_path, other):
 def test_an_unreadable_file_is_named(teacher, tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(TeacherWeightsError, match=f"{name} could not be read"):
+    with pytest.raises(TeacherWeightsError, match=rf"{name} could not be read"):
         teacher.load_file(path)
 
 
 def test_a_missing_file_is_named(teacher, tmp_path):
-    with pytest.raises(TeacherWeightsError, match="there is no file .*nowhere.pth"):
+    with pytest.raises(TeacherWeightsError, match=r"there is no file .*nowhere.pth"):
         teacher.load_file(tmp_path / "nowhere.pth")
 
 

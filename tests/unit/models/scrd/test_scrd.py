@@ -101,12 +101,14 @@ def test_the_teacher_stays_frozen_while_training(scrd):
     assert all(torch.equal(before[key], value) for key, value in model.model.teacher.state_dict().items())
 
 
-def test_one_teacher_pass_and_one_student_pass_a_step(scrd, monkeypatch):
+def test_one_teacher_pass_and_one_student_pass_a_step(scrd):
     model = copy.deepcopy(scrd).train()
     calls = {"teacher": [], "bottleneck": [], "decoder": []}
     for name, sizes in calls.items():
         getattr(model.model, name).register_forward_hook(
-            lambda _, inputs, __, sizes=sizes: sizes.append(len(inputs[0]) if torch.is_tensor(inputs[0]) else len(inputs[0][0])),
+            lambda _, inputs, __, sizes=sizes: sizes.append(
+                len(inputs[0]) if torch.is_tensor(inputs[0]) else len(inputs[0][0])
+            ),
         )
     model.training_step(batch(), 0)
     assert calls == {"teacher": [8], "bottleneck": [4], "decoder": [4]}
@@ -118,12 +120,32 @@ def test_equal_weights_change_nothing(random_features):
     torch.testing.assert_close(ScrdLoss()(clean, pushed, torch.ones(6, 3)), ScrdLoss()(clean, pushed, None))
 
 
+def test_balance_keeps_the_weights_from_one_scale():
+    """Minimised over the weights alone, the ratio puts them all on one scale, and the balance spreads them."""
+    clean, pushed = torch.tensor([[0.3, 0.25, 0.2]]).expand(6, 3), torch.tensor([[0.4, 0.4, 0.4]]).expand(6, 3)
+
+    def best_weights(balance):
+        logits = torch.zeros(1, 3, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(300):
+            optimizer.zero_grad()
+            ScrdLoss(balance=balance)(clean, pushed, 3 * logits.softmax(dim=1).expand(6, 3)).backward()
+            optimizer.step()
+        return logits.softmax(dim=1)[0]
+
+    assert best_weights(0.0).max() > 0.98
+    balanced = best_weights(0.1)
+    assert balanced.min() > 0.1
+    assert balanced.max() > 0.34, "and yet they are not equal"
+
+
 def test_learnt_weights_change_loss_and_map(scrd, random_features):
     """In the released code they change neither: the cosine cancels them."""
     teacher, student, noisy = random_features
     clean, pushed = feature_distances(teacher, student), feature_distances(noisy, student)
     learnt = 3 * torch.tensor([[0.7, 0.2, 0.1]]).expand(6, 3)
-    assert abs(float(ScrdLoss()(clean, pushed, learnt) - ScrdLoss()(clean, pushed, None))) > 1e-2
+    plain = ScrdLoss(balance=0.0)
+    assert abs(float(plain(clean, pushed, learnt) - plain(clean, pushed, None))) > 1e-2
 
     model = copy.deepcopy(scrd.model).eval()
     images = batch().image
@@ -143,7 +165,7 @@ def test_the_scale_logits_get_a_gradient(random_features):
     embedding = torch.randn(6, 12, 4, 4, generator=torch.Generator().manual_seed(0)).abs()
     logits = module.linear(embedding.amax(dim=(-2, -1))).detach().requires_grad_()
     weights = 3 * logits.softmax(dim=1)
-    ScrdLoss()(feature_distances(teacher, student), feature_distances(noisy, student), weights).backward()
+    ScrdLoss(balance=0.0)(feature_distances(teacher, student), feature_distances(noisy, student), weights).backward()
     assert logits.grad.norm() > 1e-3
 
 
@@ -227,7 +249,7 @@ def test_loss_is_finite_in_half_precision(random_features, dtype):
 
 @pytest.mark.parametrize("size", [0, 32, 100, (64, 100)])
 def test_impossible_image_sizes_are_refused(size):
-    with pytest.raises(ValueError, match="image_size: got .*expected multiples of 32 of at least 64"):
+    with pytest.raises(ValueError, match=r"image_size: got .*expected multiples of 32 of at least 64"):
         build(image_size=size)
 
 
@@ -242,5 +264,5 @@ def test_unknown_choices_are_refused(name, value):
 
 @pytest.mark.parametrize("value", [(0.0, 0.1), (0.3, 0.2), (0.1, 1.5)])
 def test_impossible_noise_sizes_are_refused(value):
-    with pytest.raises(ValueError, match="noise_size: got .*0 < smallest <= largest <= 1"):
+    with pytest.raises(ValueError, match=r"noise_size: got .*0 < smallest <= largest <= 1"):
         build(noise_size=value)
