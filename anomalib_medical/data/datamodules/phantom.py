@@ -20,7 +20,7 @@ class Phantom(MedicalDataModule):
     Args:
         root: Folder that the images are written to, in a subfolder for every setting.
         difficulty: ``"easy"`` lesions are large and strong, ``"hard"`` ones small and faint.
-        image_size: Width and height in pixels.
+        image_size: Width and height in pixels, one number or twice the same (as anomalib's `get_datamodule` passes it).
         train_count: Normal training images, four slices a patient.
         test_normal_count: Normal test images, two slices a patient.
         test_abnormal_count: Test images with a lesion, two slices a patient.
@@ -42,7 +42,7 @@ class Phantom(MedicalDataModule):
         self,
         root: str | Path = "./datasets/Phantom",
         difficulty: Literal["easy", "medium", "hard"] = "medium",
-        image_size: int = 256,
+        image_size: int | tuple[int, int] = 256,
         train_count: int = 200,
         test_normal_count: int = 50,
         test_abnormal_count: int = 50,
@@ -72,7 +72,7 @@ class Phantom(MedicalDataModule):
         self.root = Path(root)
         self.spec = PhantomSpec(
             difficulty=difficulty,
-            image_size=image_size,
+            image_size=_side(image_size),
             seed=seed,
             train=train_count,
             test_normal=test_normal_count,
@@ -89,3 +89,13 @@ class Phantom(MedicalDataModule):
         self.train_data = PhantomDataset(folder, split="train")
         if self.spec.test_normal + self.spec.test_abnormal:
             self.test_data = PhantomDataset(folder, split="test")
+
+
+def _side(image_size: int | tuple[int, int]) -> int:
+    if isinstance(image_size, int):
+        return image_size
+    height, width = image_size
+    if height != width:
+        msg = f"image_size is {tuple(image_size)}, expected a square: phantoms are as high as wide."
+        raise ValueError(msg)
+    return int(height)

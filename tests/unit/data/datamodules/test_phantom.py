@@ -95,3 +95,9 @@ def test_no_shortcut_tells_the_label(root: Path, difficulty: str) -> None:
 def pixels(data) -> tuple[torch.Tensor, list[int]]:
     items = [data[index] for index in range(len(data))]
     return torch.stack([item.image[0] for item in items]), [int(item.gt_label) for item in items]
+
+
+def test_image_size_may_be_a_square_tuple_as_anomalibs_benchmark_passes_it(root: Path) -> None:
+    assert Phantom(root, image_size=(64, 64)).spec.image_size == 64
+    with pytest.raises(ValueError, match=r"image_size is \(64, 96\), expected a square"):
+        Phantom(root, image_size=(64, 96))
