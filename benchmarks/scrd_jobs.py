@@ -151,6 +151,8 @@ JOBS: dict[str, TrainedJob | TrivialJob] = {
     "scrd_gaussian": TrainedJob(_scrd(noise="gaussian")),
     "scrd_strength_0.1": TrainedJob(_scrd(noise_strength=0.1)),
     "scrd_strength_0.4": TrainedJob(_scrd(noise_strength=0.4)),
+    # Large and strong patches: chosen on phantoms of another seed, for the quickstart.
+    "scrd_strong_noise": TrainedJob(_scrd(noise_strength=1.0, noise_size=(0.1, 0.4))),
 }
 
 GROUPS: dict[str, list[str]] = {
@@ -165,7 +167,14 @@ GROUPS: dict[str, list[str]] = {
         "rd_random",
         "scrd_random",
     ],
-    "ablation": ["scrd_no_contrast", "scrd_no_weights", "scrd_gaussian", "scrd_strength_0.1", "scrd_strength_0.4"],
+    "ablation": [
+        "scrd_no_contrast",
+        "scrd_no_weights",
+        "scrd_gaussian",
+        "scrd_strength_0.1",
+        "scrd_strength_0.4",
+        "scrd_strong_noise",
+    ],
 }
 
 
