@@ -2,68 +2,26 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Any
 
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.loggers import configure_logger
-from anomalib.models import UnknownModelError
-from anomalib.pipelines import Benchmark
-from anomalib.pipelines.components.base import Runner
-from anomalib.pipelines.components.base.pipeline import log_file
-from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import anomalib_medical
+from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.commands import COMMANDS, CommandError
+from anomalib_medical.commands import COMMANDS
+from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.errors import is_user_error, user_message
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
 
 
-class CheckedBenchmark(Benchmark):
-    """Benchmark models on datasets.
-
-    anomalib's own logs the exceptions of its runners and then succeeds; this one fails.
-    """
-
-    def __init__(self) -> None:
-        self._errors: list[Exception] = []
-
-    def _setup_runners(self, args: dict[str, Any]) -> list[Runner]:  # type: ignore[override]  # a static method there
-        runners = super()._setup_runners(args)
-        for runner in runners:
-            runner.run = self._remember(runner.run)  # type: ignore[method-assign]  # wraps any kind of runner
-        return runners
-
-    def _remember(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        def remembering(*args: object, **kwargs: object) -> object:
-            try:
-                return run(*args, **kwargs)
-            except Exception as error:
-                self._errors.append(error)
-                raise
-
-        return remembering
-
-    def run(self, args: Namespace | None = None) -> None:
-        """Run the benchmark.
-
-        Raises:
-            CommandError: If a runner failed.
-        """
-        super().run(args)
-        if self._errors:
-            msg = f"The benchmark failed. The log with the reasons is {Path(log_file).resolve()}"
-            raise CommandError(msg) from self._errors[0]
-
-
 class MedicalCLI(AnomalibCLI):
-    """anomalib's CLI plus `COMMANDS`, with `PredictionsCSV` on."""
+    """anomalib's CLI plus `COMMANDS`, with `PredictionsCSV` on and folders to predict read by our readers."""
 
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
         # anomalib asks itself for `add_<subcommand>_arguments`.
@@ -106,6 +64,16 @@ class MedicalCLI(AnomalibCLI):
         trainer.callbacks = callbacks
         super().instantiate_engine()
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if "data_path" in kwargs:
+            # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
+            kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"))
+        if subcommand == "predict" and kwargs.get("return_predictions") is None:
+            # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
+            kwargs["return_predictions"] = False
+        return kwargs
+
     def _run_subcommand(self) -> None:
         if self.subcommand not in COMMANDS:
             super()._run_subcommand()
@@ -132,28 +100,5 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug or not is_user_error(error):
             raise
-        print(f"error: {error}\n(the traceback: --debug)", file=sys.stderr)
+        print(f"error: {user_message(error)}\n(the traceback: --debug)", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def is_user_error(error: Exception) -> bool:
-    """Whether `error` tells users about their input, so that a traceback would only bury its message.
-
-    Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
-    does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
-    """
-    if isinstance(error, OSError | MisconfigurationException | CommandError | UnknownModelError):
-        return True
-    return isinstance(error, ValueError | ImportError) and _raised_in(error.__traceback__) in {
-        "anomalib",
-        "anomalib_medical",
-    }
-
-
-def _raised_in(traceback: TracebackType | None) -> str:
-    """Name of the top-level package in which the exception was raised."""
-    name = ""
-    while traceback is not None:
-        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        traceback = traceback.tb_next
-    return name.partition(".")[0]

@@ -11,10 +11,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
+from anomalib_medical.errors import MedicalError
 
 
-class CommandError(Exception):
-    """A command could not do its work; the message tells users all they need."""
+class CommandError(MedicalError):
+    """A command could not do its work."""
 
 
 @dataclass(frozen=True)

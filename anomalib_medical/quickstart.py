@@ -140,7 +140,7 @@ def _summarise(
     checked: int,
 ) -> None:
     abnormal = np.array([prediction.gt_label == "abnormal" for prediction in predictions])
-    # The raw scores: normalised ones are clamped to [0, 1] and tie at the ends.
+    # The raw scores: anomalib's own post-processor clamps normalised ones to [0, 1], where they tie at the ends.
     auroc = roc_auc_score(abnormal, [float(prediction.raw_score) for prediction in predictions])
     pixel = "unknown (no masks)" if finished.pixel_auroc is None else f"{finished.pixel_auroc:.3f}"
     counts = f"{len(abnormal)} test images: {(~abnormal).sum()} normal, {abnormal.sum()} abnormal"

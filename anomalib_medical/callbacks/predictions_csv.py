@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from anomalib.post_processing import PostProcessor
+from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -16,13 +17,18 @@ from anomalib_medical.callbacks.predictions_file import (
     PartialFile,
     Prediction,
     check_writable,
+    claim_number,
     merge_ranks,
+    numbered,
     publish,
     rank_path,
     read_predictions,
 )
+from anomalib_medical.post_processing import MedicalPostProcessor
 
 logger = logging.getLogger(__name__)
+
+HEATMAPS = "images"  # anomalib's name for their folder
 
 
 @dataclass
@@ -38,7 +44,8 @@ class PredictionsCSV(Callback):
     """Writes `predictions.csv` into the run's folder, beside `images/`, in test and predict.
 
     The columns are the fields of `Prediction`. A finished file is never overwritten: the next one is
-    `predictions_1.csv`. A run that stops early leaves `predictions_partial.csv` with the images scored so far.
+    `predictions_1.csv`, and its heatmaps, which anomalib would write over those in `images/`, go to `images_1/`. A run
+    that stops early leaves `predictions_partial.csv` with the images scored so far.
 
     In a configuration file:
 
@@ -59,6 +66,8 @@ class PredictionsCSV(Callback):
         self._file: PartialFile | None = None
         self._pending: _Pending | None = None
         self._post_processor: PostProcessor | None = None
+        self._number = 0
+        self._redirected: list[ImageVisualizer] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Fail before hours of work, not after, if the run's folder cannot be written."""
@@ -131,12 +140,13 @@ class PredictionsCSV(Callback):
         if pending and (self._post_processor is None or pending.batch.pred_score is not pending.given):
             self._flush()
         self._file.close()
+        self._release_heatmaps()
         logger.warning("Stopped early: the scores of %d images are in %s", self._file.count, self._file.path)
         self._file = self._pending = None
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         post_processor = getattr(pl_module, "post_processor", None)
-        callbacks: Sequence[object] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
+        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
         if post_processor in callbacks and callbacks.index(post_processor) < callbacks.index(self):
             msg = "PredictionsCSV comes after the post-processor: list it in the trainer's callbacks, not the model's."
             raise ValueError(msg)
@@ -146,6 +156,26 @@ class PredictionsCSV(Callback):
         first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
         path = trainer.strategy.broadcast(first.path if first else Path())
         self._file = first or PartialFile(rank_path(path, trainer.global_rank))
+        self._claim_heatmaps(trainer, callbacks, path.parent)
+
+    def _claim_heatmaps(self, trainer: Trainer, callbacks: Sequence[Callback], folder: Path) -> None:
+        """Give heatmaps that have no folder of the user's choice a new one, of the same number as the predictions."""
+        self._redirected = [
+            callback for callback in callbacks if isinstance(callback, ImageVisualizer) and callback.output_dir is None
+        ]
+        self._number = 0
+        if not self._redirected:
+            return
+        number = claim_number(folder, HEATMAPS) if trainer.is_global_zero else 0
+        self._number = trainer.strategy.broadcast(number)
+        for visualizer in self._redirected:
+            visualizer.output_dir = numbered(folder, HEATMAPS, self._number)
+
+    def _release_heatmaps(self) -> None:
+        """Let the next run choose its own folder."""
+        for visualizer in self._redirected:
+            visualizer.output_dir = None
+        self._redirected = []
 
     def _flush(self) -> None:
         if self._file and self._pending:
@@ -162,8 +192,9 @@ class PredictionsCSV(Callback):
             partial, count = self._file.path, self._file.count
             if trainer.world_size > 1:
                 partial, count = _merge(partial, trainer.world_size, data_size)
-            self.path = publish(partial)
+            self.path = publish(partial, self._number)
             logger.info("Wrote the scores of %d images to %s", count, self.path)
+        self._release_heatmaps()
         self._file = None
 
 
@@ -174,6 +205,8 @@ def raw_threshold(post_processor: PostProcessor | None) -> float:
     """
     if post_processor is None or not post_processor.enable_thresholding:
         return math.nan
+    if isinstance(post_processor, MedicalPostProcessor):
+        return float(post_processor.raw_image_threshold())
     threshold = float(post_processor.image_threshold)
     limit = float(post_processor.normalized_image_threshold)
     if math.isnan(threshold):

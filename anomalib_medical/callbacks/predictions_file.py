@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         path: The image, as the data gave it.
-        raw_score: Anomaly score of the model, before normalisation (which clamps, so that extreme scores tie).
+        raw_score: Anomaly score of the model, before normalisation (anomalib's own clamps, so that extreme scores tie).
         score: Normalised anomaly score in [0, 1].
         label: `normal` or `abnormal`, as predicted.
         threshold: The raw score above which an image is called abnormal.
@@ -68,9 +68,9 @@ class PartialFile:
     @classmethod
     def first_free(cls, folder: Path) -> "PartialFile":
         """Open the first of `predictions_partial.csv`, `predictions_partial_1.csv`, ... that does not exist."""
-        for path in _numbered(folder, f"{STEM}_partial"):
+        for number in itertools.count():
             try:
-                return cls(path)
+                return cls(numbered(folder, f"{STEM}_partial", number, ".csv"))
             except FileExistsError:
                 continue
         raise AssertionError  # the numbers do not end
@@ -92,13 +92,39 @@ def rank_path(first: Path, rank: int) -> Path:
     return first.with_name(f"{first.stem}_rank{rank}.csv")
 
 
-def publish(partial: Path) -> Path:
+def claim_number(folder: Path, companion: str) -> int:
+    """Make the folder `<companion>`, `<companion>_1`, ... of the first number that no file of predictions has either.
+
+    Args:
+        folder: Where predictions and companions are.
+        companion: Name of the folder that goes with the predictions.
+
+    Returns:
+        The number, 0 for the name without one.
+    """
+    for number in itertools.count():
+        if numbered(folder, STEM, number, ".csv").exists():
+            continue
+        try:
+            numbered(folder, companion, number).mkdir()
+        except FileExistsError:
+            continue
+        return number
+    raise AssertionError  # the numbers do not end
+
+
+def publish(partial: Path, number: int = 0) -> Path:
     """Rename a complete file to the first free of `predictions.csv`, `predictions_1.csv`, ... beside it.
+
+    Args:
+        partial: The file.
+        number: First number to try.
 
     Returns:
         The new path. An existing file is never overwritten.
     """
-    for target in _numbered(partial.parent, STEM):
+    for free in itertools.count(number):
+        target = numbered(partial.parent, STEM, free, ".csv")
         try:
             # A hard link, unlike a rename, fails if the target exists, also when two runs end at once.
             os.link(partial, target)
@@ -149,7 +175,6 @@ def merge_ranks(ranks: Sequence[Sequence[Prediction]], expected: int | None) -> 
     return kept[::-1]
 
 
-def _numbered(folder: Path, stem: str) -> Iterator[Path]:
-    yield folder / f"{stem}.csv"
-    for number in itertools.count(1):
-        yield folder / f"{stem}_{number}.csv"
+def numbered(folder: Path, stem: str, number: int, suffix: str = "") -> Path:
+    """Path of a file or folder in a series, of which the first has no number."""
+    return folder / (f"{stem}_{number}{suffix}" if number else f"{stem}{suffix}")

@@ -6,7 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-# With twenty normals the 95% quantile, our default threshold, is first seen from both sides.
+# Our default threshold, the ceil((n + 1) * 0.95)-th smallest of n held-out normal scores, exists from n = 19 on (up to
+# n = 38 it is the largest of them).
 _ENOUGH_FOR_A_THRESHOLD = 20
 
 

@@ -19,13 +19,15 @@ class MedicalPostProcessor(PostProcessor):
     anomalib picks the threshold that maximises F1 on labelled anomalies, which a hospital does not have. Here it is
     the score that the wanted share of held-out **normal** images stays at or below: the k-th smallest of n scores
     with ``k = ceil((n + 1) * target_specificity)``, which in expectation keeps that specificity on new normals (the
-    order statistic of split conformal prediction). Anomalous validation images, if any, are not looked at. The pixel
+    order statistic of split conformal prediction), as far as the held-out images are exchangeable with new ones: slices
+    of few patients tell less than their number says. Anomalous validation images, if any, are not looked at. The pixel
     threshold is the same order statistic of each image's largest map value: as many normal images stay without any
     marked pixel.
 
     Normalised scores are 0.5 at the threshold and ``0.5 * (1 + z / (1 + |z|))`` elsewhere, with z the distance from
-    the threshold in units of the range of the normal scores. anomalib's own linear form is clamped to [0, 1]; with
-    normals alone to fix its range, it would clamp, and so tie, nearly all anomalies.
+    the threshold in units of the range of the normal scores: the same order as far as float32 can tell. anomalib's
+    own linear form is clamped to [0, 1]; with normals alone to fix its range, it would clamp, and so tie, nearly all
+    anomalies.
 
     Args:
         threshold: ``specificity`` (default), or ``f1`` for anomalib's own threshold and normalisation.
@@ -51,9 +53,12 @@ class MedicalPostProcessor(PostProcessor):
             raise ValueError(msg)
         self.threshold = threshold
         self.target_specificity = target_specificity
-        self._normal_scores = CatMetric()
-        self._map_minima = CatMetric()
-        self._map_maxima = CatMetric()
+        # NaNs, of a training that diverged, are left out, and spoken of where nothing else is left.
+        self._normal_scores = CatMetric(nan_strategy="ignore")
+        self._map_minima = CatMetric(nan_strategy="ignore")
+        self._map_maxima = CatMetric(nan_strategy="ignore")
+        self._validated_step: int | None = None
+        self._held_out = 0
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
@@ -71,6 +76,8 @@ class MedicalPostProcessor(PostProcessor):
         if self.threshold == "f1":
             super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
             return
+        if trainer is not None and trainer.sanity_checking:
+            return
         scores = outputs.pred_score.detach().float().flatten()  # type: ignore[union-attr]  # every model scores
         labels = outputs.gt_label
         normal = torch.ones_like(scores, dtype=torch.bool) if labels is None else ~labels.flatten().bool()
@@ -87,36 +94,59 @@ class MedicalPostProcessor(PostProcessor):
         if self.threshold == "f1":
             super().on_validation_epoch_end(trainer, pl_module)
             return
-        if not self._normal_scores.update_called:
+        if trainer is not None:
+            if trainer.sanity_checking:
+                return
+            self._validated_step = trainer.global_step
+        # Every process computes, also one that saw no normal image: computing gathers from all of them.
+        scores, minima, maxima = (
+            torch.as_tensor(metric.compute(), device=self._image_threshold.device)
+            for metric in (self._normal_scores, self._map_minima, self._map_maxima)
+        )
+        for metric in (self._normal_scores, self._map_minima, self._map_maxima):
+            metric.reset()
+        if not scores.numel():
             logger.warning(
-                "The validation set holds no normal image: no threshold at %.0f%% specificity could be set.",
+                "The validation set holds no normal image with a finite score: no threshold at %.0f%% specificity "
+                "could be set.",
                 100 * self.target_specificity,
             )
             return
-        scores = self._normal_scores.compute()
         self._image_threshold.copy_(self._order_statistic(scores))
         self.image_min.copy_(scores.min())
         self.image_max.copy_(scores.max())
-        if self._map_maxima.update_called:
-            maxima = self._map_maxima.compute()
+        if maxima.numel():
             self._pixel_threshold.copy_(self._order_statistic(maxima))
-            self.pixel_min.copy_(self._map_minima.compute().min())
+            self.pixel_min.copy_(minima.min())
             self.pixel_max.copy_(maxima.max())
-        for metric in (self._normal_scores, self._map_minima, self._map_maxima):
-            metric.reset()
+        self._held_out = scores.numel()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the threshold is, or that there is none."""
-        del trainer, pl_module
+        """Say where the threshold is, or what is wrong with it."""
+        del pl_module
         if self.threshold == "f1" or not self.enable_thresholding:
             return
         if torch.isnan(self._image_threshold):
             logger.warning("No validation ran: the model has no threshold and its scores stay as they are.")
-        else:
-            logger.info(
-                "Image threshold %.6g: the score that %.0f%% of normal images stay at or below.",
-                float(self._image_threshold),
-                100 * self.target_specificity,
+            return
+        share = 100 * self.target_specificity
+        logger.info("Image threshold %.6g: %.0f%% of normal images score no more.", float(self._image_threshold), share)
+        needed = math.ceil(self.target_specificity / (1 - self.target_specificity) - 1e-9)
+        if self._held_out < needed:
+            logger.warning(
+                "%d held-out normal images are too few for a specificity of %.0f%% (%d are needed): the threshold is "
+                "their largest score.",
+                self._held_out,
+                share,
+                needed,
+            )
+        if self._validated_step not in {None, trainer.global_step}:
+            logger.warning(
+                "The threshold is of step %d, the weights are of step %d: training ended between two validations. The "
+                "checkpoint holds the step of the threshold. End at a whole epoch (--trainer.max_epochs), or let "
+                "--trainer.val_check_interval divide --trainer.max_steps.",
+                self._validated_step,
+                trainer.global_step,
             )
 
     def _order_statistic(self, values: torch.Tensor) -> torch.Tensor:
@@ -124,16 +154,7 @@ class MedicalPostProcessor(PostProcessor):
         count = values.numel()
         # The subtraction keeps a product such as 20 * 0.95 = 19.000000000000004 from asking for one rank more.
         rank = math.ceil((count + 1) * self.target_specificity - 1e-9)
-        if rank > count:
-            logger.warning(
-                "%d held-out normal images are too few for a specificity of %.0f%% (%d are needed): the threshold is "
-                "their largest score.",
-                count,
-                100 * self.target_specificity,
-                math.ceil(self.target_specificity / (1 - self.target_specificity) - 1e-9),
-            )
-            rank = count
-        return values.float().kthvalue(rank).values
+        return values.float().kthvalue(min(rank, count)).values
 
     def _normalize(  # type: ignore[override]  # anomalib's is static; ours depends on the kind of threshold
         self,
@@ -152,9 +173,37 @@ class MedicalPostProcessor(PostProcessor):
         """
         if self.threshold == "f1" or preds is None:
             return PostProcessor._normalize(preds, norm_min, norm_max, threshold)  # noqa: SLF001 - our own base class
-        value_range = norm_max - norm_min
-        # One image or constant scores have no range: the threshold's own size is the next best unit.
-        value_range = torch.where(value_range > 0, value_range, threshold.abs().clamp(min=1e-6))
-        distance = (preds - threshold) / value_range
+        distance = (preds - threshold) / _unit(norm_min, norm_max, threshold)
         normalized = 0.5 * (1 + distance / (1 + distance.abs()))
         return torch.where(torch.isnan(threshold), preds, normalized)
+
+    @property
+    def normalized_image_threshold(self) -> torch.Tensor:
+        """Threshold of the scores that come out: 1 less the sensitivity, or the raw one without normalisation."""
+        return self.image_threshold if self._keeps_raw_scores else super().normalized_image_threshold
+
+    @property
+    def normalized_pixel_threshold(self) -> torch.Tensor:
+        """Threshold of the maps that come out: 1 less the sensitivity, or the raw one without normalisation."""
+        return self.pixel_threshold if self._keeps_raw_scores else super().normalized_pixel_threshold
+
+    @property
+    def _keeps_raw_scores(self) -> bool:
+        return self.threshold == "specificity" and not self.enable_normalization
+
+    def raw_image_threshold(self) -> torch.Tensor:
+        """Raw score above which an image is called abnormal, the sensitivity included; NaN without a threshold."""
+        limit = self.normalized_image_threshold
+        if not self.enable_normalization:
+            return limit
+        if self.threshold == "f1":
+            return self.image_threshold + (limit - 0.5) * (self.image_max - self.image_min)
+        position = 2 * limit - 1
+        unit = _unit(self.image_min, self.image_max, self.image_threshold)
+        return self.image_threshold + position / (1 - position.abs()) * unit
+
+
+def _unit(norm_min: torch.Tensor, norm_max: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """Return the range of the normal scores, or, of one image or constant scores, the threshold's own size."""
+    value_range = norm_max - norm_min
+    return torch.where(value_range > 0, value_range, threshold.abs().clamp(min=1e-6))

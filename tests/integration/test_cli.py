@@ -1,4 +1,7 @@
-"""anomalib's commands on Scrd from an empty folder, in fresh processes with nothing imported first."""
+"""anomalib's commands on Scrd from an empty folder.
+
+What may depend on imports runs in fresh processes with nothing imported first; the rest, for speed, in this one.
+"""
 
 import os
 import subprocess
@@ -9,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+import torch
 import yaml
+from PIL import Image
 
+from anomalib_medical import cli
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.data.io import read_image
+from tests.conftest import make_folder
 
 SIZE = 64
 SCRD = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -33,6 +40,25 @@ def succeed(program: str, *arguments: object, cwd: Path) -> str:
     result = start(program, *arguments, cwd=cwd)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stdout + result.stderr
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder for commands that run in this process."""
+    monkeypatch.setattr(cli, "configure_logger", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fail(capsys, *arguments: object) -> str:
+    """Run `anomalib-medical` in this process, which must fail with one line; returns it."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    assert stop.value.code == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    (error,) = [line for line in shown.splitlines() if line.startswith("error: ")]
+    return error
 
 
 @dataclass
@@ -121,6 +147,74 @@ def test_predict_of_a_folder_saves_scores_and_heatmaps(trained, tiny_folder, tmp
     assert raw_scores(read_predictions(written)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_predict_of_a_non_ascii_folder_with_16_bit_images(trained, tiny_folder, tmp_path):
+    folder = tmp_path / "Größe_脑"
+    (folder / "16").mkdir(parents=True)
+    images = sorted((tiny_folder / "test" / "lesion").iterdir())
+    for path in images:
+        Image.open(path).save(folder / path.name)
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 257).save(folder / "16" / path.name)
+    model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
+    printed = succeed("anomalib-medical", "predict", *model, f"--data={folder}", *CPU, cwd=tmp_path)
+    assert f"Wrote the scores of {2 * len(images)} images" in printed
+    (written,) = tmp_path.rglob("predictions.csv")
+    rows = read_predictions(written)
+    deep, shallow = ([row for row in rows if (Path(row.path).parent.name == "16") == is_16] for is_16 in (True, False))
+    assert raw_scores(shallow) == pytest.approx(
+        {path.name: raw_scores(trained.predictions)[path.name] for path in images}, abs=1e-5
+    )
+    assert raw_scores(deep) == pytest.approx(raw_scores(shallow), abs=1e-5)
+    assert len(list((written.parent / "images").rglob("*.png"))) == len(rows)
+
+
+def test_predict_of_a_datamodule_by_its_short_name(trained, tiny_folder, here):
+    data = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--data.num_workers=0"]
+    cli.main(["predict", "--model=Scrd", *MODEL, *data, *CPU, f"--ckpt_path={trained.checkpoint}"])
+    (written,) = here.rglob("predictions.csv")
+    assert raw_scores(read_predictions(written)) == pytest.approx(raw_scores(trained.predictions), abs=1e-6)
+
+
+def test_a_second_predict_overwrites_nothing(trained, tiny_folder, here):
+    image = tiny_folder / "test" / "lesion" / "test_lesion_000.png"
+    for _ in range(2):
+        cli.main(
+            ["predict", "--model=Scrd", *MODEL, f"--data={image}", *CPU, f"--ckpt_path={trained.checkpoint}"],
+        )
+    names = {"images", "images_1", "predictions.csv", "predictions_1.csv"}
+    assert names <= {path.name for path in (here / "results" / "Scrd" / "latest").iterdir()}
+
+
+def test_arguments_reach_the_model_and_its_post_processor(here, capsys):
+    model = ["--model=Scrd", "--model.image_size=[64,96]", "--model.noise_size=[0.1,0.2]"]
+    post_processor = ["--model.post_processor=anomalib_medical.MedicalPostProcessor"]
+    post_processor += ["--model.post_processor.threshold=f1"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *model, *post_processor, "--print_config"])
+    assert stop.value.code == 0
+    arguments = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert arguments["image_size"] == [64, 96]
+    assert arguments["noise_size"] == [0.1, 0.2]
+    assert arguments["post_processor"]["class_path"].rpartition(".")[2] == "MedicalPostProcessor"
+    assert arguments["post_processor"]["init_args"]["threshold"] == "f1"
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_other_exports_give_the_scores_of_the_test(kind, trained, here):
+    arguments = [f"--export_type={kind}", f"--ckpt_path={trained.checkpoint}", f"--export_root={here}"]
+    cli.main(["export", "--model=Scrd", *MODEL, *arguments])
+    images = [read_image(row.path)[None] for row in trained.predictions]
+    if kind == "torch":
+        model = torch.load(here / "weights" / "torch" / "model.pt", weights_only=False)["model"].eval()
+        with torch.no_grad():
+            scores = [float(model(image).pred_score) for image in images]
+    else:
+        path = here / "weights" / "onnx" / "model.onnx"
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        scores = [float(np.squeeze(compiled(image.numpy())["pred_score"])) for image in images]
+    assert scores == pytest.approx([float(row.score) for row in trained.predictions], abs=1e-4)
+
+
 def test_export_gives_the_scores_of_the_test(trained, tmp_path):
     arguments = ["--export_type=openvino", f"--ckpt_path={trained.checkpoint}", f"--export_root={tmp_path}"]
     succeed("anomalib-medical", "export", "--model=Scrd", *MODEL, *arguments, cwd=tmp_path)
@@ -139,6 +233,37 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     error = next(line for line in result.stderr.splitlines() if line.startswith("error: "))
     assert str(tmp_path / "nowhere") in error
     assert "Traceback" not in result.stderr
+
+
+def test_missing_teacher_weights_are_one_clear_line(tiny_folder, here, capsys):
+    data = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--data.num_workers=0"]
+    error = fail(capsys, "train", "--model=Scrd", *MODEL, "--model.teacher_weights=nowhere.pth", *data, *CPU)
+    assert "nowhere.pth" in error
+    assert [path for path in here.rglob("*") if path.is_file()] == []
+
+
+def test_a_broken_training_image_is_one_clear_line(here, capsys):
+    folder = make_folder(here / "data")
+    for path in (folder / "train" / "good").iterdir():
+        path.write_text("not an image")
+    data = ["--data=MedicalFolder", f"--data.root={folder}", "--data.num_workers=1"]
+    error = fail(capsys, "fit", "--model=Scrd", *MODEL, *data, *CPU)
+    assert error.startswith(f"error: Cannot read the image {folder / 'train' / 'good'}")
+
+
+@pytest.mark.parametrize("results", ["file", "file/results"])
+def test_unusable_results_come_with_a_way_out(results, tiny_folder, here, capsys):
+    (here / "file").touch()
+    data = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--data.num_workers=0"]
+    error = fail(capsys, "fit", "--model=Scrd", *MODEL, *data, *CPU, f"--default_root_dir={results}")
+    assert str(here / results) in error
+    assert "--default_root_dir" in error
+
+
+def test_a_folder_without_images_to_predict_is_one_clear_line(trained, here, capsys):
+    (here / "empty").mkdir()
+    model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
+    assert "no image to predict in the folder empty" in fail(capsys, "predict", *model, "--data=empty", *CPU)
 
 
 @pytest.mark.parametrize(("root", "code"), [pytest.param("tiny", 0, marks=pytest.mark.slow), ("nowhere", 1)])

@@ -1,5 +1,6 @@
 """SCRD through anomalib's engine: training, checkpoints without a network, determinism, precision, processes."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -7,11 +8,14 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
 from anomalib.engine import Engine
 from anomalib.metrics import AUPRO, AUROC, Evaluator
+from anomalib.models import get_model
 from anomalib.post_processing import PostProcessor
 
 from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical.models.components import Teacher
 from tests.conftest import make_folder
 
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
@@ -79,15 +83,16 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_folder, tmp_path, 
     assert not torch.equal(weights_of(model)[key], weights_of(other)[key])
 
 
-@pytest.mark.usefixtures("no_network")
-def test_resuming_goes_on_from_the_checkpoint(tiny_folder, tmp_path, trained):
-    model, path = trained
-    resumed = Scrd(**ARGUMENTS | {"pre_trained": True})
-    run = engine(tmp_path, max_epochs=3)
-    run.fit(resumed, datamodule=datamodule(tiny_folder), ckpt_path=path)
-    assert run.trainer.global_step == model.trainer.global_step * 3 // 2
-    teacher = resumed.model.teacher.state_dict()
-    assert_same(teacher, model.model.teacher.state_dict())
+def test_resuming_ends_with_the_weights_of_an_uninterrupted_run(tiny_folder, tmp_path, trained, monkeypatch):
+    model, _ = trained
+    first = engine(tmp_path / "first", max_epochs=1)
+    first.fit(Scrd(**ARGUMENTS), datamodule=datamodule(tiny_folder))
+    # The teacher is in the checkpoint: the hub is not asked for one.
+    monkeypatch.setattr(Teacher, "load_hub", lambda _: pytest.fail("the network was touched"))
+    resumed = Scrd(**ARGUMENTS | {"pre_trained": True, "seed": 0})
+    path = first.trainer.checkpoint_callback.best_model_path
+    engine(tmp_path / "second").fit(resumed, datamodule=datamodule(tiny_folder), ckpt_path=path)
+    assert_same(weights_of(model), weights_of(resumed))
 
 
 @pytest.mark.usefixtures("no_network")
@@ -144,6 +149,35 @@ def test_a_checkpoint_with_other_weighting_is_refused(trained):
         Scrd(**ARGUMENTS, weighting="none").on_load_checkpoint(torch.load(path, weights_only=True))
 
 
+@pytest.mark.parametrize(("name", "value"), [("score_reduction", "max"), ("image_size", 96)])
+def test_a_checkpoint_whose_threshold_would_not_hold_is_refused(trained, name, value):
+    _, path = trained
+    model = Scrd(**ARGUMENTS | {name: value})
+    with pytest.raises(ValueError, match=f"{name}: checkpoint .*--model.{name}"):
+        model.on_load_checkpoint(torch.load(path, weights_only=True))
+
+
+def test_without_a_post_processor_a_checkpoint_gives_raw_scores(trained):
+    model, path = trained
+    raw = Scrd.load_from_checkpoint(path, post_processor=False).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.eval().model(model.pre_processor(images)).pred_score
+        torch.testing.assert_close(raw(images).pred_score, expected)
+    assert raw(images).pred_label is None
+
+
+def test_a_model_from_a_configuration_can_be_loaded_again(tiny_folder, tmp_path):
+    """Anomalib's get_model passes OmegaConf's lists, which a safe checkpoint cannot hold."""
+    arguments = ARGUMENTS | {"image_size": [64, 96], "noise_size": [0.1, 0.2]}
+    model = get_model({"class_path": "anomalib_medical.Scrd", "init_args": arguments})
+    run = engine(tmp_path, max_epochs=1)
+    run.fit(model, datamodule=datamodule(tiny_folder))
+    loaded = Scrd.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path)
+    assert loaded.hparams["image_size"] == (64, 96)
+    assert loaded.noise_size == (0.1, 0.2)
+
+
 def test_an_evaluator_of_ones_own_does_not_break_the_checkpoint(tiny_folder, tmp_path):
     def evaluator():
         return Evaluator(
@@ -192,17 +226,33 @@ def test_the_teachers_file_is_recorded(tiny_folder, tmp_path):
     assert loaded.teacher_source == model.teacher_source
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_half_precision_stays_finite(tiny_folder, tmp_path, precision):
+def test_bf16_training_stays_finite_and_scores_are_float32(tiny_folder, tmp_path):
     model = Scrd(**ARGUMENTS)
-    run = engine(tmp_path, precision=precision, max_epochs=2)
+    run = engine(tmp_path, precision="bf16-mixed", max_epochs=2)
     run.fit(model, datamodule=datamodule(tiny_folder))
     assert torch.isfinite(run.trainer.callback_metrics["train_loss"])
-    assert all(value.isfinite().all() for key, value in model.model.state_dict().items() if value.is_floating_point())
+    assert all(value.isfinite().all() for value in model.model.state_dict().values() if value.is_floating_point())
     predictions = run.predict(model, datamodule=datamodule(tiny_folder))
     scores = torch.cat([batch.pred_score for batch in predictions])
-    assert scores.dtype == torch.float32
     assert scores.isfinite().all()
+    assert not torch.equal(scores, scores.bfloat16().float()), "scores must not be rounded to bf16"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_step_in_half_precision_is_finite(trained, dtype):
+    """On a CPU Lightning turns 16-mixed into bf16-mixed, so float16 is tried without it."""
+    model = copy.deepcopy(trained[0]).train()
+    batch = ImageBatch(image=torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    with torch.autocast("cpu", dtype):
+        loss = model.training_step(batch, 0)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        result = model.model(batch.image)
+    assert result.pred_score.dtype == result.anomaly_map.dtype == torch.float32
+    assert not torch.equal(result.anomaly_map, result.anomaly_map.to(dtype).float())
 
 
 def test_scale_weights_are_logged(trained):

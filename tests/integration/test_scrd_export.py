@@ -108,9 +108,16 @@ def test_the_exported_graph_takes_any_batch_and_size_and_has_the_four_outputs(mo
 
 
 def test_the_threshold_is_part_of_the_graph(model, tmp_path):
-    network = compiled(model.to_openvino(tmp_path))
-    result = network(images(NATIVE).numpy())
-    np.testing.assert_array_equal(np.asarray(result["pred_label"]), np.asarray(result["pred_score"]) > 0.5)
+    """The label is that of the raw score against the raw threshold, on both sides of it."""
+    batch = images(NATIVE, count=6)
+    with torch.no_grad():
+        raw = model.model(model.pre_processor(batch)).pred_score
+    chosen = copy.deepcopy(model)
+    chosen.post_processor._image_threshold.copy_(raw.median())
+    result = compiled(chosen.to_openvino(tmp_path))(batch.numpy())
+    expected = (raw > raw.median()).numpy()
+    assert 0 < expected.sum() < len(expected)
+    np.testing.assert_array_equal(np.asarray(result["pred_label"]).squeeze(), expected)
     np.testing.assert_array_equal(np.asarray(result["pred_mask"]), np.asarray(result["anomaly_map"]) > 0.5)
 
 

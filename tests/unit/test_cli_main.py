@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 from anomalib.pipelines import Benchmark
+from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
 from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.base import pipeline
 from jsonargparse import Namespace
 
-from anomalib_medical import cli
+from anomalib_medical import MedicalFolder, Scrd, cli
+from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.commands import COMMANDS, Command, CommandError
 from anomalib_medical.config_files import list_configs
 
@@ -95,15 +97,6 @@ def test_a_programming_error_keeps_its_traceback(error, failing):
         cli.main(["fail"])
 
 
-def test_a_value_error_is_the_users_if_raised_by_us():
-    with pytest.raises(FileNotFoundError) as caught:
-        Benchmark().run(Namespace(config="missing.yaml"))
-    assert cli.is_user_error(caught.value)
-    with pytest.raises(ValueError, match="Unsupported accelerator") as unsupported:
-        Benchmark()._setup_runners({"accelerator": "abacus"})
-    assert cli.is_user_error(unsupported.value)
-
-
 class _Runner:
     """As anomalib's runners, as far as the pipeline looks at them."""
 
@@ -126,7 +119,19 @@ def test_benchmark_fails_when_a_runner_fails(error, monkeypatch, tmp_path):
         cli.main(["benchmark", "--config", str(config)])
     else:
         with pytest.raises(CommandError, match=r"pipeline\.log"):
-            cli.CheckedBenchmark().run(Namespace(config=str(config)))
+            CheckedBenchmark().run(Namespace(config=str(config)))
         with pytest.raises(SystemExit) as stop:
             cli.main(["benchmark", "--config", str(config)])
         assert stop.value.code == 1
+
+
+def test_the_benchmark_builds_our_classes(tiny_folder):
+    config = {
+        "seed": 0,
+        "model": {"class_path": "Scrd", "init_args": {"backbone": "resnet18", "pre_trained": False}},
+        "data": {"class_path": "MedicalFolder", "init_args": {"root": str(tiny_folder), "seed": {"grid": [0, 1]}}},
+    }
+    jobs = list(BenchmarkJobGenerator("cpu").generate_jobs(config, None))
+    assert [type(job.model) for job in jobs] == [Scrd, Scrd]
+    assert [type(job.datamodule) for job in jobs] == [MedicalFolder, MedicalFolder]
+    assert [job.datamodule.seed for job in jobs] == [0, 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset, mask_size_error
-from anomalib_medical.data.io import IMAGE_SUFFIXES, image_size
+from anomalib_medical.data.io import image_size, list_images
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +79,12 @@ def make_medical_folder_dataset(
     """
     root = Path(root)
     normal_dir = root / "train" / NORMAL_CLASS
-    train = _images_in(normal_dir)
+    train = list_images(normal_dir)
     if not train:
         raise _no_normals(root, normal_dir)
     classes = sorted(path for path in _subfolders(root / "test"))
     images = [("train", NORMAL_CLASS, path) for path in train]
-    images += [("test", folder.name, path) for folder in classes for path in _images_in(folder)]
+    images += [("test", folder.name, path) for folder in classes for path in list_images(folder)]
 
     masks = _masks_by_image(root)
     rows = []
@@ -107,17 +106,11 @@ def _subfolders(path: Path) -> list[Path]:
     return [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """List image files at any depth, hidden ones (such as macOS's ``._x.png``) left out, in a fixed order."""
-    found = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
-
-
 def _masks_by_image(root: Path) -> dict[tuple[str, str], Path]:
     """Map (class, image path below the class folder without suffix) to the mask; ``<stem>_mask`` is understood too."""
     masks: dict[tuple[str, str], Path] = {}
     for folder in _subfolders(root / "ground_truth"):
-        for path in _images_in(folder):
+        for path in list_images(folder):
             stem = str(path.relative_to(folder).with_suffix(""))
             masks[folder.name, stem.removesuffix("_mask")] = path
     return masks

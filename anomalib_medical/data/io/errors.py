@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anomalib_medical.errors import MedicalError
 
-class ImageReadError(ValueError):
-    """A file's content is not an image that we can read.
 
-    It takes the finished message as its only argument: a DataLoader worker rebuilds the exception from that message.
-    """
+class ImageReadError(MedicalError, ValueError):
+    """A file's content is not an image that we can read."""
 
     @classmethod
     def of(cls, path: Path, *, found: str, expected: str, remedy: str) -> ImageReadError:

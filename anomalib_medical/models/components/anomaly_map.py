@@ -1,6 +1,7 @@
 """Anomaly maps from pairs of feature pyramids."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -53,7 +54,10 @@ class GaussianBlur(nn.Module):
         self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Blur ``(B, 1, H, W)``."""
+        """Blur ``(B, 1, H, W)``, in float32 whatever the autocast: half precision ties scores of alike images."""
+        if torch.is_autocast_enabled(maps.device.type):
+            with torch.autocast(maps.device.type, enabled=False):
+                return self.forward(maps.float())
         maps = self._pad(maps, dim=-2)
         maps = F.conv2d(maps, self.kernel.view(1, 1, -1, 1))
         maps = self._pad(maps, dim=-1)
@@ -66,7 +70,7 @@ class GaussianBlur(nn.Module):
         return maps.index_select(dim, torch.minimum(position, 2 * length - 1 - position))
 
 
-def reduce_map(anomaly_map: torch.Tensor, reduction: str) -> torch.Tensor:
+def reduce_map(anomaly_map: torch.Tensor, reduction: Literal["mean", "max"]) -> torch.Tensor:
     """Image score from an anomaly map: its ``mean`` or its ``max``.
 
     Args:

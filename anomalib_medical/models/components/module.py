@@ -3,6 +3,7 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
@@ -40,6 +41,7 @@ class MedicalModuleMixin(_Module):
     seed: int | None
     # What the teacher's weights are: a hub name, a file's sha256, or None as long as they are random.
     teacher_source: str | None = None
+    # Whether the teacher has its weights already.
     _restored = False
 
     @staticmethod
@@ -88,6 +90,14 @@ class MedicalModuleMixin(_Module):
         super().on_fit_start()
         if not self._restored:
             self.load_teacher()
+            self._restored = True
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch's data order a matter of seed and epoch alone, so that a resumed run repeats none."""
+        super().on_train_epoch_start()
+        if self.seed is not None:
+            source = np.random.SeedSequence([self.seed, self.current_epoch])
+            torch.default_generator.manual_seed(int(source.generate_state(1)[0]))
 
     def load_teacher(self) -> None:
         """Give the teacher the weights that the arguments name: a file's, the hub's, or none.
@@ -138,22 +148,27 @@ class MedicalModuleMixin(_Module):
             # A model trained with anomalib's own post-processor keeps its threshold and its normalisation.
             self.post_processor.threshold = "f1"  # type: ignore[union-attr]  # it is ours
         super().on_load_checkpoint(checkpoint)
-        state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("evaluator.")}
+        # Without a post-processor its threshold stays behind, and raw scores come out.
+        foreign = ("evaluator.",) if self.post_processor is not None else ("evaluator.", "post_processor.")
+        state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(foreign)}
         state |= {key: value for key, value in self.state_dict().items() if key.startswith("evaluator.")}
         checkpoint["state_dict"] = state
         self.teacher_source = checkpoint.get("teacher_source")
         self._restored = True
 
     def _check_architecture(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's tensors with the model's before torch lists every one of them."""
+        """Compare tensors and what else scores depend on, before torch lists every tensor or scores come out wrong."""
         saved = {key: value.shape for key, value in checkpoint["state_dict"].items() if key.startswith("model.")}
         own = {key: value.shape for key, value in self.state_dict().items() if key.startswith("model.")}
-        if saved == own:
-            return
         theirs = checkpoint.get("hyper_parameters", {})
         differing = {
-            key: (theirs[key], value) for key, value in self.hparams.items() if key in theirs and theirs[key] != value
+            key: (theirs[key], value)
+            for key, value in self.hparams.items()
+            if key in theirs and _plain(theirs[key]) != _plain(value)
         }
+        # A threshold holds for scores of one kind and images of one size.
+        if saved == own and not differing.keys() & {"image_size", "score_reduction"}:
+            return
         told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
         options = " ".join(f"--model.{key} {had}" for key, (had, _) in differing.items())
         msg = (
@@ -161,3 +176,8 @@ class MedicalModuleMixin(_Module):
             f"with the checkpoint's arguments: {options or 'those it was trained with'}."
         )
         raise ValueError(msg)
+
+
+def _plain(value: object) -> object:
+    """Make lists and tuples of one content equal."""
+    return tuple(value) if isinstance(value, list | tuple) else value

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -37,41 +39,59 @@ def random_permutations(count: int, generator: torch.Generator) -> torch.Tensor:
     return draws.argsort(dim=1)
 
 
-def simplex3(points: torch.Tensor, permutations: torch.Tensor) -> torch.Tensor:
-    """Three-dimensional OpenSimplex noise at arbitrary points.
+class SimplexGeometry(NamedTuple):
+    """What simplex noise at N given points needs, whatever its permutation: P pairs of a point and a lattice vertex.
+
+    Attributes:
+        point: Index of each pair's point ``(P,)``.
+        vertex: Lattice coordinates of each pair's vertex, modulo the table size ``(P, 3)``.
+        contribution: What each pair adds to the noise for each of the 24 gradients ``(P, 24)``.
+    """
+
+    point: torch.Tensor
+    vertex: torch.Tensor
+    contribution: torch.Tensor
+
+
+def simplex_geometry(points: torch.Tensor) -> SimplexGeometry:
+    """Find the lattice vertices that each point feels, and how.
 
     Args:
-        points: Coordinates ``(N, 3)`` in lattice units, the same for every field, float.
-        permutations: Tables ``(B, 256)``, one for each field.
-
-    Returns:
-        Noise ``(B, N)``, about -0.9 to 0.9, in the dtype of ``points``.
+        points: Coordinates ``(N, 3)`` in lattice units, float.
     """
     stretched = points + _STRETCH * points.sum(-1, keepdim=True)
-    base = stretched.floor()
     reach = torch.tensor(_REACH, device=points.device)
-    lattice = base.long()[:, None] + reach  # (N, R, 3)
+    lattice = stretched.floor().long()[:, None] + reach  # (N, R, 3)
     vertices = lattice.to(points.dtype)
     vertices += _SQUISH * vertices.sum(-1, keepdim=True)
     offsets = points[:, None] - vertices
-    # Only these pairs of point and lattice vertex contribute; they are the same for all fields.
     attenuation = 2.0 - offsets.square().sum(-1)
-    point_index, reach_index = (attenuation > 0).nonzero(as_tuple=True)
-    offsets = offsets[point_index, reach_index]
-    weights = attenuation[point_index, reach_index] ** 4 / _NORM
-    lattice = lattice[point_index, reach_index] % _TABLE_SIZE  # (P, 3)
+    point, index = (attenuation > 0).nonzero(as_tuple=True)
+    weights = attenuation[point, index] ** 4 / _NORM
+    contribution = (offsets[point, index] @ _gradients(points).T) * weights[:, None]
+    return SimplexGeometry(point, lattice[point, index] % _TABLE_SIZE, contribution)
 
+
+def simplex3(geometry: SimplexGeometry, count: int, permutations: torch.Tensor) -> torch.Tensor:
+    """Three-dimensional OpenSimplex noise.
+
+    Args:
+        geometry: Of ``count`` points, from :func:`simplex_geometry`.
+        count: Number of points N.
+        permutations: Tables ``(B, 256)``, one for each field.
+
+    Returns:
+        Noise ``(B, N)``, about -0.9 to 0.9.
+    """
     # gather() with an index broadcast over the fields keeps one hash chain per field.
-    hashes = permutations[:, lattice[:, 0]]
-    hashes = permutations.gather(1, (hashes + lattice[:, 1]) % _TABLE_SIZE)
-    hashes = permutations.gather(1, (hashes + lattice[:, 2]) % _TABLE_SIZE)
-    directions = _gradients(points)
-    # The dot product with each of the 24 gradients once, then a look-up per field.
-    products = (offsets @ directions.T) * weights[:, None]  # (P, 24)
-    index = torch.arange(len(products), device=points.device) * len(directions)
-    contributions = products.flatten()[index + hashes % len(directions)]  # (B, P)
-    noise = torch.zeros(len(permutations), len(points), dtype=points.dtype, device=points.device)
-    return noise.index_add_(1, point_index, contributions)
+    hashes = permutations[:, geometry.vertex[:, 0]]
+    hashes = permutations.gather(1, (hashes + geometry.vertex[:, 1]) % _TABLE_SIZE)
+    hashes = permutations.gather(1, (hashes + geometry.vertex[:, 2]) % _TABLE_SIZE)
+    pairs, gradients = geometry.contribution.shape
+    index = torch.arange(pairs, device=permutations.device) * gradients
+    contributions = geometry.contribution.flatten()[index + hashes % gradients]  # (B, P)
+    noise = contributions.new_zeros(len(permutations), count)
+    return noise.index_add_(1, geometry.point, contributions)
 
 
 def fractal_simplex_noise(
@@ -95,19 +115,19 @@ def fractal_simplex_noise(
     Returns:
         Noise ``(B, C, H, W)``, float32.
     """
-    channels, height, width = shape
-    device = permutations.device
-    z, y, x = torch.meshgrid(
-        torch.arange(channels, device=device),
-        torch.arange(height, device=device),
-        torch.arange(width, device=device),
-        indexing="ij",
-    )
-    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3).float()
-    noise = torch.zeros(len(permutations), len(points), device=device)
+    noise = torch.zeros(len(permutations), math.prod(shape), device=permutations.device)
     for octave in range(octaves):
-        noise += persistence**octave * simplex3(points / (wavelength / 2**octave), permutations)
-    return noise.reshape(-1, channels, height, width)
+        geometry = _grid_geometry(shape, wavelength / 2**octave, permutations.device)
+        noise += persistence**octave * simplex3(geometry, math.prod(shape), permutations)
+    return noise.reshape(-1, *shape)
+
+
+@lru_cache(maxsize=32)
+def _grid_geometry(shape: tuple[int, int, int], wavelength: float, device: torch.device) -> SimplexGeometry:
+    """Return the geometry of a grid of pixels, the same in every training step."""
+    z, y, x = torch.meshgrid(*(torch.arange(side, device=device) for side in shape), indexing="ij")
+    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3).float()
+    return simplex_geometry(points / wavelength)
 
 
 def random_patches(
@@ -162,7 +182,8 @@ def add_noise_patches(
     """
     count, channels, height, width = images.shape
     corners, sides = random_patches(count, (height, width), patch_size, generator)
-    extent = [int(side) for side in sides.amax(dim=0)]
+    # The largest patch there can be: one size for all batches, whose geometry is computed once.
+    extent = [max(1, round(side * patch_size[1])) for side in (height, width)]
     shape = (channels, extent[0], extent[1])
     if kind == "simplex":
         noise = fractal_simplex_noise(

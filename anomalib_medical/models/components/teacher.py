@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
 
+from anomalib_medical.errors import MedicalError
+
 logger = logging.getLogger(__name__)
 
 #: The architectures that anomalib's bottleneck and decoder fit.
@@ -20,7 +22,7 @@ BACKBONES = ("wide_resnet50_2", "resnet18", "resnet34", "resnet50")
 _PAPER_TAG = "tv_in1k"
 
 
-class TeacherWeightsError(RuntimeError):
+class TeacherWeightsError(MedicalError, RuntimeError):
     """The teacher's weights could not be had, or do not fit its architecture."""
 
 

@@ -41,7 +41,8 @@ class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         noise_octaves: Octaves of the simplex noise.
         score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map.
         learning_rate: Adam's learning rate.
-        seed: Fixes initial weights, noise and data order; None leaves them to the global random state.
+        seed: Fixes initial weights, noise and data order; None leaves them to the global random state. The same weights
+            come out on one machine's CPU; GPUs add up in an order of their own.
         pre_processor: Pre-processor, or True for resize and ImageNet normalisation.
         post_processor: Post-processor, or True for a threshold at 95% specificity on held-out normal images.
         evaluator: Evaluator, or True for anomalib's default metrics.
@@ -72,15 +73,26 @@ class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = _check_image_size(image_size)
+        # Rebound, because these are what the checkpoint keeps: it takes plain numbers only.
+        image_size = _check_image_size(image_size)
+        noise_size = (float(noise_size[0]), float(noise_size[1]))
         _check_choice("weighting", weighting, ("scale_aware", "none"))
         _check_choice("noise", noise, ("simplex", "gaussian"))
         _check_choice("score_reduction", score_reduction, ("mean", "max"))
         if not 0 < noise_size[0] <= noise_size[1] <= 1:
-            msg = f"noise_size: got {tuple(noise_size)}, expected fractions of the image, 0 < smallest <= largest <= 1."
+            msg = f"noise_size: got {noise_size}, expected fractions of the image, 0 < smallest <= largest <= 1."
+            raise ValueError(msg)
+        if noise_strength <= 0 or noise_octaves < 1:
+            msg = (
+                f"noise_strength, noise_octaves: got {noise_strength} and {noise_octaves}, expected more than 0 and at "
+                "least 1 (for a training without noise set contrast to false)."
+            )
+            raise ValueError(msg)
+        if seed is not None and seed < 0:
+            msg = f"seed: got {seed}, expected 0 or more, or null for none."
             raise ValueError(msg)
         super().__init__(
-            pre_processor=self.configure_pre_processor(size) if pre_processor is True else pre_processor,
+            pre_processor=self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -90,14 +102,14 @@ class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         self.contrast = contrast
         self.noise = noise
         self.noise_strength = noise_strength
-        self.noise_size = (float(noise_size[0]), float(noise_size[1]))
+        self.noise_size = noise_size
         self.noise_octaves = noise_octaves
         self.learning_rate = learning_rate
         self.seed = seed
         # A fork of the random state: building a model to load a checkpoint into it leaves the user's alone.
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
             self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
         self.loss = ScrdLoss(balance=scale_balance)
 
@@ -150,14 +162,15 @@ class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         else:
             source = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx, self.global_rank])
             generator.manual_seed(int(source.generate_state(1)[0]))
-        return add_noise_patches(
-            images,
-            generator,
-            kind=self.noise,
-            strength=self.noise_strength * self.input_scale,
-            patch_size=self.noise_size,
-            octaves=self.noise_octaves,
-        )
+        with torch.autocast(images.device.type, enabled=False):
+            return add_noise_patches(
+                images,
+                generator,
+                kind=self.noise,
+                strength=self.noise_strength * self.input_scale,
+                patch_size=self.noise_size,
+                octaves=self.noise_octaves,
+            )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
 """The network of SCRD."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -63,7 +63,7 @@ class ScrdModel(nn.Module):
         self,
         backbone: str = "wide_resnet50_2",
         weighting: str = "scale_aware",
-        score_reduction: str = "mean",
+        score_reduction: Literal["mean", "max"] = "mean",
     ) -> None:
         super().__init__()
         self.teacher = Teacher(backbone)
@@ -102,7 +102,10 @@ class ScrdModel(nn.Module):
 
     def scale_weights(self, images: torch.Tensor) -> torch.Tensor | None:
         """Weights of the scales for normalised images ``(B, 3, H, W)``: ``(B, 3)``, or None without weighting."""
-        return self._features(images, None).scale_weights
+        if self.scale_adaptation is None:
+            return None
+        weights: torch.Tensor = self.scale_adaptation(self.bottleneck(self.teacher(images)))
+        return weights
 
     def _features(self, images: torch.Tensor, noisy_images: torch.Tensor | None) -> ScrdFeatures:
         count = images.shape[0]  # len() would fix the batch size of an exported graph

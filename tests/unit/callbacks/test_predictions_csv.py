@@ -2,6 +2,7 @@
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from anomalib import LearningType
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.models import AnomalibModule
 from anomalib.post_processing import PostProcessor
+from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Trainer
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.post_processing import MedicalPostProcessor
 
 VALUES = (0.0, 1.0, 2.0, 3.0, 10.0)
 
@@ -42,8 +47,9 @@ class Module(AnomalibModule):
         post_processor: PostProcessor | bool = False,
         fail_at: float = math.nan,
         error: BaseException | None = None,
+        visualizer: ImageVisualizer | bool = False,
     ) -> None:
-        super().__init__(pre_processor=False, post_processor=post_processor, evaluator=False, visualizer=False)
+        super().__init__(pre_processor=False, post_processor=post_processor, evaluator=False, visualizer=visualizer)
         self.model = MeanModel(fail_at, error or RuntimeError("broken"))
 
     @property
@@ -55,22 +61,22 @@ class Module(AnomalibModule):
         return LearningType.ONE_CLASS
 
 
-def fitted(**kwargs) -> PostProcessor:
+def fitted(kind: type[PostProcessor] = PostProcessor, **kwargs) -> PostProcessor:
     """A post-processor that has seen raw scores of 0 to 4 and put its threshold at 2."""
-    post_processor = PostProcessor(**kwargs)
+    post_processor = kind(**kwargs)
     for name, value in (("image_min", 0.0), ("image_max", 4.0), ("_image_threshold", 2.0), ("_pixel_threshold", 2.0)):
         getattr(post_processor, name).fill_(value)
     return post_processor
 
 
-def loader(labeled: bool = True, batch_size: int = 2) -> DataLoader:
+def loader(labeled: bool = True, batch_size: int = 2, folder: str | Path = "Größe") -> DataLoader:
     """Constant images of `VALUES`; those above 2 are abnormal."""
 
     def collate(items: list[tuple[int, float]]) -> ImageBatch:
         values = torch.tensor([value for _, value in items])
         return ImageBatch(
             image=values.reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
-            image_path=[f"Größe/脑_{index}.png" for index, _ in items],
+            image_path=[f"{folder}/脑_{index}.png" for index, _ in items],
             gt_label=values > 2 if labeled else None,
         )
 
@@ -109,14 +115,27 @@ def test_raw_and_normalised_scores_label_and_threshold(stage, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 
 
-@pytest.mark.parametrize("sensitivity", [0.3, 0.8])
+@pytest.mark.parametrize("sensitivity", [0.3, 0.5, 0.65])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_threshold_explains_the_labels(sensitivity, normalise, tmp_path):
-    rows = run(tmp_path, Module(fitted(image_sensitivity=sensitivity, enable_normalization=normalise)))
+@pytest.mark.parametrize(
+    ("kind", "threshold"),
+    [(PostProcessor, {}), (MedicalPostProcessor, {}), (MedicalPostProcessor, {"threshold": "f1"})],
+    ids=["anomalib", "specificity", "f1"],
+)
+def test_threshold_explains_the_labels(kind, threshold, sensitivity, normalise, tmp_path):
+    post_processor = fitted(kind, **threshold, image_sensitivity=sensitivity, enable_normalization=normalise)
+    rows = run(tmp_path, Module(post_processor))
     assert {row.label for row in rows} == {"normal", "abnormal"}
     for row in rows:
         assert (float(row.raw_score) > float(row.threshold)) == (row.label == "abnormal")
         assert bool(row.score) == normalise
+
+
+@pytest.mark.parametrize(("sensitivity", "expected"), [(0.25, 6.0), (0.5, 2.0), (0.75, -2.0)])
+def test_our_raw_threshold_undoes_our_normalisation(sensitivity, expected):
+    # Scores of 0.5 * (1 + z / (1 + |z|)) reach 0.75 at z = 1, one range (of 4) above the threshold (of 2).
+    post_processor = fitted(MedicalPostProcessor, image_sensitivity=sensitivity)
+    assert raw_threshold(post_processor) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("post_processor", [False, True], ids=["none", "never fitted"])
@@ -150,6 +169,52 @@ def test_finished_files_are_kept(tmp_path, caplog):
     assert (tmp_path / "predictions.csv").read_bytes() == first
     assert callback.path == tmp_path / "predictions_1.csv"
     assert caplog.messages[-1] == f"Wrote the scores of 5 images to {tmp_path / 'predictions_1.csv'}"
+
+
+@pytest.fixture
+def pictures(tmp_path_factory) -> Path:
+    """Files of the images in `loader`, which anomalib reads again to draw heatmaps on them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(len(VALUES)):
+        Image.new("RGB", (8, 8)).save(folder / f"脑_{index}.png")
+    return folder
+
+
+def heatmaps(folder) -> dict[str, int]:
+    return {path.name: sum(file.is_file() for file in path.rglob("*")) for path in folder.glob("images*")}
+
+
+def test_heatmaps_are_numbered_like_the_predictions(pictures, tmp_path):
+    module = Module(fitted(), visualizer=ImageVisualizer())
+    run(tmp_path, module, folder=pictures)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    assert len(first) == 5
+    run(tmp_path, module, "predict", labeled=False, folder=pictures)
+    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), folder=pictures)
+    assert heatmaps(tmp_path) == {"images": 5, "images_1": 5, "images_2": 5}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == first
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == [
+        "predictions.csv",
+        "predictions_1.csv",
+        "predictions_2.csv",
+    ]
+
+
+def test_heatmaps_of_an_interrupted_run_are_kept(pictures, tmp_path):
+    with pytest.raises(RuntimeError):
+        run(tmp_path, Module(fitted(), fail_at=10.0, visualizer=ImageVisualizer()), folder=pictures)
+    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), folder=pictures)
+    assert heatmaps(tmp_path) == {"images": 4, "images_1": 5}
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["predictions_1.csv", "predictions_partial.csv"]
+
+
+def test_a_heatmap_folder_of_the_users_choice_stays(pictures, tmp_path):
+    visualizer = ImageVisualizer(output_dir=tmp_path / "mine")
+    for _ in range(2):
+        run(tmp_path / "run", Module(fitted(), visualizer=visualizer), folder=pictures)
+    assert heatmaps(tmp_path / "run") == {}
+    assert visualizer.output_dir == tmp_path / "mine"
+    assert len(list((tmp_path / "mine").rglob("*.png"))) == 5
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=type)
@@ -191,9 +256,12 @@ def test_the_wrong_place_among_the_callbacks_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
-def test_two_processes_write_one_file_without_repeats(stage, tmp_path):
-    getattr(trainer(tmp_path, PredictionsCSV(), devices=2, strategy="ddp_fork"), stage)(Module(fitted()), loader())
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+def test_two_processes_write_one_file_without_repeats(stage, pictures, tmp_path):
+    module = Module(fitted(), visualizer=ImageVisualizer())
+    distributed = trainer(tmp_path, PredictionsCSV(), devices=2, strategy="ddp_fork")
+    getattr(distributed, stage)(module, loader(folder=pictures))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "predictions.csv"]
+    assert heatmaps(tmp_path) == {"images": 5}
     rows = read_predictions(tmp_path / "predictions.csv")
     assert [float(row.raw_score) for row in rows] == list(VALUES)
     assert [float(row.score) for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]

@@ -10,6 +10,7 @@ from anomalib_medical.callbacks.predictions_file import (
     PartialFile,
     Prediction,
     check_writable,
+    claim_number,
     merge_ranks,
     publish,
     read_predictions,
@@ -42,6 +43,15 @@ def test_neither_partial_nor_final_files_are_overwritten(tmp_path):
         "predictions_partial.csv",
     ]
     assert [read_predictions(path)[0].path for path in published] == ["a", "c"]
+
+
+def test_a_number_is_claimed_once_and_only_if_both_names_are_free(tmp_path):
+    (tmp_path / "predictions_1.csv").touch()
+    (tmp_path / "images_2").mkdir()
+    assert [claim_number(tmp_path, "images") for _ in range(3)] == [0, 3, 4]
+    partial = PartialFile.first_free(tmp_path)
+    partial.close()
+    assert publish(partial.path, 3).name == "predictions_3.csv"
 
 
 def test_publishing_works_without_hard_links(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,13 +59,14 @@ def test_abnormal_validation_images_change_nothing():
 def test_too_few_normals_take_the_largest_and_say_so(caplog):
     with caplog.at_level(logging.WARNING):
         post_processor = fit(MedicalPostProcessor(), [0.1, 0.3, 0.2])
+        post_processor.on_fit_end(SimpleNamespace(global_step=0), None)
     assert float(post_processor.image_threshold) == pytest.approx(0.3)
     assert "3 held-out normal images are too few for a specificity of 95% (19 are needed)" in caplog.text
 
 
 def test_nineteen_normals_are_enough(caplog):
     with caplog.at_level(logging.WARNING):
-        fit(MedicalPostProcessor(), torch.arange(19.0))
+        fit(MedicalPostProcessor(), torch.arange(19.0)).on_fit_end(SimpleNamespace(global_step=0), None)
     assert not caplog.text
 
 
@@ -142,3 +144,52 @@ def test_configuration_survives_a_checkpoint():
 def test_target_outside_0_and_1_is_refused(value):
     with pytest.raises(ValueError, match=r"target_specificity: got .*expected a share between 0 and 1"):
         MedicalPostProcessor(target_specificity=value)
+
+
+@pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("threshold", ["specificity", "f1"])
+def test_the_raw_threshold_is_where_the_label_changes(threshold, sensitivity):
+    post_processor = MedicalPostProcessor(threshold=threshold, image_sensitivity=sensitivity)
+    fit(post_processor, torch.linspace(0, 1, 40), (torch.arange(40) >= 30).int())
+    raw = post_processor.raw_image_threshold()
+    scores = raw + torch.tensor([-0.01, 0.01])
+    result = post_processor(InferenceBatch(pred_score=scores, anomaly_map=torch.zeros(2, 1, 4, 4)))
+    assert result.pred_label.tolist() == [False, True]
+
+
+def test_without_normalisation_the_threshold_is_the_raw_one():
+    post_processor = fit(MedicalPostProcessor(enable_normalization=False), torch.linspace(10, 20, 40))
+    scores = post_processor.image_threshold + torch.tensor([-0.1, 0.1])
+    result = post_processor(InferenceBatch(pred_score=scores, anomaly_map=torch.zeros(2, 1, 4, 4)))
+    assert result.pred_label.tolist() == [False, True]
+    torch.testing.assert_close(result.pred_score, scores)
+    torch.testing.assert_close(post_processor.raw_image_threshold(), post_processor.image_threshold)
+
+
+def test_the_sanity_check_sets_no_threshold():
+    trainer = SimpleNamespace(sanity_checking=True, global_step=0)
+    post_processor = MedicalPostProcessor()
+    batch = ImageBatch(image=torch.zeros(2, 3, 8, 8), pred_score=torch.tensor([1.0, 2.0]))
+    post_processor.on_validation_batch_end(trainer, None, batch)
+    post_processor.on_validation_epoch_end(trainer, None)
+    assert post_processor.image_threshold.isnan()
+
+
+def test_weights_that_moved_on_after_the_last_validation_are_spoken_of(caplog):
+    post_processor = fit(MedicalPostProcessor(), torch.arange(40.0))
+    post_processor._validated_step = 100
+    with caplog.at_level(logging.WARNING):
+        post_processor.on_fit_end(SimpleNamespace(global_step=100), None)
+        assert not caplog.text
+        post_processor.on_fit_end(SimpleNamespace(global_step=130), None)
+    assert "The threshold is of step 100, the weights are of step 130" in caplog.text
+
+
+def test_nan_scores_are_left_out(caplog):
+    scores = torch.arange(42.0)
+    scores[::7] = torch.nan
+    post_processor = fit(MedicalPostProcessor(target_specificity=0.5), scores)
+    assert post_processor.image_threshold.isfinite()
+    with caplog.at_level(logging.WARNING):
+        assert fit(MedicalPostProcessor(), torch.full((5,), torch.nan)).image_threshold.isnan()
+    assert "no normal image with a finite score" in caplog.text

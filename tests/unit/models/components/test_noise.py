@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from anomalib_medical.models.components import noise as noise_module
-from anomalib_medical.models.components.noise import add_noise_patches, random_patches, random_permutations, simplex3
+from anomalib_medical.models.components.noise import (
+    add_noise_patches,
+    random_patches,
+    random_permutations,
+    simplex3,
+    simplex_geometry,
+)
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def test_simplex_equals_the_opensimplex_package(monkeypatch):
     directions = torch.tensor(np.reshape(internals.GRADIENTS3, (-1, 3)), dtype=torch.float64)
     monkeypatch.setattr(noise_module, "_gradients", lambda _: directions)
     points = torch.rand(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 40 - 20
-    ours = simplex3(points, torch.tensor(permutation)[None])[0]
+    ours = simplex3(simplex_geometry(points), len(points), torch.tensor(permutation)[None])[0]
     gradient_index = np.array([value % 24 * 3 for value in permutation])
     theirs = [internals._noise3(*point, permutation, gradient_index) for point in points.tolist()]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -266,3 +266,16 @@ def test_unknown_choices_are_refused(name, value):
 def test_impossible_noise_sizes_are_refused(value):
     with pytest.raises(ValueError, match=r"noise_size: got .*0 < smallest <= largest <= 1"):
         build(noise_size=value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"noise_strength": 0.0}, "noise_strength, noise_octaves: got 0.0 and 6"),
+        ({"noise_octaves": 0}, "noise_strength, noise_octaves: got 0.2 and 0"),
+        ({"seed": -1}, "seed: got -1, expected 0 or more"),
+    ],
+)
+def test_arguments_that_would_fail_later_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(**arguments)

@@ -1,0 +1,62 @@
+"""Errors that are meant for users, and what of an error a command line shows."""
+
+import errno
+import os
+from types import TracebackType
+
+from anomalib.models import UnknownModelError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+# What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
+_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
+
+class MedicalError(Exception):
+    """An expected failure; its message tells users all they need.
+
+    Subclasses take the finished message as their only argument: a DataLoader worker's error is rebuilt from it.
+    """
+
+
+def is_user_error(error: Exception) -> bool:
+    """Whether `error` tells users about their input, so that a traceback would only bury its message.
+
+    Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
+    does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
+    """
+    if isinstance(error, OSError | MisconfigurationException | MedicalError | UnknownModelError):
+        return True
+    return isinstance(error, ValueError | ImportError) and _raised_in(error.__traceback__) in {
+        "anomalib",
+        "anomalib_medical",
+    }
+
+
+def user_message(error: Exception) -> str:
+    """The message of a user error, without a worker's traceback and with a way out where a file cannot be written."""
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is not None:
+        return (
+            f"{os.strerror(error.errno)}: {os.fsdecode(error.filename)}. Results need a folder that can be written: "
+            "make this one writable, or choose another with --default_root_dir."
+        )
+    return _without_worker_traceback(error)
+
+
+def _without_worker_traceback(error: Exception) -> str:
+    """Undo torch's wrapping of a DataLoader worker's error, whose message holds the formatted traceback."""
+    message = str(error)
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if not message.startswith(f"Caught {kind.__name__} "):
+        return message
+    _, found, original = message.rpartition(f"\n{name}: ")
+    return original.rstrip() if found else message
+
+
+def _raised_in(traceback: TracebackType | None) -> str:
+    """Name of the top-level package in which the exception was raised."""
+    name = ""
+    while traceback is not None:
+        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        traceback = traceback.tb_next
+    return name.partition(".")[0]

@@ -1,0 +1,76 @@
+"""Folders and files to predict, at full bit depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.io import ImageReadError
+
+
+def put(path: Path, value: int = 100, dtype: type = np.uint8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 6), value, dtype)).save(path)
+    return path
+
+
+def test_a_folder_is_searched_at_any_depth_in_a_fixed_order(tmp_path: Path) -> None:
+    root = tmp_path / "Größe_脑"
+    paths = [put(root / name) for name in ("b.PNG", "a/ü.jpg", "a/b/c.tif", "a/d.bmp")]
+    put(root / "._b.png")
+    (root / "notes.txt").touch()
+    data = MedicalPredictDataset(root)
+    assert data.paths == sorted(paths)
+    assert [data[index].image_path for index in range(len(data))] == [str(path) for path in sorted(paths)]
+
+
+def test_batches_are_what_the_engine_needs(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    data = MedicalPredictDataset(str(tmp_path))
+    (batch,) = DataLoader(data, collate_fn=data.collate_fn)
+    assert batch.image.shape == (1, 3, 8, 6)
+    assert batch.image_path == [str(tmp_path / "a.png")]
+    assert batch.gt_label is None
+
+
+def test_16_bit_images_look_like_their_8_bit_versions(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "08.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    data = MedicalPredictDataset(tmp_path)
+    torch.testing.assert_close(data[1].image, data[0].image)
+    assert data[1].image.std() > 0.2
+
+
+def test_one_file_may_have_any_name(tmp_path: Path) -> None:
+    path = put(tmp_path / "scan.png").rename(tmp_path / "scan.0001")
+    assert MedicalPredictDataset(path)[0].image.shape == (3, 8, 6)
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*nowhere"):
+        MedicalPredictDataset(tmp_path / "nowhere")
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match=rf"no image to predict in the folder {tmp_path}.*\.png"):
+        MedicalPredictDataset(tmp_path)
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("not an image")
+    with pytest.raises(ImageReadError, match=r"a\.png: found text"):
+        MedicalPredictDataset(tmp_path)[0]
+
+
+def test_a_linked_folder_is_read(tmp_path: Path) -> None:
+    put(tmp_path / "there" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
+    assert MedicalPredictDataset(tmp_path / "link").paths == [tmp_path / "link" / "a.png"]

@@ -1,0 +1,87 @@
+"""Which errors are the user's, and what is shown of them."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from anomalib.pipelines import Benchmark
+from jsonargparse import Namespace
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
+
+from anomalib_medical.commands import CommandError
+from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.io import ImageReadError
+from anomalib_medical.errors import MedicalError, is_user_error, user_message
+
+
+def test_a_workers_error_is_its_message_alone(tmp_path):
+    path = tmp_path / "Größe_脑.png"
+    path.write_text("not an image")
+    data = MedicalPredictDataset(path)
+    batches = iter(DataLoader(data, num_workers=1, collate_fn=data.collate_fn))
+    with pytest.raises(ImageReadError, match="Traceback") as caught:
+        next(batches)
+    batches._shutdown_workers()  # or the garbage collector does, and waits for seconds
+    assert is_user_error(caught.value)
+    assert user_message(caught.value).startswith(f"Cannot read the image {path}: found text, expected")
+    assert "\n" not in user_message(caught.value)
+
+
+@pytest.mark.parametrize("kind", [MedicalError, FileNotFoundError, CommandError])
+def test_a_workers_message_may_have_several_lines(kind):
+    error = kind("first: one\nsecond: two")
+    error.__cause__ = KeyError("cause")
+    with pytest.raises(kind, match="Traceback") as caught:
+        ExceptionWrapper((kind, error, None), where="in DataLoader worker process 0").reraise()
+    assert user_message(caught.value) == "first: one\nsecond: two"
+
+
+def test_other_messages_stay_as_they_are():
+    for message in ("one line", "Caught nothing", "Caught MedicalError\nbut of another form", "two\nlines"):
+        assert user_message(MedicalError(message)) == message
+
+
+@pytest.mark.parametrize("kind", [CommandError, ImageReadError])
+def test_our_errors_are_the_users(kind):
+    assert is_user_error(kind("x"))
+
+
+def test_a_value_error_is_the_users_if_raised_by_anomalib():
+    with pytest.raises(FileNotFoundError) as caught:
+        Benchmark().run(Namespace(config="missing.yaml"))
+    assert is_user_error(caught.value)
+    with pytest.raises(ValueError, match="Unsupported accelerator") as unsupported:
+        Benchmark()._setup_runners({"accelerator": "abacus"})
+    assert is_user_error(unsupported.value)
+    assert not is_user_error(ValueError("raised outside our packages"))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_comes_with_a_way_out(number, tmp_path, monkeypatch):
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(number, "refused", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is what is tested
+        (tmp_path / "results").mkdir(parents=True)
+    message = user_message(caught.value)
+    assert str(tmp_path / "results") in message
+    assert "--default_root_dir" in message
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_in_the_place_of_a_folder_comes_with_a_way_out(below, tmp_path):
+    file = tmp_path / "results"
+    file.touch()
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the message is tested below
+        (file / below).mkdir(parents=True, exist_ok=True)
+    message = user_message(caught.value)
+    assert str(file / below) in message
+    assert "--default_root_dir" in message
+
+
+def test_a_missing_file_needs_no_results_folder(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "nowhere").read_bytes()
+    assert "default_root_dir" not in user_message(caught.value)
