@@ -13,6 +13,7 @@ from anomalib_medical import MedicalFolder, Scrd, cli
 from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.commands import COMMANDS, Command, CommandError
 from anomalib_medical.config_files import list_configs
+from anomalib_medical.data import MedicalPredictDataset
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +136,15 @@ def test_the_benchmark_builds_our_classes(tiny_folder):
     assert [type(job.model) for job in jobs] == [Scrd, Scrd]
     assert [type(job.datamodule) for job in jobs] == [MedicalFolder, MedicalFolder]
     assert [job.datamodule.seed for job in jobs] == [0, 1]
+
+
+@pytest.mark.parametrize("given", [None, True, False])
+def test_predict_reads_folders_itself_and_keeps_no_batches(given, tiny_folder, tmp_path):
+    model = ["--model=Scrd", "--model.backbone=resnet18", "--model.pre_trained=false"]
+    options = [] if given is None else [f"--return_predictions={str(given).lower()}"]
+    arguments = [*model, f"--data={tiny_folder}", f"--default_root_dir={tmp_path}", *options]
+    parsed = cli.MedicalCLI(["predict", *arguments], run=False)
+    kwargs = parsed._prepare_subcommand_kwargs("predict")
+    assert isinstance(kwargs["dataset"], MedicalPredictDataset)
+    assert "data_path" not in kwargs
+    assert kwargs["return_predictions"] is bool(given)

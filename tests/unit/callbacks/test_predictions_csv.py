@@ -69,14 +69,14 @@ def fitted(kind: type[PostProcessor] = PostProcessor, **kwargs) -> PostProcessor
     return post_processor
 
 
-def loader(labeled: bool = True, batch_size: int = 2, folder: str | Path = "Größe") -> DataLoader:
+def loader(labeled: bool = True, batch_size: int = 2, pictures: str | Path = "Größe") -> DataLoader:
     """Constant images of `VALUES`; those above 2 are abnormal."""
 
     def collate(items: list[tuple[int, float]]) -> ImageBatch:
         values = torch.tensor([value for _, value in items])
         return ImageBatch(
             image=values.reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
-            image_path=[f"{folder}/脑_{index}.png" for index, _ in items],
+            image_path=[f"{pictures}/脑_{index}.png" for index, _ in items],
             gt_label=values > 2 if labeled else None,
         )
 
@@ -186,11 +186,11 @@ def heatmaps(folder) -> dict[str, int]:
 
 def test_heatmaps_are_numbered_like_the_predictions(pictures, tmp_path):
     module = Module(fitted(), visualizer=ImageVisualizer())
-    run(tmp_path, module, folder=pictures)
+    run(tmp_path, module, pictures=pictures)
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
     assert len(first) == 5
-    run(tmp_path, module, "predict", labeled=False, folder=pictures)
-    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), folder=pictures)
+    run(tmp_path, module, "predict", labeled=False, pictures=pictures)
+    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), pictures=pictures)
     assert heatmaps(tmp_path) == {"images": 5, "images_1": 5, "images_2": 5}
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == first
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == [
@@ -202,8 +202,8 @@ def test_heatmaps_are_numbered_like_the_predictions(pictures, tmp_path):
 
 def test_heatmaps_of_an_interrupted_run_are_kept(pictures, tmp_path):
     with pytest.raises(RuntimeError):
-        run(tmp_path, Module(fitted(), fail_at=10.0, visualizer=ImageVisualizer()), folder=pictures)
-    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), folder=pictures)
+        run(tmp_path, Module(fitted(), fail_at=10.0, visualizer=ImageVisualizer()), pictures=pictures)
+    run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), pictures=pictures)
     assert heatmaps(tmp_path) == {"images": 4, "images_1": 5}
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["predictions_1.csv", "predictions_partial.csv"]
 
@@ -211,7 +211,7 @@ def test_heatmaps_of_an_interrupted_run_are_kept(pictures, tmp_path):
 def test_a_heatmap_folder_of_the_users_choice_stays(pictures, tmp_path):
     visualizer = ImageVisualizer(output_dir=tmp_path / "mine")
     for _ in range(2):
-        run(tmp_path / "run", Module(fitted(), visualizer=visualizer), folder=pictures)
+        run(tmp_path / "run", Module(fitted(), visualizer=visualizer), pictures=pictures)
     assert heatmaps(tmp_path / "run") == {}
     assert visualizer.output_dir == tmp_path / "mine"
     assert len(list((tmp_path / "mine").rglob("*.png"))) == 5
@@ -259,7 +259,7 @@ def test_the_wrong_place_among_the_callbacks_is_an_error(tmp_path):
 def test_two_processes_write_one_file_without_repeats(stage, pictures, tmp_path):
     module = Module(fitted(), visualizer=ImageVisualizer())
     distributed = trainer(tmp_path, PredictionsCSV(), devices=2, strategy="ddp_fork")
-    getattr(distributed, stage)(module, loader(folder=pictures))
+    getattr(distributed, stage)(module, loader(pictures=pictures))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "predictions.csv"]
     assert heatmaps(tmp_path) == {"images": 5}
     rows = read_predictions(tmp_path / "predictions.csv")
