@@ -72,9 +72,11 @@ def main() -> None:
         "",
         f"    python benchmarks/scrd_precision.py --data {args.data} --ckpt_path <checkpoint>",
         "",
-        f"Scrd, {hyper['backbone']}, {hyper['image_size']} px, {len(labels)} test images of {args.data}; OpenVINO "
-        f"{openvino.__version__.split('-')[0]} on the CPU with INFERENCE_PRECISION_HINT f32, images at their native "
-        "size. Differences are absolute, against the torch model.",
+        (
+            f"Scrd, {hyper['backbone']}, {hyper['image_size']} px, {len(labels)} test images of {args.data}; OpenVINO "
+            f"{openvino.__version__.split('-')[0]} on the CPU with INFERENCE_PRECISION_HINT f32, images at "
+            "their native size. Differences are absolute, against the torch model."
+        ),
         "",
         "| score | precision | size | largest difference | mean difference | AUROC in torch | change |",
         "|---|---|---|---|---|---|---|",
