@@ -93,7 +93,10 @@ class MedicalModuleMixin(_Module):
             self._restored = True
 
     def on_train_epoch_start(self) -> None:
-        """Make the epoch's data order a matter of seed and epoch alone, so that a resumed run repeats none."""
+        """Draw the epoch's data order from seed and epoch, so that a resumed run does not repeat the first epochs'.
+
+        The first epoch of a run, resumed or not, is the exception: Lightning draws its order before this hook.
+        """
         super().on_train_epoch_start()
         if self.seed is not None:
             source = np.random.SeedSequence([self.seed, self.current_epoch])
