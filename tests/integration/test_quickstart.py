@@ -31,9 +31,9 @@ def summary(printed: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(590)
+@pytest.mark.timeout(900)
 def test_quickstart_trains_exports_and_is_quick_the_second_time(tmp_path):
-    first = quickstart(tmp_path, timeout=480)
+    first = quickstart(tmp_path, timeout=850)
     shown = summary(first)
     # 0.66 and 0.87 where it was written; other processors round otherwise.
     assert 0.55 < float(re.match(r"[\d.]+", shown["Image AUROC"])[0]) <= 1
