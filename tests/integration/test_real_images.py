@@ -54,12 +54,15 @@ def test_scrd_on_brain_mri_finds_more_than_chance(tmp_path):
     (results,) = engine.train(model, datamodule=data)
     assert results["pixel_AUROC"] > 0.7
     model.visualizer = None
+    model.eval()
     predictions = engine.predict(model, datamodule=data)
-    labels = torch.cat([batch.gt_label for batch in predictions]).bool().numpy()
     flagged = torch.cat([batch.pred_label for batch in predictions]).bool().numpy()
     scores = torch.cat([batch.pred_score for batch in predictions]).numpy()
     assert np.isfinite(scores).all()
     assert len(np.unique(scores)) > 0.95 * len(scores), "scores must not tie"
-    # 0.79 where this was written, not the 0.95 aimed at: six patients fix the threshold, and a random teacher's scores
-    # follow brightness, in which patients differ (the model's README). A broken threshold keeps about half, or none.
-    assert (~flagged[~labels]).mean() > 0.6
+    assert 0 < flagged.sum() < len(flagged)
+    # What the threshold promises exactly: 95% of the held-out normals stay below it. On the test normals, of other
+    # patients, it was 0.79 where this was written: six patients and a random teacher (the model's README).
+    with torch.no_grad():
+        held_out = [model.model(model.pre_processor(batch.image)).pred_score for batch in data.val_dataloader()]
+    assert (torch.cat(held_out) <= model.post_processor.image_threshold).float().mean() >= 0.95
