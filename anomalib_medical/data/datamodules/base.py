@@ -14,6 +14,8 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSample
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.io import Window
+from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
 
 logger = logging.getLogger(__name__)
@@ -38,13 +40,17 @@ class MedicalDataModule(AnomalibDataModule):
             threshold is fitted on labels that a hospital does not have.
         val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
             more than a fifth; of the test images half.
+        window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
+            ``soft_tissue``), [center, width], or None for what the file says.
         seed: Decides which patients are held out.
     """
 
-    # Not set where the data has no test part.
+    # The last two are not set where the data has no such part. Images of the unlabeled pool reach the training batches
+    # of models that declare `uses_unlabeled = True`, and of no others.
     train_data: MedicalDataset
     val_data: MedicalDataset
     test_data: MedicalDataset
+    unlabeled_data: MedicalDataset
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class MedicalDataModule(AnomalibDataModule):
         augmentations: Transform | None = None,
         val_split_mode: ValidationSplit = "from_train",
         val_split_ratio: float | None = None,
+        window: str | tuple[float, float] | None = None,
         seed: int = 0,
     ) -> None:
         if val_split_mode not in _VALIDATION_SPLITS:
@@ -77,8 +84,20 @@ class MedicalDataModule(AnomalibDataModule):
             test_split_mode="from_dir",
             seed=seed,
         )
+        self.window = Window.of(window)
         self._val_share = val_split_ratio
         self._split_seed = seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set up the parts of the data, and forget whatever is known about unlabeled images."""
+        super().setup(stage)
+        if hasattr(self, "unlabeled_data"):
+            self.unlabeled_data.samples = without_labels(self.unlabeled_data.samples)
+
+    def _update_augmentations(self) -> None:
+        super()._update_augmentations()
+        if hasattr(self, "unlabeled_data"):
+            self.unlabeled_data.augmentations = self.train_data.augmentations
 
     def _create_test_split(self) -> None:
         """Keep the test set as it is: anomalib would fill a test without normals up with training images."""
@@ -137,6 +156,28 @@ class MedicalDataModule(AnomalibDataModule):
                 "(`anomalib fit`); to score a folder of images without labels use `anomalib predict --data <folder>`."
             )
             raise ValueError(msg)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load the known normals, together with the unlabeled pool if the model uses it."""
+        data = self.train_data
+        if hasattr(self, "unlabeled_data"):
+            model = getattr(self.trainer, "lightning_module", None)
+            if getattr(model, "uses_unlabeled", False):
+                data = copy.copy(self.train_data)
+                data.samples = concat_samples(self.train_data.samples, self.unlabeled_data.samples)
+            else:
+                logger.info(
+                    "The %d unlabeled images are left out: %s learns from known normals only.",
+                    len(self.unlabeled_data),
+                    type(model).__name__,
+                )
+        return DataLoader(
+            dataset=data,
+            shuffle=True,
+            batch_size=self.train_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or data.collate_fn,
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load the validation set."""

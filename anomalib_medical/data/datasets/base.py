@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
+from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
+from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
-from anomalib_medical.data.io import ImageReadError, read_image, read_mask
+from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
+from anomalib_medical.data.io import ImageReadError, Window, read_image, read_mask
 
 
 class MedicalDataset(AnomalibDataset):
     """A table of images, read at their full bit depth.
 
-    Beside anomalib's columns, ``samples`` has ``patient_id`` (str). An abnormal image without a mask has
-    ``mask_path == ""``; its item has no ``gt_mask``.
+    Beside anomalib's columns, ``samples`` has ``patient_id`` (str) and, optionally, ``known_normal`` (bool, False for
+    the unlabeled pool; True where the column is absent) and ``boxes`` (JSON list of [left, top, width, height] in
+    pixels, or ""), which become the mask. Columns that start with ``meta_`` describe the image (view, sex, ...). An
+    abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
+
+    Args:
+        augmentations: Augmentations of image and mask.
+        window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
     """
 
-    def __getitem__(self, index: int) -> ImageItem:
+    def __init__(self, augmentations: Transform | None = None, window: Window | None = None) -> None:
+        super().__init__(augmentations=augmentations)
+        self.window = window
+
+    def __getitem__(self, index: int) -> MedicalImageItem:
         """Read one image, with its mask where there is one.
 
         Args:
@@ -34,31 +48,35 @@ class MedicalDataset(AnomalibDataset):
             ImageReadError: If a file cannot be read, or mask and image differ in size.
         """
         row = self.samples.iloc[index]
-        image = Image(read_image(row.image_path))
-        mask = self._read_mask(row.image_path, row.mask_path, image) if row.label_index == LabelName.ABNORMAL else None
-        if row.label_index == LabelName.NORMAL and self.task == TaskType.SEGMENTATION:
-            mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        image = Image(read_image(row.image_path, self.window))
+        mask = self._read_mask(row, image)
 
         if self.augmentations and mask is not None:
             image, mask = self.augmentations(image, mask)
         elif self.augmentations:
             image = self.augmentations(image)
 
-        return ImageItem(
+        return MedicalImageItem(
             image=image,
             gt_mask=mask,
             gt_label=torch.tensor(int(row.label_index)),
             image_path=row.image_path,
             mask_path=row.mask_path,
+            known_normal=torch.tensor(bool(row.get("known_normal", default=True))),
+            patient_id=row.patient_id,
         )
 
-    @staticmethod
-    def _read_mask(image_path: str, mask_path: str, image: torch.Tensor) -> Mask | None:
-        if not mask_path:
+    def _read_mask(self, row: Any, image: torch.Tensor) -> Mask | None:  # noqa: ANN401 # a row's columns vary
+        size = (image.shape[-2], image.shape[-1])
+        if row.label_index == LabelName.NORMAL:
+            return Mask(torch.zeros(size, dtype=torch.uint8)) if self.task == TaskType.SEGMENTATION else None
+        if row.get("boxes"):
+            return Mask(_fill_boxes(json.loads(row.boxes), size))
+        if not row.mask_path:
             return None
-        mask = Mask(read_mask(mask_path))
-        if mask.shape != image.shape[-2:]:
-            raise mask_size_error(image_path, (image.shape[-2], image.shape[-1]), mask_path, (*mask.shape,))
+        mask = Mask(read_mask(row.mask_path))
+        if mask.shape != size:
+            raise mask_size_error(row.image_path, size, row.mask_path, (*mask.shape,))
         return mask
 
     def subsample(self, indices: Sequence[int], inplace: bool = False) -> Self:
@@ -71,26 +89,24 @@ class MedicalDataset(AnomalibDataset):
         if self.task == TaskType.CLASSIFICATION:
             return [False] * len(self)
         normal = self.samples.label_index == LabelName.NORMAL
-        return [bool(value) for value in normal | (self.samples.mask_path != "")]
+        masked = self.samples.mask_path != ""
+        if "boxes" in self.samples:
+            masked |= self.samples.boxes != ""
+        return [bool(value) for value in normal | masked]
 
     @property
-    def collate_fn(self) -> Callable[[list[Any]], ImageBatch]:
+    def collate_fn(self) -> Callable[[list[Any]], MedicalImageBatch]:
         """Collate, without masks where one is missing."""
         return collate
 
 
-def collate(items: list[ImageItem]) -> ImageBatch:
-    """Make a batch; where one item has no mask, the batch has none (anomalib's own collation would crash).
-
-    Our datamodules keep items with and without masks in different batches, so that no mask is lost this way.
-    """
-    if any(item.gt_mask is None for item in items):
-        for item in items:
-            item.gt_mask = None
-    batch = cast("ImageBatch", ImageBatch.collate(items))
-    # Items turn "" into None, and collation None into "None" or drops the paths, depending on the first item.
-    batch.mask_path = [item.mask_path or "" for item in items]
-    return batch
+def _fill_boxes(boxes: list[list[float]], size: tuple[int, int]) -> torch.Tensor:
+    """Draw [left, top, width, height] boxes into a mask of (height, width); a touched pixel belongs to it."""
+    mask = torch.zeros(size, dtype=torch.uint8)
+    for left, top, width, height in boxes:
+        rows = slice(max(0, math.floor(top)), max(0, math.ceil(top + height)))
+        mask[rows, max(0, math.floor(left)) : max(0, math.ceil(left + width))] = 1
+    return mask
 
 
 def mask_size_error(

@@ -4,45 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-from anomalib.data import ImageBatch, ImageItem
 from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image
 
-from anomalib_medical.data.io import IMAGE_SUFFIXES, list_images, read_image
+from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
+from anomalib_medical.data.io import (
+    IMAGE_SUFFIXES,
+    ImageAddress,
+    Slicing,
+    Window,
+    list_images,
+    list_pictures,
+    read_image,
+)
 
 
-class MedicalPredictDataset(Dataset[ImageItem]):
-    """Images to predict, read at their full bit depth: anomalib's own dataset turns 16-bit images white.
+class MedicalPredictDataset(Dataset[MedicalImageItem]):
+    """Images to predict: rasters at their full depth, frames of DICOM files and slices of NIfTI volumes.
+
+    anomalib's own dataset turns 16-bit images white and knows no medical formats.
 
     Args:
         path: A folder, searched at any depth, or one image.
+        window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
+        slicing: How volumes become slices; all axial slices if None.
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no image in the folder.
+        ImageReadError: If a file's header cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, window: Window | None = None, slicing: Slicing | None = None) -> None:
         path = Path(path)
         if not path.exists():
             msg = f"There is no file or folder {path} to predict."
             raise FileNotFoundError(msg)
-        self.paths = list_images(path) if path.is_dir() else [path]
-        if not self.paths:
+        files = list_images(path) if path.is_dir() else [path]
+        if not files:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-            msg = f"There is no image to predict in the folder {path}: expected files that end in {kinds}."
+            msg = (
+                f"There is no image to predict in the folder {path}: expected DICOM files or files that end in {kinds}."
+            )
             raise FileNotFoundError(msg)
+        self.window = window
+        self.addresses: list[ImageAddress] = [address for file in files for address in list_pictures(file, slicing)]
 
     def __len__(self) -> int:
         """Count the images."""
-        return len(self.paths)
+        return len(self.addresses)
 
-    def __getitem__(self, index: int) -> ImageItem:
+    def __getitem__(self, index: int) -> MedicalImageItem:
         """Read one image.
 
         Args:
-            index: Position in ``paths``.
+            index: Position in ``addresses``.
 
         Returns:
             Item with image (3, H, W).
@@ -50,10 +66,10 @@ class MedicalPredictDataset(Dataset[ImageItem]):
         Raises:
             ImageReadError: If the file cannot be read.
         """
-        path = self.paths[index]
-        return ImageItem(image=Image(read_image(path)), image_path=str(path))
+        address = self.addresses[index]
+        return MedicalImageItem(image=Image(read_image(address, self.window)), image_path=str(address))
 
     @property
-    def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
-        """Collate images of one size."""
-        return cast("Callable[[list[ImageItem]], ImageBatch]", ImageBatch.collate)
+    def collate_fn(self) -> Callable[[list[MedicalImageItem]], MedicalImageBatch]:
+        """Collate images; those of different sizes are brought to the largest."""
+        return collate

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_medical.data.io import signatures
+from anomalib_medical.data.io.address import ImageAddress
 from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.slicing import Slicing
+from anomalib_medical.data.io.windows import Window
 
 # What Pillow, tifffile and imagecodecs raise on broken content.
 _DECODING_ERRORS: tuple[type[Exception], ...] = (
@@ -64,13 +67,15 @@ class RasterReader:
         return head.startswith((signatures.PNG, signatures.JPEG, signatures.BMP, *signatures.TIFF))
 
     @staticmethod
-    def is_lossy(head: bytes) -> bool:
-        """JPEG is lossy; a TIFF is taken as lossless."""
-        return head.startswith(signatures.JPEG)
+    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
+        """Each file holds one picture."""
+        del slicing
+        return [ImageAddress(path)]
 
     @staticmethod
-    def size(path: Path) -> tuple[int, int]:
+    def size(address: ImageAddress) -> tuple[int, int]:
         """Return (height, width) from the header."""
+        path = _only_picture(address)
         with _decoding(path):
             if _starts_with(path, *signatures.TIFF):
                 with tifffile.TiffFile(path) as tiff:
@@ -80,8 +85,10 @@ class RasterReader:
                 return image.height, image.width
 
     @staticmethod
-    def read(path: Path) -> NDArray[np.float32]:
-        """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
+    def read(address: ImageAddress, window: Window | None = None) -> NDArray[np.float32]:
+        """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3); their values have no units to window."""
+        del window
+        path = _only_picture(address)
         with _decoding(path):
             if _starts_with(path, *signatures.TIFF):
                 return _read_tiff(path)
@@ -89,6 +96,24 @@ class RasterReader:
                 # Pillow would cut colour and alpha PNGs down to 8 bits.
                 return _scale(imagecodecs.png_decode(path.read_bytes()), 65535)
             return _read_8_bit(path)
+
+    @classmethod
+    def read_mask(cls, address: ImageAddress) -> NDArray[np.bool_]:
+        """Return where pixels are not black; in a JPEG, which is lossy, where they are brighter than half."""
+        pixels = cls.read(address)
+        mask = pixels > (0.5 if _starts_with(address.path, signatures.JPEG) else 0)
+        return np.asarray(mask if mask.ndim == 2 else mask.any(axis=-1))
+
+
+def _only_picture(address: ImageAddress) -> Path:
+    if address.selection:
+        raise ImageReadError.of(
+            address.path,
+            found=f"a file of one picture, asked for {str(address).rpartition('#')[2]}",
+            expected="no selection behind the path",
+            remedy="Leave out the # and what follows it.",
+        )
+    return address.path
 
 
 def _starts_with(path: Path, *marks: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anomalib_medical.data.io.address import ImageAddress
 from anomalib_medical.data.io.errors import ImageReadError
 from anomalib_medical.data.io.raster import RasterReader
 from anomalib_medical.data.io.signatures import HEAD_BYTES, describe
-
-# By these names a folder is searched; what a file is, its content decides.
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+from anomalib_medical.data.io.slicing import Slicing
+from anomalib_medical.data.io.windows import Window
 
 
 class ImageReader(Protocol):
@@ -23,66 +24,93 @@ class ImageReader(Protocol):
     def can_read(self, head: bytes) -> bool:
         """Tell from a file's first ``HEAD_BYTES`` bytes whether this reader is the one."""
 
-    def size(self, path: Path) -> tuple[int, int]:
+    def pictures(self, path: Path, slicing: Slicing) -> list[ImageAddress]:
+        """Return the addresses of a file's pictures, from its header; a file of one picture has no selection."""
+
+    def size(self, address: ImageAddress) -> tuple[int, int]:
         """Return (height, width) from the header, without decoding the pixels."""
 
-    def read(self, path: Path) -> NDArray[np.float32]:
+    def read(self, address: ImageAddress, window: Window | None) -> NDArray[np.float32]:
         """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
 
-    def is_lossy(self, head: bytes) -> bool:
-        """Tell whether pixel values are only approximately those that were saved."""
+    def read_mask(self, address: ImageAddress) -> NDArray[np.bool_]:
+        """Return where the stored values are not zero, as (H, W)."""
 
 
 _READERS: tuple[ImageReader, ...] = (RasterReader(),)
 
 
-def _find_reader(path: Path) -> tuple[ImageReader, bytes]:
+def _find_reader(path: Path) -> ImageReader:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     for reader in _READERS:
         if reader.can_read(head):
-            return reader, head
+            return reader
     raise ImageReadError.of(
         path,
         found=describe(head),
-        expected="a PNG, JPEG, TIFF or BMP file",
+        expected="a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file",
         remedy="Convert the file to one of these, or remove it from the data folder.",
     )
 
 
-def read_image(path: str | Path) -> torch.Tensor:
+def is_image(path: Path) -> bool:
+    """Tell from a file's content whether one of the readers knows its format."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return any(reader.can_read(head) for reader in _READERS)
+
+
+def list_pictures(path: str | Path, slicing: Slicing | None = None) -> list[ImageAddress]:
+    """List the pictures in a file: one for a plain image, one a frame or slice for multi-frame DICOM and NIfTI.
+
+    Args:
+        path: Image file.
+        slicing: How volumes become slices; all axial slices if None.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImageReadError: If its header cannot be read.
+    """
+    path = Path(path)
+    return _find_reader(path).pictures(path, slicing or Slicing())
+
+
+def read_image(path: str | Path | ImageAddress, window: str | Sequence[float] | Window | None = None) -> torch.Tensor:
     """Read an image; grey images are repeated over the three channels.
 
     The content decides the format, not the file's name. 8-bit values are divided by 255, 16-bit values by 65535 and
     12-bit TIFFs by 4095, so that no depth is lost. Floating-point TIFFs must already lie in [0, 1]. An alpha channel
     is dropped: the colours under it are the measured ones, compositing would invent others. Pixels are returned as
-    stored, without EXIF rotation, as anomalib does.
+    stored, without EXIF rotation, as anomalib does. How DICOM and NIfTI values become grey is said at their readers.
 
     Args:
-        path: Image file.
+        path: Image file, or the address of one picture in it, such as ``brain.nii.gz#axial=57``.
+        window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
+            ``soft_tissue``), (center, width), or None for the file's own. Other formats have no units to apply it to.
 
     Returns:
         float32 tensor in [0, 1] of shape (3, H, W).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImageReadError: If its content cannot be read.
+        ImageReadError: If its content cannot be read, or it holds several pictures and the address names none.
     """
-    path = Path(path)
-    reader, _ = _find_reader(path)
-    pixels = torch.from_numpy(reader.read(path))
+    address = ImageAddress.parse(path)
+    pixels = torch.from_numpy(_find_reader(address.path).read(address, Window.of(window)))
     if pixels.ndim == 2:
         return pixels.repeat(3, 1, 1)
     return pixels.permute(2, 0, 1).contiguous()
 
 
-def read_mask(path: str | Path) -> torch.Tensor:
+def read_mask(path: str | Path | ImageAddress) -> torch.Tensor:
     """Read a mask: every pixel that is not black belongs to it.
 
-    In a JPEG only pixels brighter than half do, since compression leaves faint traces around every edge.
+    In a JPEG only pixels brighter than half do, since compression leaves faint traces around every edge. Of a NIfTI
+    volume every voxel that is not 0 does.
 
     Args:
-        path: Mask file, in any format that ``read_image`` knows.
+        path: Mask file, in any format that ``read_image`` knows, or the address of one picture in it.
 
     Returns:
         uint8 tensor of zeros and ones of shape (H, W).
@@ -91,20 +119,16 @@ def read_mask(path: str | Path) -> torch.Tensor:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its content cannot be read.
     """
-    path = Path(path)
-    reader, head = _find_reader(path)
-    pixels = reader.read(path)
-    mask = pixels > (0.5 if reader.is_lossy(head) else 0)
-    return torch.from_numpy(mask if mask.ndim == 2 else mask.any(axis=-1)).to(torch.uint8)
+    address = ImageAddress.parse(path)
+    return torch.from_numpy(_find_reader(address.path).read_mask(address)).to(torch.uint8)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path | ImageAddress) -> tuple[int, int]:
     """Return an image's (height, width) from its header.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its header cannot be read.
     """
-    path = Path(path)
-    reader, _ = _find_reader(path)
-    return reader.size(path)
+    address = ImageAddress.parse(path)
+    return _find_reader(address.path).size(address)

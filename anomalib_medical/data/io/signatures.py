@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HEAD_BYTES = 132  # DICOM has the furthest mark, at 128
+HEAD_BYTES = 1024  # enough of a compressed NIfTI file to unpack its header
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"

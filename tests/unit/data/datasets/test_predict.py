@@ -26,7 +26,7 @@ def test_a_folder_is_searched_at_any_depth_in_a_fixed_order(tmp_path: Path) -> N
     put(root / "._b.png")
     (root / "notes.txt").touch()
     data = MedicalPredictDataset(root)
-    assert data.paths == sorted(paths)
+    assert [str(address) for address in data.addresses] == [str(path) for path in sorted(paths)]
     assert [data[index].image_path for index in range(len(data))] == [str(path) for path in sorted(paths)]
 
 
@@ -73,4 +73,4 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 def test_a_linked_folder_is_read(tmp_path: Path) -> None:
     put(tmp_path / "there" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
-    assert MedicalPredictDataset(tmp_path / "link").paths == [tmp_path / "link" / "a.png"]
+    assert MedicalPredictDataset(tmp_path / "link").addresses == [tmp_path / "link" / "a.png"]

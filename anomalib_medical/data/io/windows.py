@@ -1,0 +1,53 @@
+"""Intensity windows: which values become black and which white."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# (center, width) in Hounsfield units, as radiology departments use them on CT.
+NAMED_WINDOWS = {
+    "bone": (300.0, 1500.0),
+    "brain": (40.0, 80.0),
+    "lung": (-600.0, 1500.0),
+    "soft_tissue": (50.0, 400.0),
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """A linear window.
+
+    Attributes:
+        center: Its middle, in the units of the rescaled values (Hounsfield units on CT).
+        width: Its width, positive.
+    """
+
+    center: float
+    width: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no values could be mapped with."""
+        if not (math.isfinite(self.center) and math.isfinite(self.width) and self.width > 0):
+            msg = f"The window has center {self.center:g} and width {self.width:g}: expected a width above 0."
+            raise ValueError(msg)
+
+    @classmethod
+    def of(cls, window: str | Sequence[float] | Window | None) -> Window | None:
+        """Resolve what a user writes: a name, (center, width), or None for what the file itself says.
+
+        Raises:
+            ValueError: If there is no such name, or the width is not above 0.
+        """
+        if window is None or isinstance(window, Window):
+            return window
+        if isinstance(window, str):
+            if window not in NAMED_WINDOWS:
+                msg = f"There is no window {window!r}, expected one of {', '.join(NAMED_WINDOWS)}, or [center, width]."
+                raise ValueError(msg)
+            return cls(*NAMED_WINDOWS[window])
+        if len(window) != 2:
+            msg = f"The window is {list(window)}, expected [center, width]."
+            raise ValueError(msg)
+        return cls(float(window[0]), float(window[1]))
