@@ -15,6 +15,7 @@ from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.commands import COMMANDS
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.errors import is_user_error, user_message
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
@@ -69,6 +70,8 @@ class MedicalCLI(AnomalibCLI):
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"))
+            # Without a datamodule nobody else does it.
+            self.model.visualizer = with_our_reader(self.model.visualizer)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
             # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
             kwargs["return_predictions"] = False

@@ -24,11 +24,11 @@ from anomalib_medical.callbacks.predictions_file import (
     rank_path,
     read_predictions,
 )
+from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.data.visualizer import HEATMAPS
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 logger = logging.getLogger(__name__)
-
-HEATMAPS = "images"  # anomalib's name for their folder
 
 
 @dataclass
@@ -65,6 +65,7 @@ class PredictionsCSV(Callback):
         self._folder = Path()
         self._file: PartialFile | None = None
         self._pending: _Pending | None = None
+        self._hasher: PatientHasher | None = None
         self._post_processor: PostProcessor | None = None
         self._number = 0
         self._redirected: list[ImageVisualizer] = []
@@ -156,6 +157,7 @@ class PredictionsCSV(Callback):
         first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
         path = trainer.strategy.broadcast(first.path if first else Path())
         self._file = first or PartialFile(rank_path(path, trainer.global_rank))
+        self._hasher = PatientHasher(path.parent)
         self._claim_heatmaps(trainer, callbacks, path.parent)
 
     def _claim_heatmaps(self, trainer: Trainer, callbacks: Sequence[Callback], folder: Path) -> None:
@@ -178,8 +180,8 @@ class PredictionsCSV(Callback):
         self._redirected = []
 
     def _flush(self) -> None:
-        if self._file and self._pending:
-            self._file.write(_rows(self._pending, self._post_processor))
+        if self._file and self._pending and self._hasher:
+            self._file.write(_rows(self._pending, self._post_processor, self._hasher))
         self._pending = None
 
     def _finish(self, trainer: Trainer, data_size: int | None) -> None:
@@ -223,11 +225,12 @@ def _normalises(post_processor: PostProcessor | None) -> bool:
     return not bool(torch.isnan(post_processor.image_max - post_processor.image_min))
 
 
-def _rows(pending: _Pending, post_processor: PostProcessor | None) -> list[Prediction]:
+def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: PatientHasher) -> list[Prediction]:
     batch, size = pending.batch, pending.raw.numel()
     threshold = raw_threshold(post_processor)
     unknown = [""] * size
     paths = getattr(batch, "image_path", None)
+    patients = getattr(batch, "patient_id", None)
     return [
         Prediction(*row)
         for row in zip(
@@ -237,6 +240,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None) -> list[Predi
             unknown if math.isnan(threshold) else _labels(batch.pred_label, size),
             unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
             _labels(batch.gt_label, size),
+            [hasher.hash(patient) for patient in patients] if patients else unknown,
             strict=True,
         )
     ]

@@ -22,6 +22,7 @@ class Prediction(NamedTuple):
         label: `normal` or `abnormal`, as predicted.
         threshold: The raw score above which an image is called abnormal.
         gt_label: `normal` or `abnormal`, if the data says so.
+        patient: Salted hash of the patient, the same within the run's folder.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Prediction(NamedTuple):
     label: str
     threshold: str
     gt_label: str
+    patient: str = ""
 
 
 def check_writable(folder: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from functools import cached_property
 from pathlib import Path
 
 from anomalib_medical.errors import MedicalError
@@ -18,21 +19,27 @@ _DIGITS = 12
 class PatientHasher:
     """Turns patient ids into short salted hashes.
 
-    The salt is made on first use and kept in the output folder, so that all results there agree on who is who, while
+    The salt is made with the first hash and kept in the output folder, so that all results there agree on who is who, while
     nobody without the salt can try out ids. Delete the file to cut the link for good.
 
     Args:
         folder: The output folder; made if missing.
-
-    Raises:
-        MedicalError: If the folder's salt file is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._salt = _read_or_make_salt(Path(folder) / SALT_FILE)
+        self._folder = Path(folder)
+
+    @cached_property
+    def _salt(self) -> bytes:
+        return _read_or_make_salt(self._folder / SALT_FILE)
 
     def hash(self, patient_id: str) -> str:
-        """Return a hash such as ``p-3f9a01c25b7e``; of an empty id, ``""``."""
+        """Return a hash such as ``p-3f9a01c25b7e``; of an empty id, ``""``.
+
+        Raises:
+            MedicalError: If the folder's salt file is damaged.
+            OSError: If the folder cannot be written.
+        """
         if not patient_id:
             return ""
         digest = hmac.new(self._salt, patient_id.encode("utf-8", errors="surrogateescape"), hashlib.sha256)
@@ -56,8 +63,8 @@ def _read_or_make_salt(path: Path) -> bytes:
         salt = b""
     if len(salt) != _SALT_BYTES:
         msg = (
-            f"{path} does not hold a salt of {_SALT_BYTES} bytes as hexadecimal digits. Patients' hashes in this folder "
-            "rest on it: restore the file, or delete it and write the results anew."
+            f"{path} does not hold a salt of {_SALT_BYTES} bytes as hexadecimal digits. The hashes of patients in this "
+            "folder rest on it: restore the file, or delete it and write the results anew."
         )
         raise MedicalError(msg)
     return salt

@@ -17,6 +17,7 @@ from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.data.visualizer import with_our_reader
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,13 @@ class MedicalDataModule(AnomalibDataModule):
         super().setup(stage)
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.samples = without_labels(self.unlabeled_data.samples)
+        self._use_our_visualizer()
+
+    def _use_our_visualizer(self) -> None:
+        """Let heatmaps be drawn on what our readers read, whatever the model."""
+        if self.trainer is not None:
+            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined] # Lightning sets it dynamically
+            callbacks[:] = [with_our_reader(callback) for callback in callbacks]
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()

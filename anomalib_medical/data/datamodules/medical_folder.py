@@ -1,32 +1,50 @@
-"""The user's own images in a folder tree."""
+"""The user's own images: a folder tree, a manifest, or a bare folder to predict."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datamodules.base import MedicalDataModule, ValidationSplit
+from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
+from anomalib_medical.data.datasets.predict import MedicalPredictDataset
+from anomalib_medical.data.io import Axis, Slicing
+from anomalib_medical.data.samples import UNLABELED
 
 
 class MedicalFolder(MedicalDataModule):
-    """A folder with ``train/good`` and, optionally, ``test/good``, ``test/<class>`` and ``ground_truth/<class>``.
+    """A folder with ``train/good`` and, optionally, ``test/good``, ``test/<class>``, ``ground_truth/<class>``.
 
-    The mask of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images without a
-    mask count for image metrics only. Without ``test/`` the data can be trained on, not tested.
+    PNG, JPEG, TIFF and BMP files, DICOM files (every frame an image) and NIfTI volumes (every slice an image). The mask
+    of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images without a mask
+    count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with neither
+    ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
 
     Args:
         root: The folder.
         name: Name of the dataset, used for result folders. Defaults to the folder's.
+        unlabeled_dir: Folder of images of which nobody knows whether they are normal, for models that learn from such.
+            Defaults to ``<root>/unlabeled`` where that exists.
+        manifest: CSV file with the columns path (below ``root``), label (normal, abnormal or abnormal:<class>) and
+            optionally patient, mask, split (train, val, test, unlabeled) and ``meta_*``, instead of the folder tree.
+            Without the column split, patients with abnormal images and a fifth of the others go to the test.
+        patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
+            match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
+            is a patient, and every other file is a patient of its own.
+        window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
+            ``soft_tissue``), [center, width], or None for what the file says.
+        axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.
+        slice_range: First and last slice as shares of the volume, such as [0.2, 0.8].
         train_batch_size: Images a training batch.
         eval_batch_size: Images a validation, test or predict batch.
         num_workers: Loading processes; None for up to four, one core left free.
-        patient_pattern: Regular expression searched in each file's stem; its first group, or the whole match, is the
-            patient. Without it every file is a patient of its own.
         val_split_mode: ``"from_train"`` holds out training normals, by patient; ``"from_test"`` and
-            ``"same_as_test"`` let thresholds see labelled anomalies.
+            ``"same_as_test"`` let thresholds see labelled anomalies. A manifest's split val comes first.
         val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
             more than a fifth; of the test images half.
         train_augmentations: Augmentations of training images.
@@ -40,10 +58,15 @@ class MedicalFolder(MedicalDataModule):
         self,
         root: str | Path,
         name: str | None = None,
+        unlabeled_dir: str | Path | None = None,
+        manifest: str | Path | None = None,
+        patient_pattern: str | None = None,
+        window: str | tuple[float, float] | None = None,
+        axis: Axis = "axial",
+        slice_range: tuple[float, float] = (0.0, 1.0),
         train_batch_size: int = 16,
         eval_batch_size: int = 16,
         num_workers: int | None = None,
-        patient_pattern: str | None = None,
         val_split_mode: ValidationSplit = "from_train",
         val_split_ratio: float | None = None,
         train_augmentations: Transform | None = None,
@@ -62,6 +85,7 @@ class MedicalFolder(MedicalDataModule):
             augmentations=augmentations,
             val_split_mode=val_split_mode,
             val_split_ratio=val_split_ratio,
+            window=window,
             seed=seed,
         )
         try:
@@ -71,19 +95,61 @@ class MedicalFolder(MedicalDataModule):
             raise ValueError(msg) from error
         self.root = Path(root)
         self._name = name or self.root.resolve().name
+        self.unlabeled_dir = unlabeled_dir
+        self.manifest = manifest
         self.patient_pattern = patient_pattern
+        self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
+        self._predict_data: MedicalPredictDataset | None = None
+        self._given_val_data: MedicalFolderDataset | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override] # Lightning declares an attribute, anomalib makes it a property
         """Name of the dataset."""
         return self._name
 
+    def setup(self, stage: str | None = None) -> None:
+        """Set up the parts of the data; for predict, a folder without such parts is taken as it is."""
+        if stage == "predict" and self.manifest is None and is_bare(self.root):
+            self._predict_data = MedicalPredictDataset(self.root, self.window, self.slicing)
+            self._use_our_visualizer()
+            return
+        super().setup(stage)
+
     def _setup(self, _stage: str | None = None) -> None:
-        everything = MedicalFolderDataset(self.root, self.name, patient_pattern=self.patient_pattern)
+        everything = MedicalFolderDataset(
+            self.root,
+            self.name,
+            patient_pattern=self.patient_pattern,
+            unlabeled_dir=self.unlabeled_dir,
+            manifest=self.manifest,
+            slicing=self.slicing,
+            seed=self._split_seed,
+            window=self.window,
+        )
         self.train_data = everything.subsample(_rows(everything, "train"))
-        test_rows = _rows(everything, "test")
-        if test_rows:
+        if test_rows := _rows(everything, "test"):
             self.test_data = everything.subsample(test_rows)
+        if unlabeled_rows := _rows(everything, UNLABELED):
+            self.unlabeled_data = everything.subsample(unlabeled_rows)
+        if val_rows := _rows(everything, "val"):
+            self._given_val_data = everything.subsample(val_rows)
+
+    def _create_val_split(self) -> None:
+        if self._given_val_data is None:
+            super()._create_val_split()
+        else:
+            self.val_data = self._given_val_data
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Load the images of a bare folder, or else the test set."""
+        if self._predict_data is None:
+            return self.test_dataloader()
+        return DataLoader(
+            self._predict_data,
+            batch_size=1,  # sizes may differ
+            num_workers=self.num_workers,
+            collate_fn=self._predict_data.collate_fn,
+        )
 
 
 def _rows(data: MedicalFolderDataset, split: str) -> list[int]:

@@ -23,10 +23,11 @@ def test_one_folder_one_hash_another_folder_another(tmp_path: Path) -> None:
 
 def test_nobody_is_nobody(tmp_path: Path) -> None:
     assert not PatientHasher(tmp_path).hash("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_the_owner_reads_the_salt(tmp_path: Path) -> None:
-    PatientHasher(tmp_path)
+    PatientHasher(tmp_path).hash("a")
     assert stat.S_IMODE((tmp_path / SALT_FILE).stat().st_mode) == 0o600
 
 
@@ -41,7 +42,7 @@ def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
 def test_a_damaged_salt_is_not_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / SALT_FILE).write_text(content)
     with pytest.raises(MedicalError, match="does not hold a salt"):
-        PatientHasher(tmp_path)
+        PatientHasher(tmp_path).hash("a")
     assert (tmp_path / SALT_FILE).read_text() == content
 
 

@@ -1,0 +1,108 @@
+"""Listing `train/good`, `test/good`, `test/<class>`, `ground_truth/<class>` and the unlabeled pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
+from anomalib_medical.data.io import ImageAddress, image_stem, list_images
+from anomalib_medical.data.samples import UNLABELED
+
+EXPECTED_TREE = """Expected:
+  <root>/train/good/*                   normal images (PNG, JPEG, TIFF, BMP, DICOM or NIfTI)
+  <root>/test/good/*                    normal images for the test
+  <root>/test/<class>/*                 abnormal images, one folder a class
+  <root>/ground_truth/<class>/<stem>.*  optional: the mask of the image with the same stem
+  <root>/unlabeled/*                    optional: images of which nobody knows whether they are normal
+or a CSV file with the columns path, label, patient, mask, split, named by manifest=..."""
+
+
+def list_tree(root: Path, unlabeled_dir: Path | None = None) -> tuple[list[Entry], int]:
+    """List the files of a folder tree.
+
+    Args:
+        root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``.
+        unlabeled_dir: The unlabeled pool if it is elsewhere.
+
+    Returns:
+        The files, and the number of masks that belong to none of them.
+
+    Raises:
+        FileNotFoundError: If there is no training image, or none in ``unlabeled_dir``.
+        ValueError: If the unlabeled pool shares files with the training or test images.
+    """
+    normal_dir = root / "train" / NORMAL_CLASS
+    train = list_images(normal_dir)
+    if not train:
+        raise _no_normals(root, normal_dir)
+    images = [("train", NORMAL_CLASS, path) for path in train]
+    images += [("test", folder.name, path) for folder in _subfolders(root / "test") for path in list_images(folder)]
+    masks = _masks_by_image(root)
+    entries = []
+    for part, label, path in images:
+        relative = path.relative_to(root / part / label)
+        stem = str(relative.with_name(image_stem(relative)))
+        mask = masks.pop((label, stem), None) if label != NORMAL_CLASS else None
+        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask)))
+    pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
+    return entries + [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool], len(masks)
+
+
+def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list[Path]:
+    """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists.
+
+    Args:
+        root: The data set's folder.
+        folder: The pool's folder if the user named one.
+        labelled: Training and test images, which must not be in the pool.
+
+    Raises:
+        FileNotFoundError: If ``folder`` was named and has no images.
+        ValueError: If an image is in both.
+    """
+    pool = list_images(folder or root / UNLABELED)
+    if folder is not None and not pool:
+        found = "is empty of images" if folder.is_dir() else "does not exist"
+        msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."
+        raise FileNotFoundError(msg)
+    known = {path.resolve() for path in labelled}
+    shared = [path for path in pool if path.resolve() in known]
+    if shared:
+        names = ", ".join(str(path) for path in shared[:3])
+        msg = (
+            f"{len(shared)} of {len(pool)} unlabeled images are also training or test images, such as {names}. Whoever "
+            "learns from the test images cannot be tested on them: give the pool a folder of its own."
+        )
+        raise ValueError(msg)
+    return pool
+
+
+def is_bare(root: Path) -> bool:
+    """Whether a folder has none of the parts of a data set: images to predict, nothing to learn from."""
+    return root.is_dir() and not any((root / part).is_dir() for part in ("train", "test"))
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+
+def _masks_by_image(root: Path) -> dict[tuple[str, str], Path]:
+    """Map (class, image path below the class folder without suffix) to the mask; ``<stem>_mask`` is understood too."""
+    masks: dict[tuple[str, str], Path] = {}
+    for folder in _subfolders(root / "ground_truth"):
+        for path in list_images(folder):
+            relative = path.relative_to(folder)
+            stem = str(relative.with_name(image_stem(relative)))
+            masks[folder.name, stem.removesuffix("_mask")] = path
+    return masks
+
+
+def _no_normals(root: Path, normal_dir: Path) -> FileNotFoundError:
+    if not root.is_dir():
+        found = f"There is no folder {root}."
+    elif not any(root.iterdir()):
+        found = f"The folder {root} is empty."
+    else:
+        there = ", ".join(sorted(child.name for child in root.iterdir())[:10])
+        found = f"No normal images in {normal_dir} ({root} holds: {there})."
+    return FileNotFoundError(f"{found} {EXPECTED_TREE}")
