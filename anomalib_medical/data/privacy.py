@@ -19,8 +19,8 @@ _DIGITS = 12
 class PatientHasher:
     """Turns patient ids into short salted hashes.
 
-    The salt is made with the first hash and kept in the output folder, so that all results there agree on who is who, while
-    nobody without the salt can try out ids. Delete the file to cut the link for good.
+    The salt is made with the first hash and kept in the output folder, so that all results there agree on who is who,
+    while nobody without the salt can try out ids. Delete the file to cut the link for good.
 
     Args:
         folder: The output folder; made if missing.

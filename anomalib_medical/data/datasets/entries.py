@@ -21,6 +21,7 @@ from anomalib_medical.data.io import (
     read_mask,
 )
 from anomalib_medical.data.patients import file_facts
+from anomalib_medical.data.samples import UNLABELED
 
 NORMAL_CLASS = "good"
 # From here on somebody waits.
@@ -98,7 +99,7 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             "image_path": str(picture),
             "split": entry.split,
             "label": label,
-            "label_index": int(label != NORMAL_CLASS),
+            "label_index": int(label not in {NORMAL_CLASS, UNLABELED}),
             "mask_path": "" if mask is None else str(mask),
             "patient_id": entry.patient,
             **{name: entry.metadata.get(name.removeprefix("meta_"), "") for name in names},

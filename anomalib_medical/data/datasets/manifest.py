@@ -169,7 +169,7 @@ def _entry(file: Path, row: _Row, root: Path) -> Entry:
         split=split or (UNLABELED if label == UNLABELED else ""),
         # What is known of an image in the pool stays out of the table.
         label=UNLABELED if split == UNLABELED else label,
-        mask=_inside(file, row, "mask", root) if row["mask"] and label not in {NORMAL_CLASS, UNLABELED} else None,
+        mask=_inside(file, row, "mask", root) if row["mask"] and _may_have_mask(split, label) else None,
         patient=row["patient"] or None,
         metadata={
             name.removeprefix(METADATA): value.strip()
@@ -178,6 +178,10 @@ def _entry(file: Path, row: _Row, root: Path) -> Entry:
         },
         line=row.number,
     )
+
+
+def _may_have_mask(split: str, label: str) -> bool:
+    return split != UNLABELED and label not in {NORMAL_CLASS, UNLABELED}
 
 
 def _label(file: Path, row: _Row) -> str:

@@ -1,0 +1,179 @@
+"""A CSV manifest: what each row says, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
+from anomalib_medical.data.datasets.manifest import ManifestError, split_entries
+from anomalib_medical.data.io import ImageAddress
+
+GOOD = """path,label,patient,mask,split,meta_view
+a.png,normal,p1,,train,PA
+b.png,0,p2,,train,AP
+c.png,good,p3,,val,PA
+d.png,normal,p4,,test,PA
+e.png,abnormal:tumour,p5,m.png,test,AP
+f.png,1,p5,,test,AP
+g.png,abnormal,p1,m.png,unlabeled,
+h.png,,p6,,unlabeled,
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in (*"abcdefgh", "m", "Ä ö"):
+        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def manifest(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = root / "list.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def samples(root: Path, text: str, **kwargs):
+    table = make_medical_folder_dataset(root, manifest=manifest(root, text, **kwargs))
+    table.index = [Path(path).stem for path in table.image_path]
+    return table
+
+
+def test_every_column(root: Path) -> None:
+    table = samples(root, GOOD)
+    assert list(table.split) == ["train", "train", "val", "test", "test", "test", "unlabeled", "unlabeled"]
+    assert list(table.label[:6]) == ["good", "good", "good", "good", "tumour", "abnormal"]
+    assert list(table.label_index[:6]) == [0, 0, 0, 0, 1, 1]
+    assert table.mask_path["e"] == str(root / "m.png")
+    assert table.mask_path["f"] == ""
+    assert table.patient_id["e"] == "p5"
+    assert table.meta_view["b"] == "AP"
+    assert table.attrs["task"] == "segmentation"
+
+
+def test_nothing_is_known_of_the_unlabeled(root: Path) -> None:
+    table = samples(root, GOOD)
+    assert set(table.label["g":"h"]) == {"unlabeled"}
+    assert set(table.mask_path["g":"h"]) == {""}
+
+
+def test_the_datamodule_uses_the_given_validation(root: Path) -> None:
+    datamodule = MedicalFolder(root, manifest=manifest(root, GOOD), num_workers=0)
+    datamodule.setup()
+    parts = (datamodule.train_data, datamodule.val_data, datamodule.test_data, datamodule.unlabeled_data)
+    assert [len(part) for part in parts] == [2, 1, 3, 2]
+
+
+def test_bom_crlf_and_spaces(root: Path) -> None:
+    text = "path,label,split\r\n Ä ö.png , Normal ,train\r\na.png,ABNORMAL,test\r\n"
+    assert list(samples(root, text, encoding="utf-8-sig").label_index) == [0, 1]
+
+
+def test_without_splits_patients_are_divided(root: Path) -> None:
+    text = "path,label,patient\na.png,normal,p1\nb.png,abnormal,p1\nc.png,normal,p2\nd.png,normal,p3\nh.png,,p4\n"
+    table = samples(root, text)
+    assert table.split["a"] == table.split["b"] == "test"
+    assert sorted(table.split[["c", "d"]]) == ["test", "train"]
+    assert table.split["h"] == "unlabeled"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=40),
+    st.integers(0, 5),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_patient_on_both_sides_whatever_the_order(images, seed, random) -> None:
+    def split(order):
+        entries = [
+            Entry(ImageAddress(Path(f"{index}.png")), "", "ill" if ill else NORMAL_CLASS, patient=f"p{patient}")
+            for index, (patient, ill) in order
+        ]
+        split_entries(entries, seed)
+        return {str(entry.path): (entry.split, entry.patient, entry.label) for entry in entries}
+
+    numbered = list(enumerate(images))
+    result = split(numbered)
+    sides = {side: {patient for part, patient, _ in result.values() if part == side} for side in ("train", "test")}
+    assert not sides["train"] & sides["test"]
+    assert all(part == "test" for part, _, label in result.values() if label != NORMAL_CLASS)
+    random.shuffle(numbered)
+    assert split(numbered) == result
+
+
+REFUSED = {
+    "duplicate": ("path,label\na.png,normal\n./a.png,normal\n", "line 3: this row lists the same image as line 2"),
+    "unknown column": ("path,label,pateint\na.png,normal,p\n", "Unknown: pateint."),
+    "missing column": ("path,split\na.png,train\n", "Missing: label."),
+    "column twice": ("path,label,label\na.png,normal,normal\n", "Twice: label."),
+    "label": ("path,label\na.png,normal\nb.png,sick\n", "line 3: this row has the label 'sick'; expected normal"),
+    "split": ("path,label,split\na.png,normal,trian\n", "line 2: this row has the split 'trian'; expected one of"),
+    "outside": ("path,label\n../x.png,normal\n", "line 2: this row names the path '../x.png', which is outside"),
+    "absolute": ("path,label\n/etc/passwd,normal\n", "line 2: this row names the path '/etc/passwd', which is outside"),
+    "mask outside": ("path,label,mask\na.png,abnormal,../m.png\n", "names the mask '../m.png', which is outside"),
+    "no path": ("path,label\n,normal\n", "line 2: this row has no path"),
+    "abnormal in training": ("path,label,split\na.png,abnormal,train\n", "line 2: .* normal images only"),
+    "unlabeled in test": ("path,label,split\na.png,,test\n", "line 2: this row puts an image without a label"),
+    "cells": ("path,label\na.png,normal,3\n", "line 2: this row has more or fewer cells"),
+    "too few cells": ("path,label\na.png\n", "line 2: this row has more or fewer cells"),
+    "empty": ("", "has the columns none; expected path and label"),
+    "no rows": ("path,label\n", "lists no images"),
+    "patient twice": (
+        "path,label,patient,split\na.png,normal,Jane Doe,train\nb.png,normal,Jane Doe,test\n",
+        "line 3: this row is in the split test, while line 2 puts the same patient into train",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(root: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message) as error:
+        samples(root, text)
+    assert "list.csv" in str(error.value)
+    assert "Jane" not in str(error.value)
+
+
+def test_a_link_that_leads_outside_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
+    (root / "a.png").rename(elsewhere)
+    (root / "a.png").symlink_to(elsewhere)
+    with pytest.raises(ManifestError, match="is outside"):
+        samples(root, "path,label\na.png,normal\n")
+
+
+@pytest.mark.parametrize("column", ["path", "mask"])
+def test_a_missing_file_is_named(root: Path, column: str) -> None:
+    row = {"path": "absent.png,abnormal,", "mask": "a.png,abnormal,absent.png"}[column]
+    with pytest.raises(FileNotFoundError, match=rf"line 2: there is no file .*absent\.png \({column} 'absent.png'\)"):
+        samples(root, f"path,label,mask\n{row}\n")
+
+
+def test_not_text(root: Path) -> None:
+    (root / "list.csv").write_bytes(b"path,label\na\xff.png,normal\n")
+    with pytest.raises(ManifestError, match="not UTF-8"):
+        make_medical_folder_dataset(root, manifest=root / "list.csv")
+
+
+def test_only_abnormal_images(root: Path) -> None:
+    with pytest.raises(ValueError, match="leaves no normal image for training: of 2 images"):
+        samples(root, "path,label,patient\na.png,abnormal,p\nb.png,normal,p\n")
+
+
+def test_a_patient_pattern_fills_in(root: Path) -> None:
+    table = make_medical_folder_dataset(
+        root, manifest=manifest(root, "path,label,patient\na.png,normal,p1\nb.png,normal,\n"), patient_pattern="^(.)$"
+    )
+    assert set(table.patient_id) == {"p1", "b"}
+
+
+def test_an_absent_manifest(root: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(str(root / "none.csv"))):
+        make_medical_folder_dataset(root, manifest=root / "none.csv")
