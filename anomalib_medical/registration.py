@@ -14,7 +14,11 @@ import anomalib.models
 logger = logging.getLogger(__name__)
 
 MODELS = ("anomalib_medical.models.Scrd",)
-DATAMODULES = ("anomalib_medical.data.MedicalFolder", "anomalib_medical.data.Phantom")
+DATAMODULES = (
+    "anomalib_medical.data.FewShotTasks",
+    "anomalib_medical.data.MedicalFolder",
+    "anomalib_medical.data.Phantom",
+)
 
 
 def register() -> None:

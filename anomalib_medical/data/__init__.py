@@ -1,6 +1,6 @@
 """Medical images for anomalib."""
 
-from anomalib_medical.data.datamodules import MedicalDataModule, MedicalFolder, Phantom
+from anomalib_medical.data.datamodules import FewShotTasks, MedicalDataModule, MedicalFolder, Phantom
 from anomalib_medical.data.datasets import (
     MedicalDataset,
     MedicalFolderDataset,
@@ -11,6 +11,7 @@ from anomalib_medical.data.datasets import (
 )
 
 __all__ = [
+    "FewShotTasks",
     "MedicalDataModule",
     "MedicalDataset",
     "MedicalFolder",

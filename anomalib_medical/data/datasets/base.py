@@ -22,9 +22,9 @@ class MedicalDataset(AnomalibDataset):
     """A table of images, read at their full bit depth.
 
     Beside anomalib's columns, ``samples`` has ``patient_id`` (str) and, optionally, ``known_normal`` (bool, False for
-    the unlabeled pool; True where the column is absent) and ``boxes`` (JSON list of [left, top, width, height] in
-    pixels, or ""), which become the mask. Columns that start with ``meta_`` describe the image (view, sex, ...). An
-    abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
+    the unlabeled pool; True where the column is absent), ``task`` (of few-shot episodes) and ``boxes`` (JSON list of
+    [left, top, width, height] in pixels, or ""), which become the mask. Columns that start with ``meta_`` describe the
+    image (view, sex, ...). An abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
 
     Args:
         augmentations: Augmentations of image and mask.
@@ -63,6 +63,7 @@ class MedicalDataset(AnomalibDataset):
             image_path=row.image_path,
             mask_path=row.mask_path,
             known_normal=torch.tensor(bool(row.get("known_normal", default=True))),
+            task=row.get("task"),
             patient_id=row.patient_id,
         )
 

@@ -151,6 +151,4 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
     for part in ("train", "val", UNLABELED):
         shared = set(samples[samples.split == part].patient_id) & set(test.patient_id)
         if shared:
-            logger.warning(
-                "LEAK: %d patients have images in %s and in test; results will flatter.", len(shared), part
-            )
+            logger.warning("LEAK: %d patients have images in %s and in test; results will flatter.", len(shared), part)

@@ -1,0 +1,290 @@
+"""Several tasks (organs, scanners): learn on all but one, see K normal images of that one, test on it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pandas import DataFrame
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import Transform
+
+from anomalib_medical.data.datamodules.base import MedicalDataModule
+from anomalib_medical.data.datamodules.medical_folder import MedicalFolder
+from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS
+from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
+from anomalib_medical.data.io import list_images, read_image
+
+logger = logging.getLogger(__name__)
+
+SUPPORT = "support"
+EXPECTED_TREE = """Expected:
+  <root>/<task>/train/good/*    normal images of each task
+  <root>/<task>/test/good/*     normal test images    } at least of the target
+  <root>/<task>/test/<class>/*  abnormal test images  }
+  <root>/<task>/support/*       optional: the target's support, instead of a random one
+or tasks=[...], a list of datamodules."""
+
+
+class FewShotTasks(MedicalDataModule):
+    """Leave one task out: episodes of all others for training, K normals and the test set of the target.
+
+    A training batch holds queries, each with K distinct normal images of its own task in ``support``: never the query
+    itself, and never its patient where the task has enough others. They are drawn anew in every epoch. Of the target
+    nothing but its support is seen before the test; its K images are its folder ``support/`` or drawn from its normal
+    training images, of different patients where possible.
+
+    Args:
+        root: Folder of task folders, each as `MedicalFolder` reads it.
+        target: The task that is left out and tested on.
+        tasks: Datamodules, one a task, instead of ``root``; tasks have their names.
+        shots: Normal images in each training episode's support.
+        target_shots: Normal images in the target's support. Defaults to ``shots``.
+        support_seed: Decides which images are the target's support.
+        protocol: Only ``"clean"``: the split and the support sets of the few-shot paper are unreleased.
+        image_size: Height and width of episodes where the model's pre-processor does not resize.
+        patient_patterns: For each task of ``root``, the regular expression that finds the patient in a file's name.
+        window: Which values of DICOM and NIfTI files become black and white, see `MedicalFolder`.
+        train_batch_size: Queries a training batch; each brings its support.
+        eval_batch_size: Images a validation, test or predict batch.
+        num_workers: Loading processes; None for up to four, one core left free.
+        val_split_ratio: Share of the training tasks' images to hold out, by patient, for validation. None: a tenth, but
+            20 where these are no more than a fifth.
+        train_augmentations: Augmentations of training images, of queries and supports alike.
+        val_augmentations: Augmentations of validation images.
+        test_augmentations: Augmentations of test images.
+        augmentations: Augmentations where the three above are not given.
+        seed: Decides the episodes, and which patients are held out.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        root: str | Path | None = None,
+        tasks: list[MedicalDataModule] | None = None,
+        shots: int = 4,
+        target_shots: int | None = None,
+        support_seed: int = 0,
+        protocol: Literal["clean", "published"] = "clean",
+        image_size: int = 128,
+        patient_patterns: dict[str, str] | None = None,
+        window: str | tuple[float, float] | None = None,
+        train_batch_size: int = 16,
+        eval_batch_size: int = 16,
+        num_workers: int | None = None,
+        val_split_ratio: float | None = None,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            val_split_ratio=val_split_ratio,
+            window=window,
+            seed=seed,
+        )
+        if protocol != "clean":
+            msg = (
+                f"protocol is {protocol!r}: the few-shot paper's benchmark (13,084 images) and its support sets are "
+                'unreleased, so nobody can repeat them. Use protocol="clean".'
+            )
+            raise ValueError(msg)
+        if (root is None) == (tasks is None):
+            msg = f"FewShotTasks needs either root (a folder of task folders) or tasks, got root={root}, tasks={tasks}."
+            raise ValueError(msg)
+        target_shots = shots if target_shots is None else target_shots
+        for name, value in (("shots", shots), ("target_shots", target_shots)):
+            if value < 1:
+                msg = f"{name} is {value}, expected at least 1 normal image."
+                raise ValueError(msg)
+        self.root = None if root is None else Path(root)
+        self.target = target
+        self.shots = shots
+        self.target_shots = target_shots
+        self.support_seed = support_seed
+        self.image_size = image_size
+        self._given_tasks = tasks
+        self._patient_patterns = patient_patterns or {}
+        self.support_data: MedicalDataset
+
+    @property
+    def name(self) -> str:  # type: ignore[override] # Lightning declares an attribute, anomalib makes it a property
+        """Name of the target, after which results are filed."""
+        return f"{type(self).__name__}_{self.target}"
+
+    def prepare_data(self) -> None:
+        """Get the data of the given tasks."""
+        for task in self._given_tasks or ():
+            task.prepare_data()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        tasks = self._tasks()
+        self._check_names(list(tasks))
+        for task in tasks.values():
+            # Only the normals and the test set are asked for: what would be held out of one task stays in.
+            task._setup()  # noqa: SLF001
+        known = [_of_task(task.train_data.samples, name) for name, task in tasks.items() if name != self.target]
+        for samples in known:
+            self._check_count(samples.task.iloc[0], len(samples), self.shots + 1, "a query and its support")
+        self.train_data = EpisodeDataset(
+            pd.concat(known, ignore_index=True).assign(mask_path=""), (self.image_size, self.image_size), self.window
+        )
+        self.train_data.samples.attrs["task"] = "classification"
+        self._setup_target(tasks[self.target])
+
+    def _setup_target(self, target: MedicalDataModule) -> None:
+        normals = _of_task(target.train_data.samples, self.target)
+        if hasattr(target, "test_data"):
+            self.test_data = target.test_data
+            self.test_data.samples = _of_task(target.test_data.samples, self.target)
+        support = self._support_folder()
+        if support is None:
+            self._check_count(self.target, len(normals), self.target_shots, "its support")
+            support = draw_support(normals, self.target_shots, self.support_seed)
+        self.support_data = target.train_data.subsample([0])
+        self.support_data.samples = support
+        self._refuse_tested_support()
+
+    def _support_folder(self) -> DataFrame | None:
+        """Return the target's own support if it has one: all images in it, whatever ``target_shots`` says."""
+        folder = None if self.root is None else self.root / self.target / SUPPORT
+        if folder is None or not folder.is_dir():
+            return None
+        paths = [str(path) for path in list_images(folder)]
+        self._check_count(self.target, len(paths), 1, f"the support in {folder}")
+        support = DataFrame({"image_path": paths, "split": SUPPORT, "label": NORMAL_CLASS, "label_index": 0})
+        support = support.assign(mask_path="", patient_id=paths, task=self.target)
+        support.attrs["task"] = "classification"
+        return support
+
+    def _refuse_tested_support(self) -> None:
+        if not hasattr(self, "test_data"):
+            return
+        tested = {Path(path).resolve() for path in self.test_data.samples.image_path}
+        shared = [path for path in self.support_data.samples.image_path if Path(path).resolve() in tested]
+        if shared:
+            msg = (
+                f"{len(shared)} support image(s) of {self.target} are also test images, such as {shared[0]}. A support "
+                "image scores as normal by construction: take it out of one of the two."
+            )
+            raise ValueError(msg)
+
+    def _create_val_split(self) -> None:
+        """Hold out normals of the training tasks; their supports come from what is left."""
+        super()._create_val_split()
+        for data in (self.train_data, self.val_data):
+            if isinstance(data, EpisodeDataset):
+                data.pool = self.train_data.samples
+        for name, count in self.train_data.samples.task.value_counts().items():
+            self._check_count(str(name), int(count), self.shots + 1, "a query and its support, less those held out")
+
+    def support_images(self) -> torch.Tensor:
+        """Read the target's support.
+
+        Returns:
+            (K, 3, H, W) in [0, 1]; images of different sizes are brought to ``image_size``.
+
+        Raises:
+            ImageReadError: If a file cannot be read.
+        """
+        images = [read_image(path, self.window) for path in self.support_data.samples.image_path]
+        if len({image.shape for image in images}) > 1:
+            size = [self.image_size, self.image_size]
+            images = [torch.nn.functional.interpolate(image[None], size, mode="bilinear")[0] for image in images]
+        return torch.stack(images)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load episodes, drawn anew in every epoch."""
+        return self._episodes(self.train_data, self.train_batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Load the episodes of held-out normals, the same in every epoch."""
+        return self._episodes(self.val_data, self.eval_batch_size, shuffle=False)
+
+    def _episodes(self, data: MedicalDataset, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
+        if not isinstance(data, EpisodeDataset):
+            msg = f"Expected episodes, got {type(data).__name__}."
+            raise TypeError(msg)
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=EpisodeSampler(data, self.shots, self._split_seed, shuffle=shuffle),
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or data.collate_fn,
+        )
+
+    def _tasks(self) -> dict[str, MedicalDataModule]:
+        if self._given_tasks is not None:
+            return {task.name: task for task in self._given_tasks}
+        root = self.root or Path()
+        if not root.is_dir():
+            msg = f"There is no folder {root}. {EXPECTED_TREE}"
+            raise FileNotFoundError(msg)
+        folders = sorted(child for child in root.iterdir() if (child / "train").is_dir())
+        unknown = set(self._patient_patterns) - {folder.name for folder in folders}
+        if unknown:
+            msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
+            raise ValueError(msg)
+        return {
+            folder.name: MedicalFolder(
+                folder,
+                patient_pattern=self._patient_patterns.get(folder.name),
+                window=None if self.window is None else (self.window.center, self.window.width),
+            )
+            for folder in folders
+        }
+
+    def _check_names(self, names: list[str]) -> None:
+        there = ", ".join(names) or "none"
+        if self._given_tasks is not None and len(names) != len(self._given_tasks):
+            msg = f"Tasks must have different names, got {', '.join(task.name for task in self._given_tasks)}."
+            raise ValueError(msg)
+        if self.target not in names:
+            msg = f"There is no task {self.target!r} to test on, found: {there}. {EXPECTED_TREE}"
+            raise ValueError(msg)
+        if len(names) < 2:
+            msg = f"Leaving {self.target} out leaves no task to train on: found only {there}. {EXPECTED_TREE}"
+            raise ValueError(msg)
+
+    @staticmethod
+    def _check_count(task: str, count: int, needed: int, what: str) -> None:
+        if count < needed:
+            msg = f"The task {task} has {count} normal image(s), expected at least {needed} for {what}."
+            raise ValueError(msg)
+
+
+def draw_support(normals: DataFrame, shots: int, seed: int) -> DataFrame:
+    """Draw K normal images, of different patients as long as there are any.
+
+    Args:
+        normals: The table to draw from, with image_path and patient_id.
+        shots: K.
+        seed: Another seed, another support; the order of the table does not matter.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = normals.sort_values("image_path").iloc[rng.permutation(len(normals))]
+    # First one image of every patient, then the second ones.
+    turn = shuffled.groupby("patient_id", sort=False).cumcount()
+    support = shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:shots]].reset_index(drop=True)
+    support.attrs = dict(normals.attrs)
+    return support
+
+
+def _of_task(samples: DataFrame, name: str) -> DataFrame:
+    """Name the task of each row; patients of different tasks are different patients."""
+    marked = samples.assign(task=name, patient_id=[f"{name}/{patient}" for patient in samples.patient_id])
+    marked.attrs = dict(samples.attrs)
+    return marked.reset_index(drop=True)

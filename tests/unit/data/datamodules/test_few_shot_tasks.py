@@ -1,0 +1,227 @@
+"""Few-shot tasks: who supports whom, and that the target stays unseen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from PIL import Image
+
+from anomalib_medical.data import FewShotTasks, MedicalFolder
+from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
+from anomalib_medical.data.datasets.episodes import EpisodeSampler
+
+SIZES = {"brain": (16, 16), "lung": (24, 20), "skin": (12, 18)}
+
+
+def put(path: Path, size: tuple[int, int], colours: int = 1, value: int | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(abs(hash(path.name)) % 2**32)
+    pixels = (
+        rng.integers(0, 255, (*size, colours), np.uint8) if value is None else np.full((*size, colours), value, "u1")
+    )
+    Image.fromarray(pixels.squeeze()).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three tasks of other sizes, one in colour, each with 8 patients of 2 normal images."""
+    for task, size in SIZES.items():
+        colours = 3 if task == "skin" else 1
+        for patient in range(8):
+            for image in range(2):
+                put(tmp_path / task / "train" / "good" / f"p{patient}_{image}.png", size, colours)
+        for kind in ("good", "bad"):
+            for image in range(3):
+                put(tmp_path / task / "test" / kind / f"t{image}.png", size, colours)
+    return tmp_path
+
+
+PATTERNS = dict.fromkeys(SIZES, r"(p\d|t\d)")
+
+
+def ready(root: Path, target: str = "skin", **kwargs) -> FewShotTasks:
+    datamodule = FewShotTasks(
+        target, root, **{"shots": 3, "num_workers": 0, "train_batch_size": 4, "image_size": 8, **kwargs}
+    )
+    datamodule.setup()
+    return datamodule
+
+
+def test_the_target_is_left_out_of_training(root: Path) -> None:
+    datamodule = ready(root)
+    assert set(datamodule.train_data.samples.task) == set(datamodule.val_data.samples.task) == {"brain", "lung"}
+    assert set(datamodule.test_data.samples.task) == {"skin"}
+    assert len(datamodule.test_data) == 6
+    assert datamodule.name == "FewShotTasks_skin"
+
+
+def test_batches_hold_queries_and_their_supports(root: Path) -> None:
+    datamodule = ready(root)
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        batch = next(iter(loader))
+        assert batch.support.shape == (batch.batch_size, 3, 3, 8, 8)
+        assert batch.image.shape == (batch.batch_size, 3, 8, 8)
+        assert set(batch.task) <= {"brain", "lung"}
+
+
+def episodes(sampler: EpisodeSampler, epoch: int = 0) -> list:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_supports_are_distinct_others_of_the_same_task_and_other_patients(root: Path) -> None:
+    datamodule = ready(root, patient_patterns=PATTERNS)
+    for data in (datamodule.train_data, datamodule.val_data):
+        sampler = EpisodeSampler(data, 3, 0, shuffle=True)
+        for episode in (each for epoch in range(5) for each in episodes(sampler, epoch)):
+            query, support = data.samples.iloc[episode.query], data.pool.iloc[list(episode.support)]
+            assert len(set(support.image_path)) == 3
+            assert set(support.task) == {query.task}
+            assert query.patient_id not in set(support.patient_id)
+            assert not set(support.image_path) & set(datamodule.val_data.samples.image_path)
+
+
+def test_the_patient_may_support_where_nobody_else_is_left(tmp_path: Path) -> None:
+    for task in ("a", "b"):
+        for patient in range(3):
+            for image in range(2):
+                put(tmp_path / task / "train" / "good" / f"p{patient}_{image}.png", (8, 8))
+    data = ready(tmp_path, "b", patient_patterns={"a": r"(p\d)"}).train_data
+    for episode in EpisodeSampler(data, 3, 0, shuffle=True):
+        assert data.samples.image_path.iloc[episode.query] not in set(data.pool.image_path.iloc[list(episode.support)])
+
+
+def test_episodes_change_with_epoch_and_seed_and_nothing_else(root: Path) -> None:
+    data = ready(root).train_data
+    sampler = EpisodeSampler(data, 3, 0, shuffle=True)
+    assert episodes(sampler, 0) == episodes(sampler, 0)
+    assert episodes(sampler, 0) != episodes(sampler, 1)
+    assert episodes(sampler, 0) != episodes(EpisodeSampler(data, 3, 1, shuffle=True), 0)
+    assert {each.query for each in sampler} == set(range(len(data)))
+    fixed = EpisodeSampler(data, 3, 0, shuffle=False)
+    assert episodes(fixed, 0) == episodes(fixed, 1)
+
+
+class Recorder(LightningModule):
+    """Keeps the supports of each epoch's batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, list[torch.Tensor]] = {}
+
+    def training_step(self, batch, _) -> None:
+        self.seen.setdefault(self.current_epoch, []).append(batch.support)
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def test_lightning_draws_anew_in_every_epoch(root: Path, tmp_path: Path) -> None:
+    model = Recorder()
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "barebones": False}
+    Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, limit_val_batches=0, **settings).fit(
+        model, datamodule=FewShotTasks("skin", root, shots=2, num_workers=0, image_size=8)
+    )
+    first, second = (torch.cat(model.seen[epoch]).sum((1, 2, 3, 4)).sort().values for epoch in (0, 1))
+    assert first.shape == second.shape
+    assert not torch.allclose(first, second)
+
+
+def test_the_targets_support(root: Path) -> None:
+    datamodule = ready(root, target_shots=5, patient_patterns=PATTERNS)
+    support = datamodule.support_data.samples
+    assert set(support.task) == {"skin"}
+    assert support.patient_id.nunique() == 5
+    assert {Path(path).parent.parent.name for path in support.image_path} == {"train"}
+    assert datamodule.support_images().shape == (5, 3, 12, 18)
+    again = ready(root, target_shots=5, patient_patterns=PATTERNS).support_data.samples
+    assert list(again.image_path) == list(support.image_path)
+    other = ready(root, target_shots=5, support_seed=1, patient_patterns=PATTERNS).support_data.samples
+    assert set(other.image_path) != set(support.image_path)
+
+
+def test_drawing_does_not_depend_on_the_order_of_files(root: Path) -> None:
+    normals = ready(root).train_data.samples
+    shuffled = normals.sample(frac=1, random_state=3)
+    assert set(draw_support(normals, 4, 0).image_path) == set(draw_support(shuffled, 4, 0).image_path)
+
+
+def test_a_support_folder_comes_first(root: Path) -> None:
+    for index in range(2):
+        put(root / "skin" / "support" / f"s{index}.png", (10 + index, 10))
+    datamodule = ready(root)
+    assert [Path(path).name for path in datamodule.support_data.samples.image_path] == ["s0.png", "s1.png"]
+    assert datamodule.support_images().shape == (2, 3, 8, 8)
+
+
+def test_a_list_of_datamodules(root: Path) -> None:
+    tasks = [MedicalFolder(root / task) for task in SIZES]
+    datamodule = FewShotTasks("brain", tasks=tasks, shots=2, num_workers=0)
+    datamodule.prepare_data()
+    datamodule.setup()
+    assert set(datamodule.train_data.samples.task) == {"lung", "skin"}
+
+
+def test_the_models_resize_reaches_queries_and_supports(root: Path) -> None:
+    from anomalib.pre_processing import PreProcessor
+    from torchvision.transforms.v2 import Resize
+
+    datamodule = FewShotTasks("skin", root, shots=2, num_workers=0)
+    model = SimpleNamespace(pre_processor=PreProcessor(Resize((32, 32), antialias=False)))
+    datamodule.trainer = SimpleNamespace(model=model, lightning_module=model, callbacks=[])
+    datamodule.setup()
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch.image.shape[-2:] == batch.support.shape[-2:] == (32, 32)
+
+
+def test_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There is no task 'liver' to test on, found: brain, lung, skin\. Expected"):
+        ready(root, "liver")
+    with pytest.raises(ValueError, match=r"The task brain has 16 normal image\(s\), expected at least 17"):
+        ready(root, shots=16)
+    with pytest.raises(
+        ValueError, match=r"The task skin has 16 normal image\(s\), expected at least 17 for its support"
+    ):
+        ready(root, target_shots=17)
+    with pytest.raises(ValueError, match="shots is 0, expected at least 1"):
+        ready(root, shots=0)
+    with pytest.raises(ValueError, match="unreleased"):
+        ready(root, protocol="published")
+    with pytest.raises(ValueError, match="needs either root"):
+        FewShotTasks("a")
+    with pytest.raises(ValueError, match="patient_patterns names liver"):
+        ready(root, patient_patterns={"liver": "x"})
+    with pytest.raises(ValueError, match="different names"):
+        FewShotTasks("brain", tasks=[MedicalFolder(root / "brain")] * 2).setup()
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        ready(tmp_path / "absent")
+
+
+def test_one_task_and_an_empty_task(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "train" / "good" / "x.png", (8, 8))
+    with pytest.raises(ValueError, match="Leaving a out leaves no task to train on: found only a"):
+        ready(tmp_path, "a")
+    (tmp_path / "b" / "train" / "good").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"No normal images in {tmp_path / 'b' / 'train' / 'good'}")):
+        ready(tmp_path, "a")
+
+
+def test_a_support_image_in_the_test_is_refused(root: Path) -> None:
+    (root / "skin" / "support").mkdir()
+    (root / "skin" / "support" / "s.png").symlink_to(root / "skin" / "test" / "good" / "t0.png")
+    with pytest.raises(ValueError, match=r"1 support image\(s\) of skin are also test images, such as .*s\.png"):
+        ready(root)
+
+
+def test_an_empty_support_folder_is_refused(root: Path) -> None:
+    (root / "skin" / "support").mkdir()
+    with pytest.raises(
+        ValueError, match=r"The task skin has 0 normal image\(s\), expected at least 1 for the support in"
+    ):
+        ready(root)
