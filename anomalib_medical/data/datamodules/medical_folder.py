@@ -36,6 +36,8 @@ class MedicalFolder(MedicalDataModule):
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
+        deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient, so that none
+            is held out for validation while its copy is trained on.
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.
@@ -61,6 +63,7 @@ class MedicalFolder(MedicalDataModule):
         unlabeled_dir: str | Path | None = None,
         manifest: str | Path | None = None,
         patient_pattern: str | None = None,
+        deduplicate: bool = False,
         window: str | tuple[float, float] | None = None,
         axis: Axis = "axial",
         slice_range: tuple[float, float] = (0.0, 1.0),
@@ -98,6 +101,7 @@ class MedicalFolder(MedicalDataModule):
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
         self.patient_pattern = patient_pattern
+        self.deduplicate = deduplicate
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
         self._predict_data: MedicalPredictDataset | None = None
         self._given_val_data: MedicalFolderDataset | None = None
@@ -123,6 +127,7 @@ class MedicalFolder(MedicalDataModule):
             unlabeled_dir=self.unlabeled_dir,
             manifest=self.manifest,
             slicing=self.slicing,
+            deduplicate=self.deduplicate,
             seed=self._split_seed,
             window=self.window,
         )

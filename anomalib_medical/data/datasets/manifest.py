@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anomalib.data.utils import LabelName
+from pandas import DataFrame
+
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
 from anomalib_medical.data.io import ImageAddress
 from anomalib_medical.data.samples import UNLABELED
@@ -32,10 +35,10 @@ class ManifestError(MedicalError, ValueError):
 @dataclass(frozen=True)
 class _Row:
     number: int  # of the line in the file, as an editor counts
-    values: dict[str, str]
+    cells: dict[str, str]
 
     def __getitem__(self, column: str) -> str:
-        return (self.values.get(column) or "").strip()
+        return (self.cells.get(column) or "").strip()
 
 
 def read_manifest(file: Path, root: Path) -> list[Entry]:
@@ -50,7 +53,7 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
         root: Folder that paths are relative to.
 
     Returns:
-        The files; without a ``split`` column those with a label have the split ``""``, see `split_entries`.
+        The files; without a ``split`` column those with a label have the split ``""``, see `split_samples`.
 
     Raises:
         FileNotFoundError: If the file, or an image or mask that it names, is missing.
@@ -68,23 +71,23 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
     return entries
 
 
-def split_entries(entries: Sequence[Entry], seed: int = 0) -> None:
-    """Decide on the split of entries that have none, by patient.
+def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
+    """Decide on the split of images that have none, by patient.
 
     Abnormal images and all others of their patients go to the test, with a fifth of the other normal images.
 
     Args:
-        entries: Files with their patients.
+        samples: Columns split (``""`` where it is to be decided), label_index and patient_id.
         seed: Decides which normal patients are in the test.
     """
-    undecided = [entry for entry in entries if not entry.split]
-    ill = {entry.patient for entry in undecided if entry.label != NORMAL_CLASS}
-    healthy = [entry.patient or "" for entry in undecided if entry.patient not in ill]
+    undecided = samples[samples.split == ""]
+    ill = set(undecided[undecided.label_index == LabelName.ABNORMAL].patient_id)
+    healthy = [patient for patient in undecided.patient_id if patient not in ill]
     tested = set(ill)
     if len(set(healthy)) > 1:
         tested |= hold_out_patients(healthy, max(1, round(len(healthy) * _TEST_SHARE)), seed)
-    for entry in undecided:
-        entry.split = "test" if entry.patient in tested else "train"
+    decided = ["test" if patient in tested else "train" for patient in samples.patient_id]
+    return samples.assign(split=samples.split.where(samples.split != "", decided))
 
 
 def check_patients(file: Path, entries: Sequence[Entry]) -> None:
@@ -94,7 +97,7 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
         ManifestError: Naming the lines; ids are not shown.
     """
     first: dict[str | None, Entry] = {}
-    for entry in entries:
+    for entry in (entry for entry in entries if entry.split):
         other = first.setdefault(entry.patient, entry)
         if _SIDES[other.split] != _SIDES[entry.split]:
             raise _error(
@@ -143,14 +146,14 @@ def _check_columns(file: Path, columns: list[str]) -> None:
 
 
 def _checked_length(file: Path, number: int, row: dict[str | None, str | None]) -> _Row:
-    if None in row or None in row.values():
+    if None in row or None in row.cells():
         raise _error(file, number, "has more or fewer cells than the header", "one cell a column")
     return _Row(number, {str(column): str(value) for column, value in row.items()})
 
 
 def _entry(file: Path, row: _Row, root: Path) -> Entry:
     split = row["split"]
-    if "split" in row.values and split not in SPLITS:
+    if "split" in row.cells and split not in SPLITS:
         raise _error(file, row.number, f"has the split {split!r}", f"one of {', '.join(SPLITS)}")
     if not row["path"]:
         raise _error(file, row.number, "has no path", "an image below the data folder")
@@ -173,7 +176,7 @@ def _entry(file: Path, row: _Row, root: Path) -> Entry:
         patient=row["patient"] or None,
         metadata={
             name.removeprefix(METADATA): value.strip()
-            for name, value in row.values.items()
+            for name, value in row.cells.items()
             if name.startswith(METADATA)
         },
         line=row.number,

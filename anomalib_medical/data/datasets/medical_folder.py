@@ -10,9 +10,10 @@ from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.datasets.clean import merge_copies
 from anomalib_medical.data.datasets.entries import Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
-from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_entries
+from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.io import ImageAddress, Slicing, Window
 from anomalib_medical.data.samples import UNLABELED
 
@@ -26,10 +27,11 @@ class MedicalFolderDataset(MedicalDataset):
         root: The folder.
         name: Name of the dataset. Defaults to the folder's.
         split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
-        patient_pattern: See ``make_medical_folder_dataset``, as for the following four.
+        patient_pattern: See ``make_medical_folder_dataset``, as for the following five.
         unlabeled_dir: Folder of the unlabeled pool.
         manifest: CSV file.
         slicing: How volumes become slices.
+        deduplicate: Whether near-duplicates count as images of one patient.
         seed: Decides the splits that a manifest leaves open.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white.
@@ -44,6 +46,7 @@ class MedicalFolderDataset(MedicalDataset):
         unlabeled_dir: str | Path | None = None,
         manifest: str | Path | None = None,
         slicing: Slicing | None = None,
+        deduplicate: bool = False,
         seed: int = 0,
         augmentations: Transform | None = None,
         window: Window | None = None,
@@ -58,6 +61,7 @@ class MedicalFolderDataset(MedicalDataset):
             unlabeled_dir=unlabeled_dir,
             manifest=manifest,
             slicing=slicing,
+            deduplicate=deduplicate,
             seed=seed,
         )
 
@@ -75,6 +79,7 @@ def make_medical_folder_dataset(
     unlabeled_dir: str | Path | None = None,
     manifest: str | Path | None = None,
     slicing: Slicing | None = None,
+    deduplicate: bool = False,
     seed: int = 0,
 ) -> DataFrame:
     """List the images of a folder.
@@ -91,6 +96,7 @@ def make_medical_folder_dataset(
         unlabeled_dir: The unlabeled pool, if it is not ``<root>/unlabeled``.
         manifest: CSV file, see `read_manifest`; the folder tree is not looked at then.
         slicing: How volumes become slices; all axial slices if None.
+        deduplicate: Whether near-duplicates count as images of one patient.
         seed: Decides which normal patients of a manifest without splits are in the test.
 
     Returns:
@@ -114,19 +120,22 @@ def make_medical_folder_dataset(
             pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
             entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool]
         find_patients(entries, root, patient_pattern)
-        split_entries(entries, seed)
         check_patients(Path(manifest), entries)
-        _require_normals(Path(manifest), entries)
     samples = build_samples(entries, slicing)
+    if deduplicate:
+        samples = samples.assign(patient_id=merge_copies(samples)[0])
+    if manifest is not None:
+        samples = split_samples(samples, seed)
+        _require_normals(Path(manifest), samples)
     if split != "train":
         _report(samples, unused_masks)
     return samples if split is None else samples[samples.split == split].reset_index(drop=True)
 
 
-def _require_normals(manifest: Path, entries: list[Entry]) -> None:
-    if not any(entry.split == "train" for entry in entries):
+def _require_normals(manifest: Path, samples: DataFrame) -> None:
+    if not (samples.split == "train").any():
         msg = (
-            f"The manifest {manifest} leaves no normal image for training: of {len(entries)} images none is in the "
+            f"The manifest {manifest} leaves no normal image for training: of {len(samples)} images none is in the "
             "split train. Add normal images of patients who have no abnormal ones."
         )
         raise ValueError(msg)

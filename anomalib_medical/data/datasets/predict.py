@@ -18,6 +18,7 @@ from anomalib_medical.data.io import (
     list_pictures,
     read_image,
 )
+from anomalib_medical.data.patients import file_facts
 
 
 class MedicalPredictDataset(Dataset[MedicalImageItem]):
@@ -67,7 +68,11 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
             ImageReadError: If the file cannot be read.
         """
         address = self.addresses[index]
-        return MedicalImageItem(image=Image(read_image(address, self.window)), image_path=str(address))
+        return MedicalImageItem(
+            image=Image(read_image(address, self.window)),
+            image_path=str(address),
+            patient_id=file_facts(address.path).patient or str(address.path),
+        )
 
     @property
     def collate_fn(self) -> Callable[[list[MedicalImageItem]], MedicalImageBatch]:

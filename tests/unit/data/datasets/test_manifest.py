@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import DataFrame
 from PIL import Image
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
-from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
-from anomalib_medical.data.datasets.manifest import ManifestError, split_entries
-from anomalib_medical.data.io import ImageAddress
+from anomalib_medical.data.datasets.manifest import ManifestError, split_samples
 
 GOOD = """path,label,patient,mask,split,meta_view
 a.png,normal,p1,,train,PA
@@ -93,20 +92,41 @@ def test_without_splits_patients_are_divided(root: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_no_patient_on_both_sides_whatever_the_order(images, seed, random) -> None:
     def split(order):
-        entries = [
-            Entry(ImageAddress(Path(f"{index}.png")), "", "ill" if ill else NORMAL_CLASS, patient=f"p{patient}")
-            for index, (patient, ill) in order
-        ]
-        split_entries(entries, seed)
-        return {str(entry.path): (entry.split, entry.patient, entry.label) for entry in entries}
+        table = DataFrame(
+            {
+                "image_path": [f"{index}.png" for index, _ in order],
+                "split": "",
+                "label_index": [int(ill) for _, (_, ill) in order],
+                "patient_id": [f"p{patient}" for _, (patient, _) in order],
+            }
+        )
+        return split_samples(table, seed).set_index("image_path").sort_index()
 
     numbered = list(enumerate(images))
     result = split(numbered)
-    sides = {side: {patient for part, patient, _ in result.values() if part == side} for side in ("train", "test")}
+    sides = {side: set(result[result.split == side].patient_id) for side in ("train", "test")}
     assert not sides["train"] & sides["test"]
-    assert all(part == "test" for part, _, label in result.values() if label != NORMAL_CLASS)
+    assert set(result[result.label_index == 1].split) <= {"test"}
     random.shuffle(numbered)
-    assert split(numbered) == result
+    assert split(numbered).equals(result)
+
+
+def test_copies_are_one_patient_on_request(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        noise = Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        noise.save(root / f"{name}.png")
+    Image.open(root / "a.png").save(root / "e.jpg", quality=90)
+    text = "path,label\n" + "".join(f"{name},normal\n" for name in ("a.png", "b.png", "c.png", "d.png"))
+    text += "e.jpg,abnormal\n"
+    plain, grouped = (
+        make_medical_folder_dataset(root, manifest=manifest(root, text), deduplicate=deduplicate)
+        for deduplicate in (False, True)
+    )
+    assert plain.patient_id.nunique() == 5
+    assert grouped.patient_id.nunique() == 4
+    assert grouped.patient_id.iloc[0] == grouped.patient_id.iloc[4]
+    assert grouped.split.iloc[0] == "test"
 
 
 REFUSED = {
