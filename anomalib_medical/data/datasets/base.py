@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
+from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
-from anomalib_medical.data.io import ImageReadError, Window, read_image, read_mask
+from anomalib_medical.data.io import ImageAddress, ImageReadError, Window, read_image, read_mask
 
 
 class MedicalDataset(AnomalibDataset):
@@ -34,6 +36,24 @@ class MedicalDataset(AnomalibDataset):
     def __init__(self, augmentations: Transform | None = None, window: Window | None = None) -> None:
         super().__init__(augmentations=augmentations)
         self.window = window
+
+    @property
+    def samples(self) -> DataFrame:
+        """The table, sorted by image_path as anomalib sorts it.
+
+        Raises:
+            RuntimeError: If it has not been set.
+        """
+        return super().samples
+
+    @samples.setter
+    def samples(self, samples: DataFrame) -> None:
+        # anomalib's own setter would look for a file named "brain.nii.gz#axial=57".
+        missing = {path for path in _files(samples) if not path.exists()}
+        if missing:
+            msg = f"{len(missing)} image file(s) are gone, such as {min(missing)}."
+            raise FileNotFoundError(msg)
+        self._samples = samples.sort_values(by="image_path", ignore_index=True)
 
     def __getitem__(self, index: int) -> MedicalImageItem:
         """Read one image, with its mask where there is one.
@@ -99,6 +119,10 @@ class MedicalDataset(AnomalibDataset):
     def collate_fn(self) -> Callable[[list[Any]], MedicalImageBatch]:
         """Collate, without masks where one is missing."""
         return collate
+
+
+def _files(samples: DataFrame) -> set[Path]:
+    return {ImageAddress.parse(path).path for path in samples.image_path}
 
 
 def _fill_boxes(boxes: list[list[float]], size: tuple[int, int]) -> torch.Tensor:

@@ -146,7 +146,7 @@ def _check_columns(file: Path, columns: list[str]) -> None:
 
 
 def _checked_length(file: Path, number: int, row: dict[str | None, str | None]) -> _Row:
-    if None in row or None in row.cells():
+    if None in row or None in row.values():
         raise _error(file, number, "has more or fewer cells than the header", "one cell a column")
     return _Row(number, {str(column): str(value) for column, value in row.items()})
 
