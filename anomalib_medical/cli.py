@@ -15,8 +15,8 @@ from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.commands import COMMANDS
 from anomalib_medical.data import MedicalPredictDataset
-from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.errors import is_user_error, user_message
+from anomalib_medical.visualization import with_our_reader
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
 

@@ -25,8 +25,8 @@ from anomalib_medical.callbacks.predictions_file import (
     read_predictions,
 )
 from anomalib_medical.data.privacy import PatientHasher
-from anomalib_medical.data.visualizer import HEATMAPS
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.visualization import HEATMAPS
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
-from anomalib_medical.data.visualizer import with_our_reader
+from anomalib_medical.visualization import with_our_reader
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,15 @@ class MedicalDataModule(AnomalibDataModule):
 
     def _use_our_visualizer(self) -> None:
         """Let heatmaps be drawn on what our readers read, whatever the model."""
-        if self.trainer is not None:
-            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined] # Lightning sets it dynamically
-            callbacks[:] = [with_our_reader(callback) for callback in callbacks]
+        model: Any = getattr(self.trainer, "lightning_module", None)
+        theirs = getattr(model, "visualizer", None)
+        ours = with_our_reader(theirs)
+        if self.trainer is None or ours is theirs:
+            return
+        # The model hands it to the trainer anew in every stage.
+        model.visualizer = ours
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined] # Lightning sets it dynamically
+        callbacks[:] = [ours if callback is theirs else callback for callback in callbacks]
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()

@@ -10,12 +10,14 @@ from anomalib.data import ImageBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.models.components.teacher import Teacher
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.visualization import MedicalVisualizer
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -57,6 +59,11 @@ class MedicalModuleMixin(_Module):
         return PreProcessor(
             Compose([Resize(size, antialias=False), Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))]),
         )
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Draw heatmaps on what our readers read: DICOM, NIfTI and 16 bits too."""
+        return MedicalVisualizer()
 
     def configure_post_processor(self) -> PostProcessor | None:
         """Take the threshold from held-out normal images."""
