@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anomalib_medical.data.io.dicom import DicomReader
+from anomalib_medical.data.io.dicom_header import dicom_facts
 from anomalib_medical.data.io.signatures import HEAD_BYTES
 
 
@@ -28,10 +30,6 @@ def file_facts(path: Path) -> FileFacts:
         FileNotFoundError: If there is no such file.
         ImageReadError: If it is DICOM with a damaged header.
     """
-    try:
-        from anomalib_medical.data.io.dicom import DicomReader, dicom_facts
-    except ImportError:
-        return FileFacts()
     with path.open("rb") as file:
         if not DicomReader().can_read(file.read(HEAD_BYTES)):
             return FileFacts()

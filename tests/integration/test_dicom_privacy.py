@@ -19,6 +19,8 @@ from pydicom.datadict import DicomDictionary
 from anomalib_medical.callbacks.predictions_file import read_predictions
 from tests.dicom_files import make_dicom
 
+pytestmark = pytest.mark.slow
+
 PLANTED = "zqplanted"
 BIRTHDAY = "19470813"
 UID = "1.2.826.0.1.47081347"
