@@ -1,11 +1,35 @@
 """Medical anomaly detection for anomalib: importing this package makes its classes known to anomalib."""
 
-from .data import FewShotTasks, MedicalFolder, Phantom
+from .data import (
+    APTOS2019,
+    ISIC2018,
+    LAG,
+    RSNA,
+    BrainTumorMRI,
+    Camelyon16,
+    FewShotTasks,
+    MedicalFolder,
+    Phantom,
+    VinDrCXR,
+)
 from .models import Scrd
 from .post_processing import MedicalPostProcessor
 from .registration import register
 
-__all__ = ["FewShotTasks", "MedicalFolder", "MedicalPostProcessor", "Phantom", "Scrd"]
+__all__ = [
+    "APTOS2019",
+    "BrainTumorMRI",
+    "Camelyon16",
+    "FewShotTasks",
+    "ISIC2018",
+    "LAG",
+    "MedicalFolder",
+    "MedicalPostProcessor",
+    "Phantom",
+    "RSNA",
+    "Scrd",
+    "VinDrCXR",
+]
 
 __version__ = "0.1.0"
 

@@ -15,9 +15,16 @@ logger = logging.getLogger(__name__)
 
 MODELS = ("anomalib_medical.models.Scrd",)
 DATAMODULES = (
+    "anomalib_medical.data.APTOS2019",
+    "anomalib_medical.data.BrainTumorMRI",
+    "anomalib_medical.data.Camelyon16",
     "anomalib_medical.data.FewShotTasks",
+    "anomalib_medical.data.ISIC2018",
+    "anomalib_medical.data.LAG",
     "anomalib_medical.data.MedicalFolder",
     "anomalib_medical.data.Phantom",
+    "anomalib_medical.data.RSNA",
+    "anomalib_medical.data.VinDrCXR",
 )
 
 

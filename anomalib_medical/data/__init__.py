@@ -1,17 +1,43 @@
 """Medical images for anomalib."""
 
-from anomalib_medical.data.datamodules import FewShotTasks, MedicalDataModule, MedicalFolder, Phantom
+from anomalib_medical.data.datamodules import (
+    APTOS2019,
+    ISIC2018,
+    LAG,
+    RSNA,
+    BrainTumorMRI,
+    Camelyon16,
+    FewShotTasks,
+    MedicalDataModule,
+    MedicalFolder,
+    Phantom,
+    PublishedDataModule,
+    VinDrCXR,
+)
 from anomalib_medical.data.datasets import (
     MedicalDataset,
     MedicalFolderDataset,
     MedicalPredictDataset,
     PhantomDataset,
+    PublishedDataset,
+    make_aptos2019_dataset,
+    make_brain_tumor_mri_dataset,
+    make_camelyon16_dataset,
+    make_isic2018_dataset,
+    make_lag_dataset,
     make_medical_folder_dataset,
     make_phantom_dataset,
+    make_rsna_dataset,
+    make_vindr_dataset,
 )
 
 __all__ = [
+    "APTOS2019",
+    "BrainTumorMRI",
+    "Camelyon16",
     "FewShotTasks",
+    "ISIC2018",
+    "LAG",
     "MedicalDataModule",
     "MedicalDataset",
     "MedicalFolder",
@@ -19,6 +45,17 @@ __all__ = [
     "MedicalPredictDataset",
     "Phantom",
     "PhantomDataset",
+    "PublishedDataModule",
+    "PublishedDataset",
+    "RSNA",
+    "VinDrCXR",
+    "make_aptos2019_dataset",
+    "make_brain_tumor_mri_dataset",
+    "make_camelyon16_dataset",
+    "make_isic2018_dataset",
+    "make_lag_dataset",
     "make_medical_folder_dataset",
     "make_phantom_dataset",
+    "make_rsna_dataset",
+    "make_vindr_dataset",
 ]

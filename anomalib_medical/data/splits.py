@@ -6,6 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from anomalib_medical.data.samples import UNLABELED
+
 # Our default threshold, the ceil((n + 1) * 0.95)-th smallest of n held-out normal scores, exists from n = 19 on (up to
 # n = 38 it is the largest of them).
 _ENOUGH_FOR_A_THRESHOLD = 20
@@ -50,3 +52,57 @@ def hold_out_patients(patients: Sequence[str], count: int, seed: int) -> set[str
             free -= images_of[patient]
     # Every patient has more images than wanted: the one with the fewest comes nearest.
     return chosen or {min(ranked, key=images_of.__getitem__)}
+
+
+def divide_patients(
+    patients: Sequence[str],
+    abnormal: Sequence[bool],
+    *,
+    test_normal_share: float,
+    test_abnormal_share: float,
+    unlabeled_share: float = 0.0,
+    seed: int,
+) -> list[str]:
+    """Divide normal and abnormal images into ``"train"``, ``"unlabeled"`` and ``"test"``, by patient.
+
+    Patients with abnormal images are chosen for the test first; what their normal images leave open is filled with
+    patients who have none. Abnormal images outside the test go to the unlabeled pool, which has no other patients'
+    normals than those not chosen for training. Training set and pool may share patients, the test shares none.
+
+    Args:
+        patients: Patient of each image.
+        abnormal: Whether each image is abnormal.
+        test_normal_share: Share of the normal images wanted in the test.
+        test_abnormal_share: Share of the abnormal images wanted in the test; at 1 all of them, and all other images of
+            their patients.
+        unlabeled_share: Share of the remaining normal images wanted in the unlabeled pool.
+        seed: Another seed, another choice.
+
+    Returns:
+        Part of each image.
+    """
+    images = list(zip(patients, abnormal, strict=True))
+    ill = [patient for patient, is_abnormal in images if is_abnormal]
+    tested = _some_patients(ill, test_abnormal_share, seed)
+    normals = [patient for patient, is_abnormal in images if not is_abnormal]
+    wanted = round(test_normal_share * len(normals)) - sum(patient in tested for patient in normals)
+    healthy = [patient for patient in normals if patient not in set(ill)]
+    if wanted > 0:
+        tested |= _some_patients(healthy, wanted / len(healthy) if healthy else 0, seed)
+    remaining = [patient for patient in normals if patient not in tested]
+    pool = _some_patients(remaining, unlabeled_share, seed)
+    return [
+        "test" if patient in tested else UNLABELED if is_abnormal or patient in pool else "train"
+        for patient, is_abnormal in images
+    ]
+
+
+def _some_patients(patients: Sequence[str], share: float, seed: int) -> set[str]:
+    """Choose patients with about this share of the images: none for 0, all for 1."""
+    if not patients or share <= 0:
+        return set()
+    if share >= 1:
+        return set(patients)
+    if len(set(patients)) < 2:
+        return set()
+    return hold_out_patients(patients, max(1, round(share * len(patients))), seed)

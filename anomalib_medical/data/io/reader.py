@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from anomalib_medical.data.io.address import ImageAddress
+from anomalib_medical.data.io.dicom import DicomReader
 from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.nifti import NiftiReader
 from anomalib_medical.data.io.raster import RasterReader
 from anomalib_medical.data.io.signatures import HEAD_BYTES, describe
 from anomalib_medical.data.io.slicing import Slicing
@@ -37,7 +39,8 @@ class ImageReader(Protocol):
         """Return where the stored values are not zero, as (H, W)."""
 
 
-_READERS: tuple[ImageReader, ...] = (RasterReader(),)
+# DICOM first: its preamble may be the head of a TIFF.
+_READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), NiftiReader())
 
 
 def _find_reader(path: Path) -> ImageReader:

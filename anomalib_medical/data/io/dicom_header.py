@@ -1,0 +1,252 @@
+"""DICOM headers, read without letting their values into warnings, logs or error messages."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from anomalib_medical.data.io.errors import ImageReadError
+
+# What pydicom and its decoders raise on broken content.
+_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+# pydicom's loggers quote values of the header; logging sends what they take straight to the root's handlers.
+_LOGGERS = tuple(
+    logging.getLogger(name) for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
+)
+
+# The first elements of a data set without preamble: its identifying group, or the file meta group before it.
+_FIRST_GROUPS = (0x0002, 0x0008)
+_ELEMENTS_TO_BE_SURE = 3
+_VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
+
+_DIGEST_DOMAIN = b"anomalib-medical dicom\0"
+_DIGEST_DIGITS = 16
+_LONGEST_TEXT = 64
+_CODE = r"[A-Z0-9 _]{1,16}"
+_SIDE = "[BLRU]"
+_CODED_TAGS = {
+    "body_part": ("BodyPartExamined", _CODE),
+    "laterality": ("Laterality", _SIDE),
+    "modality": ("Modality", _CODE),
+    "photometric": ("PhotometricInterpretation", _CODE),
+    "sex": ("PatientSex", "[FMO]"),
+    "view": ("ViewPosition", _CODE),
+}
+_FREE_TEXT_TAGS = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName"}
+_FACT_TAGS = [
+    *(keyword for keyword, _ in _CODED_TAGS.values()),
+    *_FREE_TEXT_TAGS.values(),
+    "Columns",
+    "ImageLaterality",
+    "IssuerOfPatientID",
+    "Laterality",
+    "PatientID",
+    "Rows",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+]
+
+
+@dataclass(frozen=True)
+class DicomFacts:
+    """What a header says of where an image comes from, without saying who it shows.
+
+    The digests are the same for the same id wherever they are made, so that whoever can guess an id can check the
+    guess: what is written to files goes through `PatientHasher` as well.
+
+    Attributes:
+        patient: Digest of PatientID and its issuer, None where the file has no id.
+        study: Digest of the study's UID.
+        series: Digest of the series' UID.
+        metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
+    """
+
+    patient: str | None
+    study: str | None
+    series: str | None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def sanitised(path: Path) -> Generator[None, None, None]:
+    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header.
+
+    Raises:
+        ImageReadError: In place of whatever the body raises, except for files that are missing or forbidden.
+    """
+
+    def silent(record: logging.LogRecord) -> bool:
+        del record
+        return False
+
+    # A filter of this call's own: two threads that read at once take away each their own.
+    for logger in _LOGGERS:
+        logger.addFilter(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ImageReadError, FileNotFoundError, PermissionError):
+        raise
+    except _ERRORS:
+        raise ImageReadError.of(
+            path,
+            found=f"a DICOM file whose header or pixel data is damaged or cut off ({path.stat().st_size} bytes)",
+            expected="a complete DICOM image",
+            remedy="Copy or export the file again, or remove it from the data folder.",
+        ) from None  # pydicom's own message may quote values of the header
+    finally:
+        for logger in _LOGGERS:
+            logger.removeFilter(silent)
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Tell from a file's first bytes whether it is DICOM, with preamble or, as older software wrote it, without.
+
+    Without preamble, the bytes must parse as known elements in ascending order, three at least.
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    order = next((o for o in "<>" if struct.unpack_from(f"{o}H", head)[0] in _FIRST_GROUPS), None)
+    return order is not None and _leading_elements(head, order) >= _ELEMENTS_TO_BE_SURE
+
+
+def _leading_elements(head: bytes, order: str) -> int:
+    """Count the plausible elements at the start; 0 if something there is none."""
+    offset, count, last = 0, 0, 0
+    while offset + 12 <= len(head):
+        group, element = struct.unpack_from(f"{order}HH", head, offset)
+        if count and head.startswith(b"\x02\x00") and group != 0x0002:
+            return count  # behind the file meta group, the encoding may be another
+        tag, vr = group << 16 | element, head[offset + 4 : offset + 6]
+        if tag <= last or (group % 2 == 0 and element != 0 and not dictionary_has_tag(tag)):
+            return 0
+        last, count = tag, count + 1
+        if vr in _LONG_VRS:
+            length, start = struct.unpack_from(f"{order}L", head, offset + 8)[0], 12
+        elif vr in _VRS:
+            length, start = struct.unpack_from(f"{order}H", head, offset + 6)[0], 8
+        elif order == ">":  # big-endian is always written with VRs
+            return 0
+        else:
+            length, start = struct.unpack_from(f"{order}L", head, offset + 4)[0], 8
+        offset += start + length  # an undefined length, 0xFFFFFFFF, ends the loop as well
+    return count
+
+
+def read_header(file: BinaryIO, keywords: list[str]) -> Dataset:
+    """Read some elements of a header; ``file_meta`` always holds a transfer syntax, a likely one where none is given.
+
+    Leaves the file, unless it is deflated, at the pixel data or, where it has none, at its end.
+    """
+    header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+    if not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little_endian = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return header
+
+
+def first_number(data: Dataset, keyword: str) -> float | None:
+    """Return an element's first value, None if it is absent or empty, NaN if it is no number."""
+    try:
+        value = data.get(keyword)
+        if isinstance(value, MultiValue):
+            value = value[0] if value else None
+        return None if value is None or value == "" else float(value)
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+
+
+def syntax_name(syntax: UID) -> str:
+    """Name a transfer syntax, quoting only what is a UID."""
+    if syntax.is_valid:
+        return f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else f"unknown ({syntax})"
+    return "unknown (not a UID)"
+
+
+def dicom_facts(path: Path) -> DicomFacts:
+    """Read what a header says of where an image comes from.
+
+    Args:
+        path: DICOM file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImageReadError: If its header cannot be read.
+    """
+    with sanitised(path), path.open("rb") as file:
+        header = read_header(file, _FACT_TAGS)
+        syntax = header.file_meta.TransferSyntaxUID
+        metadata = {name: _code(_text(header, tag), allowed) for name, (tag, allowed) in _CODED_TAGS.items()}
+        metadata["laterality"] = _code(_text(header, "ImageLaterality"), _SIDE) or metadata["laterality"]
+        metadata |= {name: _printable(_text(header, keyword)) for name, keyword in _FREE_TEXT_TAGS.items()}
+        metadata["transfer_syntax"] = syntax.name if syntax.is_transfer_syntax else "other"
+        for name in ("rows", "columns"):
+            number = first_number(header, name.capitalize())
+            metadata[name] = "" if number is None or not math.isfinite(number) else str(int(number))
+        return DicomFacts(
+            patient=_digest(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")),
+            study=_digest(_text(header, "StudyInstanceUID")),
+            series=_digest(_text(header, "SeriesInstanceUID")),
+            metadata={name: value for name, value in metadata.items() if value},
+        )
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    if isinstance(value, MultiValue):
+        value = "\\".join(map(str, value))
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _code(text: str, allowed: str) -> str:
+    return text if not text or re.fullmatch(allowed, text) else "other"
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:_LONGEST_TEXT]
+
+
+def _digest(identifier: str, issuer: str = "") -> str | None:
+    if not identifier:
+        return None
+    content = _DIGEST_DOMAIN + f"{identifier}\0{issuer}".encode("utf-8", errors="surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]

@@ -1,0 +1,243 @@
+"""What a NIfTI header says of its voxels, checked before any of them is read."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from imagecodecs import DeflateError
+from nibabel import Nifti1Header, Nifti2Header
+from nibabel.orientations import io_orientation
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from anomalib_medical.data.io.errors import ImageReadError
+
+_GZIP = b"\x1f\x8b"
+_HEADER_BYTES = 540  # of NIfTI-2, the longer one
+# No deflated byte unpacks to more: a header that promises more than this lies.
+_LARGEST_RATIO = 1032
+# Vectors, matrices, complex numbers and fields of bits are no intensities.
+_READABLE_KINDS = frozenset("iuf")
+_COLOUR_NAMES = ("R", "G", "B")
+
+_DECODING_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    DeflateError,
+    EOFError,
+    HeaderDataError,
+    LookupError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+
+
+@contextmanager
+def decoding(path: Path) -> Generator[None, None, None]:
+    """Turn whatever nibabel or zlib raise into an error that names the file."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except (ImageReadError, FileNotFoundError, PermissionError):
+        raise
+    except _DECODING_ERRORS as error:
+        raise ImageReadError.of(
+            path,
+            found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {error})",
+            expected="a complete NIfTI volume",
+            remedy="Copy or export the file again, or remove it from the data folder.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file as its header describes it; equal as long as the file is not written again.
+
+    Attributes:
+        path: The file.
+        modified: Time of its last change, in nanoseconds.
+        bytes: Its size.
+        compressed: Whether it is gzipped.
+        stored_shape: Voxels along its three stored axes, and its number of volumes.
+        dtype: Type of the stored values, with their byte order.
+        offset: Where they start, unpacked.
+        slope: What they are multiplied by.
+        intercept: What is added then.
+        orientation: For each stored axis the axis of the body (0 right, 1 anterior, 2 superior) and 1 or -1 for its
+            direction, as nibabel's ``io_orientation`` gives it.
+    """
+
+    path: Path
+    modified: int
+    bytes: int
+    compressed: bool
+    stored_shape: tuple[int, int, int, int]
+    dtype: np.dtype[np.generic]
+    offset: int
+    slope: float
+    intercept: float
+    orientation: tuple[tuple[int, int], ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels from left to right, posterior to anterior and inferior to superior."""
+        by_axis = {axis: voxels for (axis, _), voxels in zip(self.orientation, self.stored_shape[:3], strict=True)}
+        return by_axis[0], by_axis[1], by_axis[2]
+
+    @property
+    def volumes(self) -> int:
+        """Number of volumes; more than one in a series over time or of contrasts."""
+        return self.stored_shape[3]
+
+    @property
+    def volume_bytes(self) -> int:
+        """Size of one volume, unpacked."""
+        return math.prod(self.stored_shape[:3]) * self.dtype.itemsize
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Size of the file, unpacked."""
+        return self.offset + self.volumes * self.volume_bytes
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether voxels are RGB or RGBA colours."""
+        return self.dtype.names is not None
+
+
+def is_nifti(head: bytes) -> bool:
+    """Tell from a file's first bytes whether it is a single-file NIfTI-1 or NIfTI-2, plain or gzipped."""
+    return _header_class(_unpack_head(head)) is not None
+
+
+def read_header(path: Path) -> NiftiFile:
+    """Read and check a header.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImageReadError: If the header is wrong, the file too short for it, or its voxels are of a kind that is no
+            picture.
+    """
+    stat = path.stat()
+    return _read_header(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_header(path: Path, modified: int, size: int) -> NiftiFile:
+    with decoding(path):
+        with path.open("rb") as file:
+            compressed = file.read(2) == _GZIP
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            block = file.read(_HEADER_BYTES)
+        kind = _header_class(block)
+        if kind is None:
+            msg = "no NIfTI header"
+            raise ValueError(msg)
+        header: Any = kind(block[: kind.sizeof_hdr])
+        slope, intercept = header.get_slope_inter()
+        affine = header.get_best_affine()
+        shape = _volume_shape(path, header.get_data_shape())
+        result = NiftiFile(
+            path=path,
+            modified=modified,
+            bytes=size,
+            compressed=compressed,
+            stored_shape=shape,
+            dtype=_readable_dtype(path, header.get_data_dtype()),
+            # An offset of 0 stands for "right behind the header", as other tools read it.
+            offset=header.get_data_offset() or kind.single_vox_offset,
+            slope=1.0 if slope is None else slope,
+            intercept=0.0 if intercept is None else intercept,
+            orientation=_orientation(path, affine, shape),
+        )
+        _check_length(result)
+        return result
+
+
+def _unpack_head(head: bytes) -> bytes:
+    if not head.startswith(_GZIP):
+        return head
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _header_class(head: bytes) -> type[Nifti1Header] | type[Nifti2Header] | None:
+    for kind in (Nifti1Header, Nifti2Header):
+        block = head[: kind.sizeof_hdr]
+        if kind.may_contain_header(block):  # type: ignore[no-untyped-call]
+            # Pairs of .hdr and .img have another.
+            magic = np.frombuffer(block, kind.template_dtype)["magic"].item()
+            return kind if magic.startswith(kind.single_magic) else None
+    return None
+
+
+def _volume_shape(path: Path, dims: tuple[int, ...]) -> tuple[int, int, int, int]:
+    shape = list(dims)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise ImageReadError.of(
+            path,
+            found=f"dimensions {' x '.join(str(size) for size in dims)}",
+            expected="two to four dimensions of at least one voxel: a picture, a volume or a series of volumes",
+            remedy="Save each component of vectors and matrices as its own volume, or export the file again.",
+        )
+    shape += [1] * (4 - len(shape))
+    return shape[0], shape[1], shape[2], shape[3]
+
+
+def _readable_dtype(path: Path, dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+    if dtype.kind in _READABLE_KINDS or (dtype.names or ())[:3] == _COLOUR_NAMES:
+        return dtype
+    raise ImageReadError.of(
+        path,
+        found=f"voxels of type {dtype.name}",
+        expected="integers, floating-point numbers or RGB colours",
+        remedy="Save the part that you want to look at (such as the magnitude) as numbers of one of these types.",
+    )
+
+
+def _orientation(
+    path: Path,
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int, int],
+) -> tuple[tuple[int, int], ...]:
+    axes: NDArray[np.float64] = np.full((3, 2), np.nan)
+    if np.isfinite(affine).all() and affine.any():
+        axes = io_orientation(affine)  # type: ignore[no-untyped-call]
+    missing = np.flatnonzero(np.isnan(axes[:, 0]))
+    if len(missing) == 1 and shape[missing[0]] == 1:
+        # The third axis of a flat picture may have no direction: it is the one that the other two leave.
+        axes[missing[0]] = 3 - np.nansum(axes[:, 0]), 1
+    elif len(missing):
+        raise ImageReadError.of(
+            path,
+            found="a header that does not say how the volume lies in the body (its affine is singular)",
+            expected="a qform, an sform or voxel sizes above 0",
+            remedy="Export the file again with its orientation.",
+        )
+    return tuple((int(axis), int(direction)) for axis, direction in axes)
+
+
+def _check_length(file: NiftiFile) -> None:
+    promised = file.unpacked_bytes
+    if promised > file.bytes * (_LARGEST_RATIO if file.compressed else 1):
+        raise ImageReadError.of(
+            file.path,
+            found=f"a damaged or truncated file ({file.bytes} bytes)",
+            expected=f"{promised} bytes{', unpacked,' if file.compressed else ''} for the dimensions in its header",
+            remedy="Copy or export the file again, or remove it from the data folder.",
+        )
