@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.audit_command import add_audit_arguments, run_audit
 from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
 from anomalib_medical.errors import MedicalError
 
@@ -82,6 +83,11 @@ def _run_quickstart(arguments: Mapping[str, Any]) -> int:
 
 
 COMMANDS: dict[str, Command] = {
+    "audit": Command(
+        "Look for leaks between splits and shortcuts to the label; exit code 0 clean, 1 findings, 2 could not run.",
+        add_audit_arguments,
+        run_audit,
+    ),
     "configs": Command("List or copy the configuration files.", _add_configs_arguments, _run_configs),
     "quickstart": Command(
         "Train, test and export a small model on generated images, in a few minutes without GPU or network.",

@@ -136,9 +136,8 @@ def _stated_on_zenodo(archive: Archive) -> _Stated:
 
 def _download_part(archive: Archive, part: Path, stated: _Stated) -> None:
     """Fill the part file, going on where the connection broke; progress earns new attempts."""
-    failures = 0
+    failures, furthest = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             _continue(archive, part, stated)
         except HTTPError as error:
@@ -153,7 +152,8 @@ def _download_part(archive: Archive, part: Path, stated: _Stated) -> None:
             failure = error
         else:
             return
-        failures = 1 if _size(part) > before else failures + 1
+        failures = 1 if _size(part) > furthest else failures + 1
+        furthest = max(furthest, _size(part))
         if failures >= _ATTEMPTS:
             raise _unreachable(archive.url, failure, part) from failure
         logger.info("The download of %s broke off (%s), trying again.", archive.name, type(failure).__name__)
@@ -165,8 +165,11 @@ def _continue(archive: Archive, part: Path, stated: _Stated) -> None:
     # Names the version of the file that the part is of.
     validator = part.with_name(f"{part.name}.version")
     headers = {}
-    if _size(part) and validator.exists():
-        headers = {"Range": f"bytes={_size(part)}-", "If-Range": validator.read_text(encoding="utf-8")}
+    # Without a version, an MD5 to compare at the end makes it safe to go on.
+    if _size(part) and (validator.exists() or stated.md5):
+        headers["Range"] = f"bytes={_size(part)}-"
+        if validator.exists():
+            headers["If-Range"] = validator.read_text(encoding="utf-8")
     with _open(archive.url, headers) as response:
         # Anything but 206 is the whole file, from its start: there is no part, or it is of another version.
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT

@@ -37,7 +37,7 @@ COUNTS = PublishedCounts(train=5088, test_normal=997, test_abnormal=1000)
 _ABNORMAL = "Ungood"
 _IMAGES, _MASKS = "img", "label"
 # A slide's name in the name of a patch that was cut from it.
-_SLIDE = re.compile(r"(?:normal|tumor|test)_\d{3}(?=[_-])")
+_SLIDE = re.compile(r"(?:normal|tumor|test)_\d{3}")
 
 
 def is_camelyon16(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Checks on the tables that come with published datasets."""
+"""Checks on the CSV files that come with published datasets or that users write."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from anomalib_medical.errors import MedicalError
 
 
 class TableError(MedicalError, ValueError):
-    """A table of a published dataset that cannot be used as it is."""
+    """A table that cannot be used as it is."""
 
 
-def read_table(file: Path, columns: Sequence[str], optional: Collection[str] | None = ()) -> DataFrame:
+def read_table(
+    file: Path,
+    columns: Sequence[str],
+    optional: Collection[str] | None = (),
+    prefix: str | None = None,
+) -> DataFrame:
     """Read a CSV file whose columns are known.
 
     Args:
         file: The file, UTF-8, with a header.
         columns: Columns that it must have.
         optional: Columns that it may have; None if it may have any.
+        prefix: It may have any columns that start so.
 
     Returns:
         Its cells as text without surrounding space; the index is the line in the file, as an editor counts.
@@ -34,7 +40,7 @@ def read_table(file: Path, columns: Sequence[str], optional: Collection[str] | N
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             header = [name.strip() for name in next(reader, [])]
-            _check_header(file, header, columns, optional)
+            _check_header(file, header, columns, optional, prefix)
             numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except UnicodeDecodeError as error:
         msg = f"{file} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8, or get it again."
@@ -51,18 +57,26 @@ def read_table(file: Path, columns: Sequence[str], optional: Collection[str] | N
     return DataFrame([row for _, row in numbered], index=[line for line, _ in numbered], columns=header)
 
 
-def _check_header(file: Path, header: Sequence[str], columns: Sequence[str], optional: Collection[str] | None) -> None:
+def _check_header(
+    file: Path,
+    header: Sequence[str],
+    columns: Sequence[str],
+    optional: Collection[str] | None,
+    prefix: str | None,
+) -> None:
+    allowed = {name for name in header if optional is None or (prefix is not None and name.startswith(prefix))}
     problems = [
         f"{word}: {', '.join(sorted(names))}."
         for word, names in (
             ("Missing", set(columns) - set(header)),
-            ("Unknown", set(header) - set(columns) - set(header if optional is None else optional)),
+            ("Unknown", set(header) - set(columns) - set(optional or ()) - allowed),
             ("Twice", {name for name in header if header.count(name) > 1}),
         )
         if names
     ]
     if problems:
-        also = f" and, optionally, {', '.join(sorted(optional))}" if optional else ""
+        extra = [*sorted(optional or ()), *([f"{prefix}*"] if prefix else [])]
+        also = f" and, optionally, {', '.join(extra)}" if extra else ""
         msg = f"{file} has the columns {', '.join(header) or 'none'}; expected {', '.join(columns)}{also}. " + " ".join(
             problems
         )

@@ -73,8 +73,9 @@ def read_data_json(layout: PreparedLayout) -> DataFrame:
     """
     rows: list[dict[str, str | int]] = []
     seen: dict[Path, str] = {}
+    folder = layout.images.resolve()
     for part, split, key, name in _entries(layout.file, _load(layout.file)):
-        path = _inside(layout, part, name)
+        path = _inside(layout, folder, part, name)
         if path in seen:
             raise _error(layout.file, f"{name!r} is in {seen[path]} and in {part}", "each image once")
         seen[path] = part
@@ -136,16 +137,12 @@ def _names(file: Path, part: str, split: str, content: Any) -> Iterator[tuple[st
             yield f"{part}/{key}", split, key, name
 
 
-def _inside(layout: PreparedLayout, part: str, name: str) -> Path:
+def _inside(layout: PreparedLayout, folder: Path, part: str, name: str) -> Path:
     path = layout.images / name
     # A link may point outside too.
-    if Path(name).is_absolute() or ".." in Path(name).parts or not _is_below(path, layout.images):
+    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder):
         raise _error(layout.file, f"{part} names {name!r}, which is outside {layout.images}", "names of files below it")
     return path
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _require_files(layout: PreparedLayout, paths: Sequence[Path]) -> None:

@@ -105,7 +105,7 @@ def make_medical_folder_dataset(
     Raises:
         FileNotFoundError: If there is no training image, or a file of the manifest is missing.
         ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images.
-        ManifestError: If the manifest cannot be used.
+        TableError: If the manifest cannot be used.
         ImageReadError: If a header cannot be read, or a mask and its image differ in size.
     """
     root = Path(root)

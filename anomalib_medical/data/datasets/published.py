@@ -124,7 +124,7 @@ def apply_protocol(
         The table that `MedicalDataset` reads from, with all its columns and ``attrs["task"]``.
 
     Raises:
-        ProtocolError: If ``"published"`` cannot be had.
+        ProtocolError: If ``"published"`` cannot be had, or all images are of one patient.
         ValueError: If the protocol is unknown.
     """
     if protocol not in get_args(Protocol):
@@ -143,7 +143,7 @@ def apply_protocol(
     patients, copies = merge_copies(samples) if deduplicate else (list(samples.patient_id), None)
     samples = samples.assign(patient_id=patients)
     if undecided:
-        samples = samples.assign(split=_divide(samples, counts, seed))
+        samples = samples.assign(split=_divide(samples, name, counts, seed))
     return _with_task(drop_leaks(samples, copies, name))
 
 
@@ -162,8 +162,11 @@ def _with_task(samples: DataFrame) -> DataFrame:
     return samples
 
 
-def _divide(samples: DataFrame, counts: PublishedCounts, seed: int) -> list[str]:
+def _divide(samples: DataFrame, name: str, counts: PublishedCounts, seed: int) -> list[str]:
     """Divide by patient, in the papers' proportions."""
+    if samples.patient_id.nunique() < 2:
+        msg = f"{name}: all {len(samples)} images are of one patient, so that they cannot be divided into parts."
+        raise ProtocolError(msg)
     abnormal = [index == LabelName.ABNORMAL for index in samples.label_index]
     normals = counts.train + counts.test_normal + counts.unlabeled_normal
     abnormals = counts.test_abnormal + counts.unlabeled_abnormal

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
@@ -30,6 +30,7 @@ _ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -191,7 +192,7 @@ def first_number(data: Dataset, keyword: str) -> float | None:
         if isinstance(value, MultiValue):
             value = value[0] if value else None
         return None if value is None or value == "" else float(value)
-    except (ArithmeticError, TypeError, ValueError):
+    except (ArithmeticError, BytesLengthException, TypeError, ValueError):
         return math.nan
 
 

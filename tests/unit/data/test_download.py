@@ -156,6 +156,22 @@ def test_zenodo_states_size_and_md5(server: FileServer, tmp_path: Path, monkeypa
     assert download(zenodo(server, monkeypatch), tmp_path).read_bytes() == CONTENT
 
 
+def test_with_an_md5_no_version_is_needed_to_go_on(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.etags = False
+    server.break_after = [None, 50_000]  # the first answer is Zenodo's list
+    assert download(zenodo(server, monkeypatch), tmp_path).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == ["", "", "bytes=50000-"]
+
+
+def test_a_server_that_always_breaks_off_is_given_up(server: FileServer, tmp_path: Path) -> None:
+    server.etags = False
+    server.break_after = [100, 90, 80, 95, 60, None]
+    with pytest.raises(DownloadError, match="60 of 102400 bytes"):
+        download(archive(server), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
@@ -33,6 +33,7 @@ def test_size_and_rate_are_met_or_refused(normal: int, abnormal: int, data: st.D
         assert chosen.image_path.is_unique
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 30), st.integers(0, 30), st.floats(0, 1))
 def test_without_a_size_the_pool_is_as_large_as_the_rate_allows(normal: int, abnormal: int, rate: float) -> None:
     pool = table(normal, abnormal)

@@ -70,9 +70,7 @@ def divided(images: list[tuple[str, bool]], seed: int, **shares: float) -> list[
 def test_no_patient_of_the_test_is_elsewhere(
     images: list[tuple[str, bool]], seed: int, normal: float, abnormal: float, unlabeled: float
 ) -> None:
-    parts = divided(
-        images, seed, test_normal_share=normal, test_abnormal_share=abnormal, unlabeled_share=unlabeled
-    )
+    parts = divided(images, seed, test_normal_share=normal, test_abnormal_share=abnormal, unlabeled_share=unlabeled)
     patients: dict[str, set[str]] = {"train": set(), "unlabeled": set(), "test": set()}
     for (patient, is_abnormal), part in zip(images, parts, strict=True):
         patients[part].add(patient)

@@ -13,7 +13,8 @@ from pandas import DataFrame
 from PIL import Image
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
-from anomalib_medical.data.datasets.manifest import ManifestError, split_samples
+from anomalib_medical.data.datasets.checks import TableError
+from anomalib_medical.data.datasets.manifest import split_samples
 
 GOOD = """path,label,patient,mask,split,meta_view
 a.png,normal,p1,,train,PA
@@ -142,10 +143,10 @@ REFUSED = {
     "no path": ("path,label\n,normal\n", "line 2: this row has no path"),
     "abnormal in training": ("path,label,split\na.png,abnormal,train\n", "line 2: .* normal images only"),
     "unlabeled in test": ("path,label,split\na.png,,test\n", "line 2: this row puts an image without a label"),
-    "cells": ("path,label\na.png,normal,3\n", "line 2: this row has more or fewer cells"),
-    "too few cells": ("path,label\na.png\n", "line 2: this row has more or fewer cells"),
-    "empty": ("", "has the columns none; expected path and label"),
-    "no rows": ("path,label\n", "lists no images"),
+    "cells": ("path,label\na.png,normal,3\n", "line 2: this row has 3 cells; expected 2"),
+    "too few cells": ("path,label\na.png\n", "line 2: this row has 1 cells; expected 2"),
+    "empty": ("", "has the columns none; expected path, label"),
+    "no rows": ("path,label\n", "has a header and no rows"),
     "patient twice": (
         "path,label,patient,split\na.png,normal,Jane Doe,train\nb.png,normal,Jane Doe,test\n",
         "line 3: this row is in the split test, while line 2 puts the same patient into train",
@@ -155,7 +156,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(root: Path, text: str, message: str) -> None:
-    with pytest.raises(ManifestError, match=message) as error:
+    with pytest.raises(TableError, match=message) as error:
         samples(root, text)
     assert "list.csv" in str(error.value)
     assert "Jane" not in str(error.value)
@@ -165,7 +166,7 @@ def test_a_link_that_leads_outside_is_refused(root: Path, tmp_path_factory: pyte
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
     (root / "a.png").rename(elsewhere)
     (root / "a.png").symlink_to(elsewhere)
-    with pytest.raises(ManifestError, match="is outside"):
+    with pytest.raises(TableError, match="is outside"):
         samples(root, "path,label\na.png,normal\n")
 
 
@@ -178,7 +179,7 @@ def test_a_missing_file_is_named(root: Path, column: str) -> None:
 
 def test_not_text(root: Path) -> None:
     (root / "list.csv").write_bytes(b"path,label\na\xff.png,normal\n")
-    with pytest.raises(ManifestError, match="not UTF-8"):
+    with pytest.raises(TableError, match="not UTF-8"):
         make_medical_folder_dataset(root, manifest=root / "list.csv")
 
 

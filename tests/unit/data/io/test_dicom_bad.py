@@ -51,7 +51,13 @@ def test_a_dicomdir_holds_no_image(tmp_path: Path, function) -> None:
     folder = FileSet()
     folder.add(
         make_dicom(
-            PIXELS, PatientID="1", StudyDate="20200101", StudyTime="1", StudyID="1", SeriesNumber=1, InstanceNumber=1
+            PIXELS,
+            PatientID="1",
+            StudyDate="20200101",
+            StudyTime="120000",
+            StudyID="1",
+            SeriesNumber=1,
+            InstanceNumber=1,
         )
     )
     folder.write(tmp_path)

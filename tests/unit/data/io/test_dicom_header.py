@@ -17,6 +17,7 @@ PIXELS = np.zeros((4, 6), np.uint16)
 NAME = "Doe^John"
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
 def test_metadata(tmp_path: Path) -> None:
     path = write_dicom(
         tmp_path / "a",

@@ -1,0 +1,78 @@
+"""The subcommand `audit`: looks for leaks and shortcuts in any datamodule's data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from anomalib_medical.errors import is_user_error, user_message
+
+COULD_NOT_RUN = 2
+
+
+def add_audit_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    from anomalib_medical.data.audit import AuditLimits
+
+    _add_data(parser)
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        metavar="DIR",
+        help="Folder for report.json, CSV files and index.html. If it is there already, the next number is taken.",
+    )
+    parser.add_class_arguments(AuditLimits)
+
+
+def run_audit(arguments: Mapping[str, Any]) -> int:
+    """Audit the data.
+
+    Returns:
+        0 if nothing is above the limits, 1 if something is, 2 if the audit could not run.
+    """
+    try:
+        return _run(arguments)
+    except Exception as error:
+        # 1 means findings here, so that a caller can tell a leak from a wrong path.
+        if not is_user_error(error):
+            raise
+        print(f"error: {user_message(error)}", file=sys.stderr)
+        return COULD_NOT_RUN
+
+
+def _add_data(parser: ArgumentParser) -> None:
+    from anomalib.data import AnomalibDataModule
+
+    parser.add_subclass_arguments(
+        AnomalibDataModule,
+        "data",
+        required=True,
+        help="The data: a class such as MedicalFolder with its arguments, or a YAML file of them.",
+    )
+
+
+def _run(arguments: Mapping[str, Any]) -> int:
+    from anomalib_medical.data.audit import AuditLimits, audit, collect_splits, write_report
+    from anomalib_medical.data.audit.files import claim_folder
+    from anomalib_medical.data.audit.text import format_report
+
+    limits = AuditLimits(**{field.name: arguments[field.name] for field in fields(AuditLimits)})
+    parser = ArgumentParser()
+    _add_data(parser)
+    datamodule = parser.instantiate_classes(Namespace(data=arguments["data"])).data  # type: ignore[no-untyped-call]
+    datamodule.prepare_data()
+    datamodule.setup()
+    window = getattr(datamodule, "window", None)
+    # A folder that cannot be written fails before hours of reading, not after.
+    folder = None if arguments["output"] is None else claim_folder(Path(arguments["output"]))
+    report = audit(collect_splits(datamodule), limits, window=window)
+    print(format_report(report, datamodule.name))
+    if folder is not None:
+        write_report(report, folder, datamodule.name, window)
+        print(f"\nReport: {folder / 'index.html'}")
+    return 1 if report.findings else 0

@@ -1,0 +1,95 @@
+"""Writes an audit's results: JSON, CSV and a page. Patients appear as salted hashes only."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from pandas import DataFrame
+
+from anomalib_medical.data.audit.audit import AuditReport
+from anomalib_medical.data.audit.page import render_page
+from anomalib_medical.data.audit.splits import METADATA
+from anomalib_medical.data.io import Window
+from anomalib_medical.data.privacy import PatientHasher
+
+
+def claim_folder(wanted: Path) -> Path:
+    """Make ``wanted``, or the first free of ``wanted_1``, ``wanted_2``, ... where it holds something already."""
+    for number in itertools.count():
+        folder = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            return folder
+    raise AssertionError  # the numbers do not end
+
+
+def write_report(report: AuditReport, folder: Path, name: str, window: Window | None = None) -> None:
+    """Write report.json, findings.csv, pairs.csv, features.csv and index.html.
+
+    Args:
+        report: The audit's results.
+        folder: An empty folder, see `claim_folder`.
+        name: Name of the data set.
+        window: Which values of DICOM and NIfTI files become black and white on the page.
+    """
+    hasher = PatientHasher(folder)
+    samples = report.samples.assign(patient=[hasher.hash(patient) for patient in report.samples.patient_id])
+    pairs = list_pairs(report, samples)
+    (folder / "report.json").write_text(
+        json.dumps(_summary(report, name), indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    DataFrame([asdict(finding) for finding in report.findings], columns=["check", "value", "limit", "message"]).to_csv(
+        folder / "findings.csv", index=False, errors="surrogateescape"
+    )
+    pairs.to_csv(folder / "pairs.csv", index=False, errors="surrogateescape")
+    # What meta_* columns hold may be a name or a date: it stays where it is.
+    hidden = {"patient_id", "mask_path"}
+    shown = [column for column in map(str, samples) if column not in hidden and not column.startswith(METADATA)]
+    features = samples[shown]
+    features.to_csv(folder / "features.csv", index=False, errors="surrogateescape")
+    page = render_page(report, pairs, name, window)
+    (folder / "index.html").write_text(page, "utf-8", errors="replace")
+
+
+def list_pairs(report: AuditReport, samples: DataFrame) -> DataFrame:
+    """Return a row a pair: kind, similarity, leak, and split, label, path and patient of both images.
+
+    Args:
+        report: The audit's results.
+        samples: Its images, with the hashed ``patient``.
+    """
+    table = report.pairs[["kind", "similarity", "leak"]]
+    for side in ("first", "second"):
+        rows = samples.iloc[report.pairs[side]].reset_index(drop=True)
+        columns = {"split": "split", "label": "label", "image_path": "path", "patient": "patient"}
+        table = table.assign(**{f"{side}_{short}": rows[column] for column, short in columns.items()})
+    return table
+
+
+def _summary(report: AuditReport, name: str) -> dict[str, object]:
+    summary = {
+        "data": name,
+        "limits": asdict(report.limits),
+        "findings": [asdict(finding) for finding in report.findings],
+        "notes": report.notes,
+        "counts": report.counts().to_dict("records"),
+        "patient_overlap": [asdict(overlap) for overlap in report.overlaps],
+        "duplicates": [asdict(count) for count in report.duplicates],
+        "shortcuts": [asdict(shortcut) for shortcut in report.shortcuts],
+        "unreadable": [asdict(image) for image in report.unreadable],
+        "seconds": {part: round(seconds, 2) for part, seconds in report.seconds.items()},
+    }
+    return {key: _without_nan(value) for key, value in summary.items()}
+
+
+def _without_nan(value: object) -> object:
+    """Replace nan, which JSON does not know, by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,95 @@
+"""An audit's results as one web page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from importlib.resources import files
+
+import numpy as np
+from jinja2 import Environment
+from pandas import DataFrame
+from PIL import Image
+
+from anomalib_medical.data.audit.audit import AuditReport
+from anomalib_medical.data.audit.shortcuts import Shortcut
+from anomalib_medical.data.io import Window, read_image
+
+# Each pair takes about 15 kB of the page.
+_SHOWN_PAIRS = 60
+_SHOWN_FILES = 100
+_THUMBNAIL = 224
+
+
+def render_page(report: AuditReport, pairs: DataFrame, name: str, window: Window | None = None) -> str:
+    """Return the page as HTML, with small copies of the images in pairs that leak.
+
+    Args:
+        report: The audit's results.
+        pairs: The pairs as `list_pairs` returns them.
+        name: Name of the data set.
+        window: Which values of DICOM and NIfTI files become black and white.
+    """
+    leaking = pairs[pairs.leak]
+    shown = [
+        {
+            "kind": pair["kind"],
+            "similarity": f"{pair['similarity']:.3f}",
+            "same_patient": bool(pair["first_patient"]) and pair["first_patient"] == pair["second_patient"],
+            "sides": [
+                {
+                    "path": pair[f"{side}_path"],
+                    "split": pair[f"{side}_split"],
+                    "label": pair[f"{side}_label"],
+                    "picture": _picture(pair[f"{side}_path"], window),
+                }
+                for side in ("first", "second")
+            ],
+        }
+        for pair in leaking.head(_SHOWN_PAIRS).to_dict("records")
+    ]
+    template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        report=report,
+        name=name,
+        counts=report.counts().to_dict("records"),
+        bars=[_bar(shortcut, report) for shortcut in report.shortcuts],
+        limit=_place(report.limits.max_shortcut_auroc),
+        pairs=shown,
+        n_leaking=len(leaking),
+        unreadable=report.unreadable[:_SHOWN_FILES],
+    )
+
+
+def _place(auroc: float) -> float:
+    """Return where an AUROC lies on an axis from 0.5 to 1, in percent."""
+    return round(100 * (min(max(auroc, 0.5), 1.0) - 0.5) / 0.5, 2)
+
+
+def _bar(shortcut: Shortcut, report: AuditReport) -> dict[str, object]:
+    known = not math.isnan(shortcut.low)
+    return {
+        "name": shortcut.name,
+        "value": f"{shortcut.auroc:.3f}",
+        "interval": f"{shortcut.low:.3f} to {shortcut.high:.3f}" if known else "no interval",
+        "means": {"higher": "higher", "lower": "lower", "learnt": "categories"}[shortcut.direction],
+        "end": _place(shortcut.auroc),
+        "low": _place(shortcut.low) if known else None,
+        "high": _place(shortcut.high) if known else None,
+        "flagged": any(
+            finding.check == "shortcut" and finding.message.startswith(f"{shortcut.name} ")
+            for finding in report.findings
+        ),
+    }
+
+
+def _picture(path: str, window: Window | None) -> str:
+    """Return a small JPEG as the text of a data address."""
+    pixels = read_image(path, window).permute(1, 2, 0).numpy()
+    image = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
