@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data import MedicalFolder
-from anomalib_medical.data.io import nifti_voxels
+from anomalib_medical.data.io import image_size, nifti_voxels
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REAL_SETS = ("brain_flair", "chest_xray", "skin")
@@ -88,51 +89,45 @@ def _texture(shape: tuple[int, ...], seed: int, largest: int) -> NDArray[np.uint
 
 
 def _raster_sets(folder: Path, images: int) -> Iterable[tuple[str, Path]]:
-    for suffix, colours in (("png", 1), ("png", 3), ("jpg", 1), ("jpg", 3)):
-        label = f"{suffix.upper()}, 512x512 {'grey' if colours == 1 else 'colour'}, generated"
-        yield (
-            label,
-            _write(
-                folder / f"{suffix}{colours}",
-                images,
-                f".{suffix}",
-                lambda path, seed, c=colours: _save_raster(path, seed, c),
-            ),
-        )
-    root = os.environ.get("ANOMALIB_MEDICAL_DATA")
-    for name in REAL_SETS if root else ():
-        files = sorted((Path(str(root)) / name / "train" / "good").iterdir())[:images]
+    for suffix, colours in ((".png", 1), (".png", 3), (".jpg", 1), (".jpg", 3)):
+        root = folder / f"{colours}{suffix}"
+        _write(root, images, suffix, partial(_save_raster, colours=colours))
+        yield f"{suffix[1:].upper()}, 512x512 {'grey' if colours == 1 else 'colour'}, generated", root
+    data = os.environ.get("ANOMALIB_MEDICAL_DATA")
+    for name in REAL_SETS if data else ():
+        files = sorted((Path(str(data)) / name / "train" / "good").iterdir())[:images]
         target = folder / name / "train" / "good"
         target.mkdir(parents=True)
         for file in files:
             shutil.copy(file, target)
-        height, width = np.asarray(Image.open(files[0])).shape[:2]
+        height, width = image_size(files[0])
         yield f"{files[0].suffix[1:].upper()}, {height}x{width}, {name}", folder / name
 
 
 def _medical_sets(folder: Path, images: int) -> Iterable[tuple[str, Path]]:
     for syntax, label in ((ExplicitVRLittleEndian, "uncompressed"), (JPEG2000Lossless, "JPEG 2000 lossless")):
-        write = lambda path, seed, s=syntax: _save_dicom(path, seed, s)  # noqa: E731
-        yield f"DICOM, 512x512 of 16 bits, {label}", _write(folder / label, images, ".dcm", write)
+        _write(folder / syntax, images, ".dcm", partial(_save_dicom, syntax=syntax))
+        yield f"DICOM, 512x512, 12 of 16 bits, {label}", folder / syntax
     for suffix in (".nii", ".nii.gz"):
-        write = lambda path, seed: nibabel.save(  # noqa: E731
-            nibabel.Nifti1Image(_texture((256, 256, SLICES), seed, 2000).astype(np.int16), np.eye(4)), path
-        )
-        label = f"NIfTI, {VOLUMES} volumes of 256x256x{SLICES} int16, {suffix}"
-        yield label, _write(folder / f"volumes{suffix}", VOLUMES + 1, suffix, write)
+        _write(folder / suffix, VOLUMES + 1, suffix, _save_volume)
+        yield f"NIfTI, {VOLUMES} volumes of 256x256x{SLICES} int16, {suffix}", folder / suffix
 
 
-def _write(root: Path, count: int, suffix: str, save: Callable[[Path, int], None]) -> Path:
+def _write(root: Path, count: int, suffix: str, save: Callable[[Path, int], None]) -> None:
     folder = root / "train" / "good"
     folder.mkdir(parents=True)
     for index in range(count):
         save(folder / f"{index:04}{suffix}", index)
-    return root
 
 
 def _save_raster(path: Path, seed: int, colours: int) -> None:
     pixels = np.stack([_texture((512, 512), seed * 3 + colour, 255) for colour in range(colours)], axis=-1)
     Image.fromarray(pixels.astype(np.uint8).squeeze()).save(path)
+
+
+def _save_volume(path: Path, seed: int) -> None:
+    voxels = _texture((256, 256, SLICES), seed, 2000).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
 
 
 def _save_dicom(path: Path, seed: int, syntax: str) -> None:
@@ -238,41 +233,35 @@ def _rate(label: str, root: Path, args: argparse.Namespace) -> list[str]:
 
 
 def _report(comparison: list[str], medical: list[str], args: argparse.Namespace) -> str:
-    versions = ", ".join(
-        f"{module.__name__} {module.__version__}"
-        for module in (anomalib, torch, np, PIL, imagecodecs, nibabel, pydicom)
-    )
-    return "\n".join(
-        [
-            "# Images per second",
-            "",
-            f"    python benchmarks/data_loading.py --images {args.images} --batch_size {args.batch_size} "
-            f"--repeats {args.repeats} --threads {args.threads}",
-            "",
-            f"{os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()}, {versions}. Every image "
-            "is resized to 256x256 without antialiasing. With 0 workers the training process itself loads. Starting "
-            "the workers is part of an epoch's time, which weighs more on these short epochs than on real ones.",
-            "",
-            "## Our MedicalFolder beside anomalib's Folder",
-            "",
-            f"Medians of {args.repeats} interleaved epochs; the ratio is the median (smallest to largest) of those "
-            "within each pair, above 1 where ours is faster.",
-            "",
-            "| files | workers | ours, images/s | anomalib, images/s | ratio |",
-            "|---|---|---|---|---|",
-            *comparison,
-            "",
-            "## DICOM and NIfTI through MedicalFolder",
-            "",
-            "In order of the files, and shuffled: the first epoch of a process, and the one after it. Workers are "
-            "started anew for every epoch, so that theirs is a first one each time.",
-            "",
-            "| files | workers | in order, first | in order, later | shuffled, first | shuffled, later |",
-            "|---|---|---|---|---|---|",
-            *medical,
-            "",
-        ]
-    )
+    modules = (anomalib, torch, np, PIL, imagecodecs, nibabel, pydicom)
+    versions = ", ".join(f"{module.__name__} {module.__version__}" for module in modules)
+    return f"""# Images per second
+
+    python benchmarks/data_loading.py --images {args.images} --batch_size {args.batch_size} --repeats {args.repeats} \
+--threads {args.threads}
+
+{os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()}, {versions}. Every image is resized to
+256x256 without antialiasing. With 0 workers the training process itself loads. Starting the workers is part of an
+epoch's time, which weighs more on these short epochs than on real ones.
+
+## Our MedicalFolder beside anomalib's Folder
+
+Medians of {args.repeats} interleaved epochs; the ratio is the median (smallest to largest) of those within each pair,
+above 1 where ours is faster.
+
+| files | workers | ours, images/s | anomalib, images/s | ratio |
+|---|---|---|---|---|
+{chr(10).join(comparison)}
+
+## DICOM and NIfTI through MedicalFolder
+
+In order of the files, and shuffled: the first epoch of a process, and the one after it. Workers are started anew for
+every epoch, so that theirs is a first one each time.
+
+| files | workers | in order, first | in order, later | shuffled, first | shuffled, later |
+|---|---|---|---|---|---|
+{chr(10).join(medical)}
+"""
 
 
 if __name__ == "__main__":

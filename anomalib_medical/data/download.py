@@ -182,7 +182,7 @@ def _continue(archive: Archive, part: Path, stated: _Stated) -> None:
         require_space(part.parent, (total or 0) - start, f"Downloading {archive.name}")
         _keep_version(response, validator)
         with (
-            part.open("ab" if resumed else "wb") as file,
+            part.open("ab") as file,
             tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True) as progress,
         ):
             while chunk := response.read(_CHUNK):

@@ -125,7 +125,7 @@ def fingerprint_all(
         One record a path, in the order of ``paths``.
     """
     if workers is None:
-        workers = _available_cores() if len(paths) >= _ENOUGH_FOR_PROCESSES else 0
+        workers = available_cores() if len(paths) >= _ENOUGH_FOR_PROCESSES else 0
     loader = DataLoader(_Reader(paths, window), batch_size=_BATCH, num_workers=workers, collate_fn=list)
     records: list[Fingerprint | UnreadableImage] = []
     with tqdm(total=len(paths), desc="Reading images", unit="image", disable=not progress) as bar:
@@ -175,5 +175,6 @@ def _border(grey: NDArray[np.float32]) -> float:
     return float((grey.sum() - inside.sum()) / (grey.size - inside.size))
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

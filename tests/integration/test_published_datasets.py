@@ -95,7 +95,7 @@ def test_export(name: str, tmp_path: Path) -> None:
 
 
 def test_class_path_and_root_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """anomalib's own layout of BMAD, which anomalib's own datamodule cannot train on."""
+    """The layout that anomalib's own BMAD reads, and then crashes on: there are no masks."""
     monkeypatch.setattr(cli, "configure_logger", lambda: None)
     monkeypatch.chdir(tmp_path)
     root = write_anomalib_bmad(tmp_path / "BMAD", size=SIZE)

@@ -145,7 +145,7 @@ def _nearest_distance(
         return torch.from_numpy(small.reshape(len(full), -1))
 
     known = thumbnails(train)
-    distances = [torch.cdist(part, known).amin(dim=1) for part in thumbnails(rows).split(1024)]
+    distances = [torch.cdist(part, known).amin(dim=1) for part in torch.split(thumbnails(rows), 1024)]
     return torch.cat(distances).double().numpy()
 
 

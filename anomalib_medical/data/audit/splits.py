@@ -29,15 +29,14 @@ def collect_splits(datamodule: AnomalibDataModule) -> DataFrame:
         data = getattr(datamodule, f"{split}_data", None)
         if data is None or not len(data.samples):
             continue
-        samples = data.samples
-        metadata = [column for column in samples if column.startswith(METADATA)]
-        table = samples.assign(**{name: value for name, value in _DEFAULTS.items() if name not in samples})
-        table = table[["image_path", *_DEFAULTS, *metadata]].assign(split=split)
+        samples: DataFrame = data.samples
+        metadata = [column for column in map(str, samples) if column.startswith(METADATA)]
+        table = samples.reindex(columns=["image_path", *_DEFAULTS, *metadata]).fillna(_DEFAULTS).assign(split=split)
         # A pool's labels are never read, whatever the datamodule says.
         tables.append(table.assign(label=UNLABELED, label_index=0) if split == UNLABELED else table)
     if not tables:
         return DataFrame(columns=["image_path", *_DEFAULTS, "split"])
-    joined = pd.concat(tables, ignore_index=True)
+    joined: DataFrame = pd.concat(tables, ignore_index=True)
     joined["image_path"] = joined.image_path.astype(str)
     joined["patient_id"] = joined.patient_id.fillna("").astype(str)
     return joined

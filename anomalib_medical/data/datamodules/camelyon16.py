@@ -11,8 +11,8 @@ from anomalib_medical.data.datasets.camelyon16 import SOURCE, is_camelyon16, mak
 class Camelyon16(PublishedDataModule):
     """Camelyon16 as patches (HIS): tissue without and with metastases, as BMAD lays it out.
 
-    Its parameters are those of `PublishedDataModule`. ``root`` may be the folder of all of BMAD's sets; ``download`` gets
-    them all.
+    Its parameters are those of `PublishedDataModule`. ``root`` may be the folder of all of BMAD's sets; ``download``
+    gets them all.
     """
 
     source = SOURCE

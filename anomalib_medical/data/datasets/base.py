@@ -68,7 +68,7 @@ class MedicalDataset(AnomalibDataset):
             ImageReadError: If a file cannot be read, or mask and image differ in size.
         """
         row = self.samples.iloc[index]
-        image = Image(read_image(row.image_path, self.window))
+        image = Image(read_image(row.image_path, self.window, channels_last=True))
         mask = self._read_mask(row, image)
 
         if self.augmentations and mask is not None:

@@ -35,9 +35,9 @@ or, in test/, good/img/*.png and Ungood/{img,label}/*.png; or all of this in <ro
 )
 COUNTS = PublishedCounts(train=5088, test_normal=997, test_abnormal=1000)
 _ABNORMAL = "Ungood"
-_IMAGES, _MASKS = "img", "label"
+_MASKS = "label"
 # A slide's name in the name of a patch that was cut from it.
-_SLIDE = re.compile(r"(?:normal|tumor|test)_\d{3}")
+_SLIDE = re.compile(r"(?:normal|tumor|test)_\d{3}(?=[_-])")
 
 
 def is_camelyon16(root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +15,8 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import NO_SPLIT
 from anomalib_medical.data.io import list_images
 from anomalib_medical.errors import MedicalError
+
+logger = logging.getLogger(__name__)
 
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
@@ -86,7 +89,7 @@ def list_class_folders(
 
 
 def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix: str) -> list[Path]:
-    """Return the files of the images that a table names.
+    """Return the files of the images that a table names; those that it does not name are counted in the log.
 
     Args:
         file: Where the table is from, for errors.
@@ -105,4 +108,6 @@ def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix
             raise row_error(file, line, f"has the {column} {name!r}", f"the name of an image in {folder}")
     paths = [folder / f"{name}{suffix}" for name in table[column]]
     require_images(file, folder, paths)
+    if unnamed := len(set(list_images(folder)) - set(paths)):
+        logger.warning("%d images in %s are not in %s: they are left out.", unnamed, folder, file)
     return paths

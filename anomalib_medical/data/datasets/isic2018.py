@@ -131,7 +131,7 @@ def _diagnoses(file: Path, table: DataFrame) -> list[str]:
     labels = []
     for line, row in parse_numbers(file, table, _CLASSES).iterrows():
         named = [name for name in _CLASSES if row[name] == 1]
-        if len(named) != 1 or row.sum() != 1:
+        if len(named) != 1 or any(row[name] not in {0, 1} for name in _CLASSES):
             found = ", ".join(f"{name} {row[name]:g}" for name in _CLASSES if row[name]) or "only zeros"
             raise row_error(file, line, f"has {found}", "1 for one diagnosis and 0 for the others")
         labels += named

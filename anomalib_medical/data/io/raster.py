@@ -121,14 +121,9 @@ def _starts_with(path: Path, *marks: bytes) -> bool:
 
 def _scale(pixels: NDArray[np.generic], largest: int) -> NDArray[np.float32]:
     """Drop alpha and map [0, largest] to [0, 1]."""
-    if pixels.ndim == 3 and pixels.shape[-1] >= 3:
-        # The planes are taken apart while they are small; what we return is a view of them.
-        planes = np.ascontiguousarray(np.moveaxis(pixels[..., :3], -1, 0))
-        return np.moveaxis(_divide(planes, largest), 0, -1)
-    return _divide(pixels[..., 0] if pixels.ndim == 3 else pixels, largest)
-
-
-def _divide(pixels: NDArray[np.generic], largest: int) -> NDArray[np.float32]:
+    if pixels.ndim == 3:
+        colours = 3 if pixels.shape[-1] >= 3 else 1
+        pixels = pixels[..., :colours] if colours == 3 else pixels[..., 0]
     scaled = pixels.astype(np.float32, order="C")
     scaled /= np.float32(largest)
     return scaled

@@ -79,7 +79,12 @@ def list_pictures(path: str | Path, slicing: Slicing | None = None) -> list[Imag
     return _find_reader(path).pictures(path, slicing or Slicing())
 
 
-def read_image(path: str | Path | ImageAddress, window: str | Sequence[float] | Window | None = None) -> torch.Tensor:
+def read_image(
+    path: str | Path | ImageAddress,
+    window: str | Sequence[float] | Window | None = None,
+    *,
+    channels_last: bool = False,
+) -> torch.Tensor:
     """Read an image; grey images are repeated over the three channels.
 
     The content decides the format, not the file's name. 8-bit values are divided by 255, 16-bit values by 65535 and
@@ -92,6 +97,9 @@ def read_image(path: str | Path | ImageAddress, window: str | Sequence[float] | 
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), (center, width), or None for the file's own. Other formats have no units to apply it to.
 
+        channels_last: Whether each pixel's three values lie together in memory, behind the same shape: colour files
+            then need no copy, and resizing without antialiasing takes half the time.
+
     Returns:
         float32 tensor in [0, 1] of shape (3, H, W).
 
@@ -100,10 +108,13 @@ def read_image(path: str | Path | ImageAddress, window: str | Sequence[float] | 
         ImageReadError: If its content cannot be read, or it holds several pictures and the address names none.
     """
     address = ImageAddress.parse(path)
-    pixels = torch.from_numpy(_find_reader(address.path).read(address, Window.of(window)))
+    pixels = _find_reader(address.path).read(address, Window.of(window))
+    if channels_last:
+        colours = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels
+        return torch.from_numpy(colours).permute(2, 0, 1)
     if pixels.ndim == 2:
-        return pixels.repeat(3, 1, 1)
-    return pixels.permute(2, 0, 1).contiguous()
+        return torch.from_numpy(pixels).repeat(3, 1, 1)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_mask(path: str | Path | ImageAddress) -> torch.Tensor:

@@ -60,10 +60,10 @@ def test_no_marker(tmp_path: Path) -> None:
     assert found(tmp_path / "root") == []
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "C:\\evil"])
+@pytest.mark.parametrize("name", ["../evil", "/usr/evil", "a/../../evil", "..\\evil", "C:\\evil"])
 def test_a_zip_for_outside(tmp_path: Path, name: str) -> None:
     file = zipped(tmp_path / "a.zip", ["good", name])
-    with pytest.raises(UnpackError, match="was not unpacked: it holds .*evil', a file for outside the data folder"):
+    with pytest.raises(UnpackError, match=r"was not unpacked: it holds .*evil', a file for outside the data folder"):
         unpack(file, tmp_path / "root")
     assert found(tmp_path) == ["a.zip"]
 
@@ -73,7 +73,7 @@ def test_a_zip_for_outside(tmp_path: Path, name: str) -> None:
 )
 def test_a_tar_for_outside(tmp_path: Path, names: list[str], link: tuple[str, str] | None) -> None:
     file = tarred(tmp_path / "a.tar.gz", names, link)
-    with pytest.raises(UnpackError, match="was not unpacked: it holds .*evil', a file or link for outside"):
+    with pytest.raises(UnpackError, match=r"was not unpacked: it holds .*evil', a file or link for outside"):
         unpack(file, tmp_path / "root")
     assert found(tmp_path) == ["a.tar.gz"]
 
@@ -109,5 +109,5 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack, name
     file = pack(tmp_path / name, ["a"])
     usage = shutil.disk_usage(tmp_path)._replace(free=100 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UnpackError, match="Unpacking .* needs 100 MiB, .* has 100 MiB free"):
+    with pytest.raises(UnpackError, match=r"Unpacking .* needs 100 MiB, .* has 100 MiB free"):
         unpack(file, tmp_path / "root")

@@ -13,7 +13,7 @@ from anomalib_medical.data.datasets import aptos2019
 from anomalib_medical.data.datasets.checks import TableError
 from anomalib_medical.data.datasets.published import ProtocolError, PublishedCounts
 from anomalib_medical.data.datasets.source import DatasetNotFoundError
-from tests.published_trees import write_aptos2019, write_prepared
+from tests.published_trees import write_aptos2019, write_image, write_prepared
 
 GRADES = (0, 3, 0, 0, 1, 0, 0, 4, 0, 2)
 SMALL = PublishedCounts(train=4, test_normal=2, test_abnormal=4)
@@ -105,6 +105,12 @@ def test_missing_images_are_counted(root: Path) -> None:
     (root / "train_images" / "000000000001.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 10 images .* such as 000000000001\.png"):
         make_aptos2019_dataset(root)
+
+
+def test_images_that_the_table_does_not_name_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(root / "train_images" / "00000000000b.png")
+    assert len(make_aptos2019_dataset(root)) == 10
+    assert f"1 images in {root / 'train_images'} are not in {root / 'train.csv'}: they are left out." in caplog.text
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from anomalib_medical.data.datasets import isic2018
 from anomalib_medical.data.datasets.checks import TableError
 from anomalib_medical.data.datasets.published import ProtocolError, PublishedCounts
 from anomalib_medical.data.datasets.source import DatasetNotFoundError
+from tests.file_server import serve
 from tests.published_trees import write_isic2018, write_prepared
 
 TRUTH = "ISIC2018_Task3_Training_GroundTruth"
@@ -97,6 +99,7 @@ def test_prepared_with_lesions(tmp_path: Path) -> None:
         ("ISIC_0000100,0,0.5,0,0,0.5,0,0", r"line 10: this row has NV 0\.5, BKL 0\.5"),
         ("ISIC_0000100,1,1,-1,0,0,0,0", r"line 10: this row has MEL 1, NV 1, BCC -1"),
         ("ISIC_0000100,0,1,-1,1,0,0,0", r"line 10: this row has NV 1, BCC -1, AKIEC 1"),
+        ("ISIC_0000100,0,1,0.5,-0.5,0,0,0", r"line 10: this row has NV 1, BCC 0\.5, AKIEC -0\.5"),
         ("ISIC_0000100,0,yes,0,0,0,0,0", r"line 10: this row has the NV 'yes'; expected a number"),
         ("ISIC_0000003,0,1,0,0,0,0,0", r"line 10: this row is a second row for image 'ISIC_0000003' \(see line 5\)"),
         ("../isic/x,0,1,0,0,0,0,0", r"line 10: this row has the image '\.\./isic/x'"),
@@ -147,11 +150,37 @@ def test_half_a_dataset_says_what_is_expected(root: Path, missing: str) -> None:
         ISIC2018(root, num_workers=0).prepare_data()
 
 
-def test_the_lesions_are_downloaded_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From this machine, with archives made here: we have not seen the challenge's."""
+    with serve() as server:
+        for part in ("Training_Input", "Training_GroundTruth", "Test_Input", "Test_GroundTruth"):
+            name = f"ISIC2018_Task3_{part}"
+            packed = tmp_path / "packed" / name
+            packed.mkdir(parents=True)
+            content = root / name if part.endswith("Input") else root / f"{name}.csv"
+            content.rename(packed / content.name)
+            archive = Path(shutil.make_archive(str(packed), "zip", packed))
+            server.files[f"/{archive.name}"] = archive.read_bytes()
+        server.files[f"/{LESIONS}"] = (root / LESIONS).read_bytes()
+        local = [replace(archive, url=f"{server.url}/{archive.name}") for archive in isic2018.SOURCE.archives]
+        monkeypatch.setattr(ISIC2018, "source", replace(isic2018.SOURCE, archives=tuple(local)))
+        monkeypatch.setattr(datamodules, "LESION_FILE", replace(isic2018.LESION_FILE, url=f"{server.url}/{LESIONS}"))
+        data = ISIC2018(tmp_path / "new", num_workers=0, download=True)
+        data.prepare_data()
+        assert len(server.requests) == 5
+        data.prepare_data()
+        assert len(server.requests) == 5
+    data.setup()
+    assert (len(data.train_data), len(data.val_data), len(data.test_data)) == (4, 2, 4)
+    assert data.train_data.samples.patient_id.str.startswith("HAM_").all()
+
+
+def test_the_lesions_are_downloaded_where_they_are_missing_and_wanted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     monkeypatch.setattr(datamodules, "download", lambda archive, folder: asked.append((archive.url, folder)))
     ISIC2018(root, num_workers=0, download=True).prepare_data()
-    assert not asked
     (root / LESIONS).unlink()
     ISIC2018(root, num_workers=0).prepare_data()
     assert not asked

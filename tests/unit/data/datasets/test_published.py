@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from anomalib_medical.data.datasets.published import PublishedCounts, ProtocolError, apply_protocol
+from anomalib_medical.data.datasets.published import ProtocolError, PublishedCounts, apply_protocol
 
 COUNTS = PublishedCounts(train=4, test_normal=2, test_abnormal=1, unlabeled_normal=2, unlabeled_abnormal=1)
 PARTS = [("train", 0)] * 4 + [("test", 0)] * 2 + [("test", 1)] + [("unlabeled", 0)] * 2 + [("unlabeled", 1)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_medical.data.datasets.checks import TableError
-from anomalib_medical.data.datasets.published import PublishedCounts, ProtocolError
+from anomalib_medical.data.datasets.published import ProtocolError, PublishedCounts
 from anomalib_medical.data.datasets.rsna import RSNA_COUNTS, make_rsna_dataset
 from anomalib_medical.data.datasets.rsna_mapping import MappingError
 from anomalib_medical.data.datasets.source import DatasetNotFoundError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_medical.data.datasets.checks import TableError
-from anomalib_medical.data.datasets.published import PublishedCounts, ProtocolError
+from anomalib_medical.data.datasets.published import ProtocolError, PublishedCounts
 from anomalib_medical.data.datasets.source import DatasetNotFoundError
 from anomalib_medical.data.datasets.vindr_cxr import make_vindr_dataset
 from tests.chest_trees import make_prepared, make_vindr

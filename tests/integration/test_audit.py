@@ -1,0 +1,129 @@
+"""`anomalib-medical audit` on small data sets: exit codes, files, and what they do not say."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from anomalib_medical import cli
+
+PATIENT = "Mustermann-19551224"
+
+
+@pytest.fixture(autouse=True)
+def _keep_logging(monkeypatch):
+    monkeypatch.setattr(cli, "configure_logger", lambda: None)
+
+
+def write(path, seed):
+    noise = np.random.default_rng(seed).normal(size=(64, 64))
+    pixels = sum(gaussian_filter(noise, sigma) * sigma for sigma in (2, 4, 8))
+    pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((40 + pixels * 160).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Different images whose classes differ in nothing."""
+    folders = ["train/good"] * 10 + ["test/good"] * 5 + ["test/lesion"] * 5
+    for seed, folder in enumerate(folders):
+        write(tmp_path / "data" / folder / f"{seed}.png", seed)
+    return tmp_path / "data"
+
+
+def audit(*arguments):
+    """Run the command, return its exit code."""
+    try:
+        cli.main(["audit", *map(str, arguments)])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_clean_data_exit_with_0(root, tmp_path, capsys):
+    output = tmp_path / "report"
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output) == 0
+    shown = capsys.readouterr().out
+    assert "Nothing above the limits" in shown
+    assert str(output / "index.html") in shown
+    names = {"report.json", "findings.csv", "pairs.csv", "features.csv", "index.html", ".patient_salt"}
+    assert {path.name for path in output.iterdir()} == names
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    assert report["findings"] == []
+    assert sum(row["images"] for row in report["counts"]) == 20
+    with (output / "features.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 20
+
+
+def test_leaks_exit_with_1_and_show_the_pair(root, tmp_path, capsys):
+    Image.open(root / "train/good/0.png").save(root / "test/lesion/copy.jpg", quality=70)
+    output = tmp_path / "report"
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output) == 1
+    assert "of test have a duplicate in" in capsys.readouterr().out
+    with (output / "pairs.csv").open(encoding="utf-8") as file:
+        (pair,) = csv.DictReader(file)
+    assert (pair["first_path"], pair["second_path"]) == (
+        str(root / "train/good/0.png"),
+        str(root / "test/lesion/copy.jpg"),
+    )
+    page = (output / "index.html").read_text("utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "http://" not in page
+    assert "https://" not in page
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--max_duplicates", "1") == 0
+
+
+def test_a_report_is_never_overwritten(root, tmp_path):
+    for _ in range(2):
+        assert audit("--data", "MedicalFolder", "--data.root", root, "--output", tmp_path / "report") == 0
+    assert (tmp_path / "report_1" / "index.html").exists()
+
+
+def test_no_patient_and_no_metadata_value_reaches_a_file(root, tmp_path, capsys):
+    rows = ["path,label,patient,split,meta_ward"]
+    for index, path in enumerate(sorted(root.rglob("*.png"))):
+        split, folder = path.relative_to(root).parts[:2]
+        patient = PATIENT if index in {0, 12} else f"{PATIENT}-{index}"
+        label = "normal" if folder == "good" else "abnormal:lesion"
+        rows.append(f"{path.relative_to(root)},{label},{patient},{split},Ward-{PATIENT}")
+    # A patient on both sides is refused by the manifest's reader: the same image twice is what remains to be shown.
+    rows = [row.replace(f"{PATIENT},test", f"{PATIENT}-x,test") for row in rows]
+    Image.open(root / "train/good/0.png").save(root / "test/good/10.png")
+    (tmp_path / "list.csv").write_text("\n".join(rows), "utf-8")
+    output = tmp_path / "report"
+    code = audit(
+        *("--data", "MedicalFolder", "--data.root", root, "--data.manifest", tmp_path / "list.csv", "--output", output)
+    )
+    assert code == 1
+    captured = capsys.readouterr()
+    written = "".join(path.read_text("utf-8") for path in output.iterdir())
+    assert "p-" in (output / "pairs.csv").read_text("utf-8")
+    for text in (captured.out, captured.err, written):
+        assert "Mustermann" not in text
+        assert "19551224" not in text
+
+
+def test_what_cannot_run_exits_with_2(root, tmp_path, capsys):
+    assert audit("--data", "MedicalFolder", "--data.root", tmp_path / "absent") == 2
+    assert "error: " in capsys.readouterr().err
+    assert audit("--data", "NoSuchData") == 2
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--max_shortcut_auroc", "0.2") == 2
+    assert "max_shortcut_auroc is 0.2" in capsys.readouterr().err
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--output", blocked) == 2
+
+
+def test_anomalibs_own_datamodules_and_yaml_files_work(root, tmp_path, capsys):
+    folder = {"name": "mine", "root": str(root), "normal_dir": "train/good", "abnormal_dir": "test/lesion"}
+    folder |= {"normal_test_dir": "test/good", "val_split_mode": "from_test", "val_split_ratio": 0.3}
+    config = {"class_path": "anomalib.data.Folder", "init_args": folder}
+    (tmp_path / "data.yaml").write_text(json.dumps(config))
+    assert audit("--data", tmp_path / "data.yaml") == 0
+    assert "No patients are known" in capsys.readouterr().out
+    (tmp_path / "all.yaml").write_text(json.dumps({"data": config, "max_shortcut_auroc": 0.9}))
+    assert audit("--config", tmp_path / "all.yaml") == 0
