@@ -240,9 +240,10 @@ def _report(comparison: list[str], medical: list[str], args: argparse.Namespace)
     python benchmarks/data_loading.py --images {args.images} --batch_size {args.batch_size} --repeats {args.repeats} \
 --threads {args.threads}
 
-{os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()}, {versions}. Every image is resized to
-256x256 without antialiasing. With 0 workers the training process itself loads. Starting the workers is part of an
-epoch's time, which weighs more on these short epochs than on real ones.
+{os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()},
+{versions}.
+Every image is resized to 256x256 without antialiasing. With 0 workers the training process itself loads. Starting the
+workers is part of an epoch's time, which weighs more on these short epochs than on real ones.
 
 ## Our MedicalFolder beside anomalib's Folder
 

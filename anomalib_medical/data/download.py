@@ -28,6 +28,7 @@ from anomalib_medical.errors import MedicalError
 logger = logging.getLogger(__name__)
 
 ZENODO_API = "https://zenodo.org/api/records"
+DOWNLOADS = ".downloads"
 _ATTEMPTS = 5
 _TIMEOUT_S = 60
 _CHUNK = 1 << 20
@@ -64,7 +65,8 @@ def zenodo_archive(record: str, name: str, marker: str | None = None) -> Archive
 def fetch(archives: Sequence[Archive], root: Path) -> None:
     """Download archives and unpack them into a dataset's root.
 
-    The archives are kept in ``<root>/.downloads``, where a broken download goes on.
+    The archives are kept in ``<root>/.downloads``, where a broken download goes on. Which of them are unpacked is kept
+    there too, so that an interruption between two of them does no harm.
 
     Args:
         archives: What to download.
@@ -75,8 +77,19 @@ def fetch(archives: Sequence[Archive], root: Path) -> None:
         UnpackError: If an archive is damaged, holds what it must not, or would overwrite files.
     """
     for archive in archives:
-        file = download(archive, root / ".downloads")
-        unpack(file, root, archive.marker)
+        if not _unpacked(archive, root).exists():
+            unpack(download(archive, root / DOWNLOADS), root, archive.marker)
+            _unpacked(archive, root).touch()
+
+
+def is_interrupted(archives: Sequence[Archive], root: Path) -> bool:
+    """Whether `fetch` has begun in this root and not come to its end."""
+    return (root / DOWNLOADS).is_dir() and not all(_unpacked(archive, root).exists() for archive in archives)
+
+
+def _unpacked(archive: Archive, root: Path) -> Path:
+    """Return the file whose presence says that an archive is unpacked."""
+    return root / DOWNLOADS / f"{archive.name}.unpacked"
 
 
 def download(archive: Archive, folder: Path) -> Path:
@@ -182,7 +195,7 @@ def _continue(archive: Archive, part: Path, stated: _Stated) -> None:
         require_space(part.parent, (total or 0) - start, f"Downloading {archive.name}")
         _keep_version(response, validator)
         with (
-            part.open("ab") as file,
+            part.open("ab" if resumed else "wb") as file,
             tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True) as progress,
         ):
             while chunk := response.read(_CHUNK):

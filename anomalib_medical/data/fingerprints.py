@@ -18,6 +18,7 @@ from tqdm import tqdm
 from anomalib_medical.data.io import ImageAddress, ImageReadError, Window, read_image
 
 THUMBNAIL_SIZE = 64
+COLOUR_SIZE = 32
 # The mean colour of the outermost 2% shows frames, collimators and padding.
 _BORDER_SHARE = 0.02
 _BATCH = 64
@@ -35,6 +36,7 @@ class Fingerprint:
         file_digest: Hash of the file's bytes; "" for one of several pictures in a file.
         pixel_digest: Hash of the decoded pixels; the same for a grey image stored as RGB, and in any lossless format.
         thumbnail: Grey, (64, 64) float16.
+        colours: Red, green and blue, (3, 32, 32) float16.
         file_size: Bytes.
         width: Pixels.
         height: Pixels.
@@ -49,6 +51,7 @@ class Fingerprint:
     file_digest: str
     pixel_digest: str
     thumbnail: NDArray[np.float16]
+    colours: NDArray[np.float16]
     file_size: int
     width: int
     height: int
@@ -94,7 +97,8 @@ def fingerprint(path: str | Path | ImageAddress, window: Window | None = None) -
         path=str(address),
         file_digest="" if address.selection else _digest_file(address.path),
         pixel_digest=pixels.hexdigest(),
-        thumbnail=_thumbnail(grey),
+        thumbnail=_shrink(grey, THUMBNAIL_SIZE),
+        colours=_shrink_colours(channels) if colour else np.repeat(_shrink(grey, COLOUR_SIZE)[None], 3, axis=0),
         file_size=address.path.stat().st_size,
         width=width,
         height=height,
@@ -156,11 +160,13 @@ def _digest_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float16]:
+def _shrink(grey: NDArray[np.float32], side: int) -> NDArray[np.float16]:
     # Pillow's triangle filter widens when it shrinks an image, so that an image's size leaves little trace.
-    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    small = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(small, dtype=np.float16)
+    return np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR), dtype=np.float16)
+
+
+def _shrink_colours(channels: NDArray[np.float32]) -> NDArray[np.float16]:
+    return np.stack([_shrink(channel, COLOUR_SIZE) for channel in channels])
 
 
 def _sharpness(grey: NDArray[np.float32]) -> float:

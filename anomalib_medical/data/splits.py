@@ -84,9 +84,10 @@ def divide_patients(
     images = list(zip(patients, abnormal, strict=True))
     ill = [patient for patient, is_abnormal in images if is_abnormal]
     tested = _some_patients(ill, test_abnormal_share, seed)
+    ill_patients = set(ill)
     normals = [patient for patient, is_abnormal in images if not is_abnormal]
     wanted = round(test_normal_share * len(normals)) - sum(patient in tested for patient in normals)
-    healthy = [patient for patient in normals if patient not in set(ill)]
+    healthy = [patient for patient in normals if patient not in ill_patients]
     if wanted > 0:
         tested |= _some_patients(healthy, wanted / len(healthy) if healthy else 0, seed)
     remaining = [patient for patient in normals if patient not in tested]

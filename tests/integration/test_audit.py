@@ -63,7 +63,7 @@ def test_leaks_exit_with_1_and_show_the_pair(root, tmp_path, capsys):
     Image.open(root / "train/good/0.png").save(root / "test/lesion/copy.jpg", quality=70)
     output = tmp_path / "report"
     assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output) == 1
-    assert "of test have a duplicate in" in capsys.readouterr().out
+    assert "Images of test with a duplicate in" in capsys.readouterr().out
     with (output / "pairs.csv").open(encoding="utf-8") as file:
         (pair,) = csv.DictReader(file)
     assert (pair["first_path"], pair["second_path"]) == (

@@ -180,8 +180,8 @@ def _judge(
             "patient overlap",
             overlap.patients,
             limits.max_patient_overlap,
-            f"{overlap.patients} patients are in {overlap.first} and in {overlap.second}, with {overlap.images} images "
-            f"({overlap.share:.0%}) of {overlap.second}.",
+            f"Patients both in {overlap.first} and {overlap.second}: {overlap.patients}, with {overlap.share:.1%} of "
+            f"the images of {overlap.second} ({overlap.images}).",
         )
         for overlap in overlaps
         if overlap.leak and overlap.patients > limits.max_patient_overlap
@@ -191,8 +191,8 @@ def _judge(
             "duplicates",
             count.images,
             limits.max_duplicates,
-            f"{count.images} images ({count.share:.0%}) of {count.second} have a duplicate in {count.first} "
-            f"({', '.join(f'{number} {kind}' for kind, number in sorted(count.kinds.items()))}).",
+            f"Images of {count.second} with a duplicate in {count.first}: {count.images}, {count.share:.1%} "
+            f"(pairs: {', '.join(f'{number} {kind}' for kind, number in sorted(count.kinds.items()))}).",
         )
         for count in duplicates
         if count.leak and count.images > limits.max_duplicates
@@ -208,7 +208,7 @@ def _judge(
         if shortcut.auroc > limits.max_shortcut_auroc and _is_significant(shortcut, len(shortcuts))
     ]
     if len(unreadable) > limits.max_unreadable:
-        message = f"{len(unreadable)} images cannot be read. The first: {unreadable[0].message}"
+        message = f"Unreadable images: {len(unreadable)}. The first: {unreadable[0].message}"
         findings.append(Finding("unreadable", len(unreadable), limits.max_unreadable, message))
     return findings
 

@@ -23,7 +23,6 @@ from anomalib_medical.metrics import image_auroc
 FloatArray = NDArray[np.float64]
 
 _FOLDS = 5
-_THUMBNAIL_SIZE = 32
 _FEATURES = ("file_size", "width", "height", "area", "aspect", "mean", "std", "sharpness", "border")
 
 
@@ -137,12 +136,10 @@ def _nearest_distance(
     train: NDArray[np.intp],
 ) -> FloatArray:
     """Return each row's distance to the nearest training image at 32x32 pixels."""
-    step = fingerprints[0].thumbnail.shape[0] // _THUMBNAIL_SIZE
 
     def thumbnails(indices: NDArray[np.intp]) -> torch.Tensor:
-        full = np.stack([fingerprints[index].thumbnail for index in indices]).astype(np.float32)
-        small = full.reshape(len(full), _THUMBNAIL_SIZE, step, _THUMBNAIL_SIZE, step).mean(axis=(2, 4))
-        return torch.from_numpy(small.reshape(len(full), -1))
+        colours = np.stack([fingerprints[index].colours for index in indices])
+        return torch.from_numpy(colours.reshape(len(colours), -1).astype(np.float32))
 
     known = thumbnails(train)
     distances = [torch.cdist(part, known).amin(dim=1) for part in torch.split(thumbnails(rows), 1024)]

@@ -34,13 +34,13 @@ def _row(shortcut: Shortcut) -> tuple[str, str, str]:
 
 def _leaks(report: AuditReport) -> list[str]:
     lines = [
-        f"{overlap.first}, {overlap.second}: {overlap.patients} patients in both "
-        f"({overlap.images} images, {overlap.share:.1%} of {overlap.second})"
+        f"{overlap.first} and {overlap.second} share {overlap.patients} patient(s), who have {overlap.images} "
+        f"({overlap.share:.1%}) of the images of {overlap.second}"
         for overlap in report.overlaps
     ]
     lines += [
-        f"{count.first}, {count.second}: {count.images} images of {count.second} ({count.share:.1%}) have a duplicate "
-        f"({', '.join(f'{number} {kind}' for kind, number in sorted(count.kinds.items()))})"
+        f"{count.first} and {count.second} share pictures: {count.images} ({count.share:.1%}) of {count.second} "
+        f"(pairs: {', '.join(f'{number} {kind}' for kind, number in sorted(count.kinds.items()))})"
         for count in report.duplicates
     ]
     return ["\n".join(["Between splits", *(lines or ["no shared patients, no duplicates"])])]

@@ -143,6 +143,9 @@ class MedicalDataModule(AnomalibDataModule):
         count = automatic_holdout(len(patients)) if share is None else max(1, round(len(patients) * share))
         held_out = hold_out_patients(patients, count, self._split_seed)
         self.train_data, self.val_data = _divide(self.train_data, held_out)
+        if hasattr(self, "unlabeled_data"):
+            # Whoever validates must not have been trained on either way.
+            self.unlabeled_data, _ = _divide(self.unlabeled_data, held_out)
         logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
 
     def _split_test_by_patient(self) -> None:

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_medical.data.datamodules.base import MedicalDataModule, ValidationSplit
 from anomalib_medical.data.datasets.published import Protocol, PublishedDataset
 from anomalib_medical.data.datasets.source import DatasetSource
-from anomalib_medical.data.download import fetch
+from anomalib_medical.data.download import fetch, is_interrupted
 from anomalib_medical.data.pool import compose_pool
 from anomalib_medical.data.samples import UNLABELED
 
@@ -125,8 +125,9 @@ class PublishedDataModule(MedicalDataModule, ABC):
             DatasetNotFoundError: If it is not in the root.
             DownloadError: If the download fails.
         """
-        if not self._is_there() and self.download and self.source.archives:
-            fetch(self.source.archives, self.root)
+        archives = self.source.archives if self.download else ()
+        if archives and (not self._is_there() or is_interrupted(archives, self.root)):
+            fetch(archives, self.root)
         if not self._is_there():
             raise self.source.not_found(self.root)
 

@@ -8,13 +8,14 @@ import json
 import logging
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from anomalib_medical.data import download as downloading
-from anomalib_medical.data.download import Archive, DownloadError, download, fetch, zenodo_archive
+from anomalib_medical.data.download import Archive, DownloadError, download, fetch, is_interrupted, zenodo_archive
 from tests.file_server import FileServer, serve
 
 CONTENT = bytes(range(256)) * 400
@@ -208,9 +209,28 @@ def test_fetch_unpacks_below_the_root(server: FileServer, tmp_path: Path) -> Non
     assert found == [
         "RSNA/.downloads/r.tar.gz",
         "RSNA/.downloads/r.tar.gz.sha256",
+        "RSNA/.downloads/r.tar.gz.unpacked",
         "RSNA/data.json",
         "RSNA/images/x.png",
     ]
+
+
+def test_fetch_goes_on_between_two_archives(server: FileServer, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as file:
+            file.writestr(f"{name}.txt", name)
+        server.files[f"/{name}.zip"] = (tmp_path / f"{name}.zip").read_bytes()
+    second = server.files.pop("/b.zip")
+    archives = [Archive(f"{server.url}/{name}.zip", f"{name}.zip") for name in ("a", "b")]
+    root = tmp_path / "root"
+    assert not is_interrupted(archives, root)
+    with pytest.raises(DownloadError):
+        fetch(archives, root)
+    assert is_interrupted(archives, root)
+    server.files["/b.zip"] = second
+    fetch(archives, root)
+    assert [(root / f"{name}.txt").read_text() for name in ("a", "b")] == ["a", "b"]
+    assert not is_interrupted(archives, root)
 
 
 def test_the_log_names_no_more_than_the_file(

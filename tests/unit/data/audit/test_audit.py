@@ -56,7 +56,7 @@ def test_an_exact_copy_in_the_test_is_found(clean):
     Image.open(source).save(copy)
     report = run(clean)
     assert checks(report) == ["duplicates"]
-    assert "1 images (6%) of test have a duplicate in train (1 same file)" in report.findings[0].message
+    assert "Images of test with a duplicate in train: 1, 6.2% (pairs: 1 same file)" in report.findings[0].message
     assert (report.pairs["first"][0], report.pairs.second[0]) == (0, 11)
 
 

@@ -14,7 +14,8 @@ def record(**values):
         "path": "a.png",
         "file_digest": "",
         "pixel_digest": "",
-        "thumbnail": RNG.random((64, 64)).astype(np.float16),
+        "thumbnail": np.zeros((64, 64), dtype=np.float16),
+        "colours": RNG.random((3, 32, 32)).astype(np.float16),
         "file_size": 1000,
         "width": 64,
         "height": 64,
@@ -99,7 +100,7 @@ def test_numbers_as_text_are_numbers_and_their_absence_counts():
 
 def test_the_distance_to_the_nearest_training_image_is_exact():
     train = [record() for _ in range(5)]
-    near = [record(thumbnail=train[index % 5].thumbnail) for index in range(10)]
+    near = [record(colours=train[index % 5].colours) for index in range(10)]
     far = [record() for _ in range(10)]
     samples = table(20)
     samples = DataFrame([*samples.to_dict("records"), *({"split": "train", "label_index": 0, "patient_id": ""},) * 5])

@@ -92,6 +92,17 @@ def test_a_label_put_into_the_table_is_gone_after_setup(root: Path, monkeypatch:
     assert set(dirty.boxes) == {""}
 
 
+def test_who_validates_is_not_in_the_pool(root: Path) -> None:
+    rows = [f"train/good/{index}.png,normal,p{index},train" for index in range(6)]
+    rows += [f"unlabeled/{index}.png,,p{index},unlabeled" for index in range(4)]
+    (root / "list.csv").write_text("\n".join(["path,label,patient,split", *rows]))
+    for seed in range(6):
+        datamodule = ready(root, manifest=root / "list.csv", seed=seed)
+        validating = set(datamodule.val_data.samples.patient_id)
+        assert len(validating) == 1
+        assert not validating & set(datamodule.unlabeled_data.samples.patient_id)
+
+
 def test_empty_absent_and_overlapping_pools_are_refused(root: Path) -> None:
     (root / "empty").mkdir()
     for folder, message in (("empty", "is empty of images"), ("absent", "does not exist")):

@@ -283,8 +283,10 @@ def test_background_does_not_decide_and_all_slices_share_one_scale(tmp_path: Pat
 
 def test_background_that_is_not_zero(tmp_path: Path) -> None:
     volume = np.full((20, 20, 20), -1024, np.int16)
+    volume[0, 0, 0], volume[0, 0, -1] = -3000, -2000
     volume[5:15, 5:15, 5:15] = np.arange(1000).reshape(10, 10, 10)
-    expected = np.clip((volume[..., 9] - 4.0) / (995 - 4), 0, 1)
+    # Of 1002 voxels that are left, five are darker than black: the two corners and 0, 1, 2.
+    expected = np.clip((volume[..., 9] - 3.0) / (994 - 3), 0, 1)
     np.testing.assert_allclose(grey(tmp_path, volume, 9), expected, atol=1e-6)
 
 
@@ -330,6 +332,12 @@ def test_voxels_that_are_no_numbers_are_black_and_count_for_nothing(tmp_path: Pa
     foreground = np.sort(np.unique(VOLUME))
     assert np.array_equal(grey(tmp_path, holes) > 0, plain > 0)
     assert len(foreground) == VOLUME.size
+
+
+def test_values_whose_difference_overflows(tmp_path: Path) -> None:
+    volume = np.linspace(-1.7e308 / 119, 1.7e308 / 119, 120).reshape(4, 5, 6) * 119
+    image = grey(tmp_path, volume, 3)
+    np.testing.assert_allclose(image, np.arange(120).reshape(4, 5, 6)[..., 3] / 119, atol=0.02)
 
 
 def test_masks_are_what_is_not_zero(tmp_path: Path) -> None:
@@ -413,12 +421,18 @@ def test_a_volume_that_is_too_large_can_be_read(
 
 
 def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii.gz", VOLUME)
+    path = tmp_path / "a.nii.gz"
+    # Stored and not deflated, so that both have the same size.
+    contents = [
+        gzip.compress(save(tmp_path / "a.nii", voxels).read_bytes(), compresslevel=0) for voxels in (VOLUME, -VOLUME)
+    ]
+    path.write_bytes(contents[0])
     assert read_values(f"{path}#axial=0")[0, 0] == VOLUME[-1, -1, 0]
-    written = path.stat().st_mtime_ns
-    save(path, VOLUME[::-1])
-    os.utime(path, ns=(written + 1, written + 1))
-    assert read_values(f"{path}#axial=0")[0, 0] == VOLUME[0, -1, 0]
+    written = path.stat()
+    path.write_bytes(contents[1])
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns + 1))
+    assert path.stat().st_size == written.st_size
+    assert read_values(f"{path}#axial=0", -VOLUME)[0, 0] == -VOLUME[-1, -1, 0]
 
 
 def test_gzip_in_several_pieces(tmp_path: Path) -> None:

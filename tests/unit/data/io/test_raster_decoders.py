@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +40,39 @@ def test_jpeg_stored_as_rgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").permute(1, 2, 0), PIXELS / 255, atol=0.02)
 
 
+def test_jpeg_for_printing(tmp_path: Path) -> None:
+    # With black of its own: without, the three other inks look like RGB.
+    inks = np.concatenate([PIXELS, PIXELS[::-1, :, :1]], axis=-1)
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / "a.jpg")
+    assert torch.equal(read_image(tmp_path / "a.jpg"), by_pillow(tmp_path / "a.jpg", "RGB"))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_png(tmp_path: Path, mode: str) -> None:
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
     assert torch.equal(read_image(tmp_path / "a.png"), by_pillow(tmp_path / "a.png", "L" if mode == "LA" else "RGB"))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_png_of_few_bits(tmp_path: Path, bits: int, palette: bool, transparent: bool) -> None:
+    values = np.random.default_rng(bits).integers(0, 2**bits, (5, 8))
+    colours = np.random.default_rng(0).integers(0, 256, (2**bits, 3), dtype=np.uint8)
+    header = struct.pack(">IIBBBBB", 8, 5, bits, 3 if palette else 0, 0, 0, 0)
+    rows = b"".join(
+        b"\0" + int("".join(f"{value:0{bits}b}" for value in row), 2).to_bytes(bits, "big") for row in values
+    )
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    content += chunk(b"PLTE", colours.tobytes()) if palette else b""
+    content += chunk(b"tRNS", b"\0" if palette else b"\0\1") if transparent else b""
+    (tmp_path / "a.png").write_bytes(content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    expected = colours[values] / 255 if palette else np.stack([values / (2**bits - 1)] * 3, axis=-1)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png").permute(1, 2, 0), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
