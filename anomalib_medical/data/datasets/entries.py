@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pandas import DataFrame
 from tqdm import tqdm
@@ -26,6 +27,8 @@ from anomalib_medical.data.samples import UNLABELED
 NORMAL_CLASS = "good"
 # From here on somebody waits.
 _MANY_FILES = 2000
+_SHOWN_FAILURES = 5
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -68,8 +71,7 @@ def find_patients(entries: Sequence[Entry], root: Path, patient_pattern: str | N
         ImageReadError: If a header cannot be read.
     """
     by_pattern = _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
-    for entry in tqdm(entries, desc="Reading headers", unit="file", disable=len(entries) < _MANY_FILES):
-        facts = file_facts(entry.path.path)
+    for entry, facts in zip(entries, _for_each(entries, lambda entry: file_facts(entry.path.path)), strict=True):
         entry.patient = (
             entry.patient or by_pattern.get(id(entry)) or facts.patient or _own_patient(entry.path.path, root)
         )
@@ -104,13 +106,32 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             "patient_id": entry.patient,
             **{name: entry.metadata.get(name.removeprefix("meta_"), "") for name in names},
         }
-        for entry in entries
-        for picture, mask, label in _pictures(entry, slicing)
+        for entry, pictures in zip(entries, _for_each(entries, lambda entry: _pictures(entry, slicing)), strict=True)
+        for picture, mask, label in pictures
     ]
     columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", *names]
     samples = DataFrame(rows, columns=columns)
     samples.attrs["task"] = "segmentation" if (samples.mask_path != "").any() else "classification"
     return samples
+
+
+def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T]) -> list[_T]:
+    """Read all files, and report all that cannot be read at once."""
+    results: list[_T] = []
+    failures: list[ImageReadError] = []
+    for entry in tqdm(entries, desc="Reading headers", unit="file", disable=len(entries) < _MANY_FILES):
+        try:
+            results.append(read(entry))
+        except ImageReadError as error:
+            failures.append(error)
+    if len(failures) > 1:
+        first = "\n".join(f"- {error}" for error in failures[:_SHOWN_FAILURES])
+        more = f"\n(and {len(failures) - _SHOWN_FAILURES} more)" if len(failures) > _SHOWN_FAILURES else ""
+        msg = f"{len(failures)} of {len(entries)} files cannot be used:\n{first}{more}"
+        raise ImageReadError(msg)
+    if failures:
+        raise failures[0]
+    return results
 
 
 def _pictures(entry: Entry, slicing: Slicing | None) -> list[tuple[ImageAddress, ImageAddress | None, str]]:

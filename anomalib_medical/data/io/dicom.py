@@ -37,7 +37,7 @@ _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 # One plug-in of pydicom for each compression, whatever else is installed, so that pixels are the same everywhere; and
 # the package that brings it.
-_JPEG_2000 = ("pylibjpeg", "pylibjpeg-openjpeg")
+_JPEG_2000 = ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")
 _PLUGINS = {
     uid.HTJ2K: _JPEG_2000,
     uid.HTJ2KLossless: _JPEG_2000,

@@ -86,13 +86,13 @@ def _finite(voxels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _without_tails(values: NDArray[Any]) -> tuple[Any, Any]:
-    """Return values of the set itself: interpolating between two would overflow some types."""
+    """Return two of the values, which are put into another order: interpolating would overflow some types."""
     if not values.size:
         return np.nan, np.nan
     tail = int(_CLIPPED * (len(values) - 1))
     ends = (tail, len(values) - 1 - tail)
-    ordered = np.partition(values, ends)
-    return ordered[ends[0]], ordered[ends[1]]
+    values.partition(ends)
+    return values[ends[0]], values[ends[1]]
 
 
 def _unpack(file: NiftiFile) -> bytearray:

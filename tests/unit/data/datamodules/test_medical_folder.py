@@ -185,6 +185,15 @@ def test_damaged_image_is_named(tree: Path) -> None:
         ready(tree)
 
 
+def test_all_unreadable_files_are_named_at_once(tree: Path) -> None:
+    for index in range(7):
+        (tree / "train" / "good" / f"p0{index}_0.png").write_bytes(b"")
+    with pytest.raises(ImageReadError, match=r"7 of 24 files cannot be used:\n- .*p00_0\.png") as error:
+        ready(tree)
+    assert str(error.value).count("an empty file") == 5
+    assert "(and 2 more)" in str(error.value)
+
+
 def test_truncated_image_is_named(tree: Path) -> None:
     path = tree / "train" / "good" / "p00_0.png"
     path.write_bytes(path.read_bytes()[:-30])

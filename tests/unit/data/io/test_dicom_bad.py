@@ -97,8 +97,8 @@ DECODERS = {
     uid.JPEGExtended12Bit: "imagecodecs",
     uid.JPEGLosslessSV1: "python-gdcm",
     uid.JPEGLSLossless: "pyjpegls",
-    uid.JPEG2000: "pylibjpeg-openjpeg",
-    uid.HTJ2K: "pylibjpeg-openjpeg",
+    uid.JPEG2000: "pylibjpeg pylibjpeg-openjpeg",
+    uid.HTJ2K: "pylibjpeg pylibjpeg-openjpeg",
 }
 
 
