@@ -104,7 +104,7 @@ def test_other_content_is_left_to_others(content: bytes) -> None:
 
 
 def test_pairs_of_header_and_pixels_are_left_to_others(tmp_path: Path) -> None:
-    nibabel.save_nifti(nibabel.Nifti1Pair(VOLUME, AFFINE), tmp_path / "a.hdr")
+    nibabel.save(nibabel.Nifti1Pair(VOLUME, AFFINE), tmp_path / "a.hdr")
     assert not NiftiReader.can_read((tmp_path / "a.hdr").read_bytes())
 
 
