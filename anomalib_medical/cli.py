@@ -9,12 +9,14 @@ import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.loggers import configure_logger
+from jsonargparse import ArgumentParser
 
 import anomalib_medical
 from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.commands import COMMANDS
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.io import Axis, Slicing, Window
 from anomalib_medical.errors import is_user_error, user_message
 from anomalib_medical.visualization import with_our_reader
 
@@ -50,6 +52,23 @@ class MedicalCLI(AnomalibCLI):
         )
         super().add_subcommands(**kwargs)
 
+    def add_predict_arguments(self, parser: ArgumentParser) -> None:
+        """Add how DICOM and NIfTI files of a folder are read, which must be as in training."""
+        super().add_predict_arguments(parser)
+        parser.add_argument(
+            "--window",
+            type=str | tuple[float, float] | None,
+            help="For --data FOLDER: the window the model was trained with (bone, brain, lung, soft_tissue or "
+            "[center, width]); what DICOM files say themselves if not given.",
+        )
+        parser.add_argument("--axis", type=Axis, default="axial", help="For --data FOLDER: how volumes are cut.")
+        parser.add_argument(
+            "--slice_range",
+            type=tuple[float, float],
+            default=(0.0, 1.0),
+            help="For --data FOLDER: first and last slice as shares of the volume.",
+        )
+
     def instantiate_classes(self) -> None:
         """Build model, data and engine, which our own subcommands do not have."""
         if self.subcommand not in COMMANDS:
@@ -69,7 +88,9 @@ class MedicalCLI(AnomalibCLI):
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
-            kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"))
+            options = self.config[subcommand]
+            slicing = Slicing(options.axis, tuple(options.slice_range))
+            kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
             # Without a datamodule nobody else does it.
             self.model.visualizer = with_our_reader(self.model.visualizer)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:

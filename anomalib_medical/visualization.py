@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageItem
-from anomalib_medical.data.io import ImageAddress, Window, read_image
+from anomalib_medical.data.io import ImageAddress, read_image
 
 _SHOWN_BY_PILLOW = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 HEATMAPS = "images"  # anomalib's name for their folder
@@ -45,7 +45,10 @@ class MedicalVisualizer(ImageVisualizer):
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
         datamodule = getattr(trainer, "datamodule", None)
-        window = _window(trainer, datamodule)
+        dataset = _predicted_dataset(trainer)
+        window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
+        # What has the folder's name, below which paths are kept.
+        source = datamodule if datamodule is not None else dataset
         for item in batch:
             address = ImageAddress.parse(item.image_path or "")
             pixels = Image(read_image(address, window)) if item.image_path else item.image
@@ -53,21 +56,21 @@ class MedicalVisualizer(ImageVisualizer):
             shown = cast("MedicalImageItem", replace(item, image=pixels, image_path=None))
             heatmap = self.visualize(shown)
             if isinstance(heatmap, PillowImage.Image):
-                heatmap.save(self._free(address, Path(self.output_dir), datamodule))
+                heatmap.save(self._free(address, Path(self.output_dir), source))
             if item.pred_mask is not None:
                 size = (pixels.shape[-1], pixels.shape[-2])
                 mask = PillowImage.fromarray(item.pred_mask.squeeze().cpu().numpy().astype(np.uint8) * 255)
                 folder = _mask_folder(Path(self.output_dir))
-                path = self._free(address, folder, datamodule).with_suffix(".png")
+                path = self._free(address, folder, source).with_suffix(".png")
                 mask.resize(size, PillowImage.Resampling.NEAREST).save(path)
 
-    def _free(self, address: ImageAddress, folder: Path, datamodule: object) -> Path:
+    def _free(self, address: ImageAddress, folder: Path, source: object) -> Path:
         """Return the file to write, numbered where this run has written one of the same name for another image."""
         wanted = generate_output_filename(
             input_path=address.path.with_name(_picture_name(address)),
             output_path=folder,
-            dataset_name=getattr(datamodule, "name", None),
-            category=getattr(datamodule, "category", None),
+            dataset_name=getattr(source, "name", None),
+            category=getattr(source, "category", None),
         )
         path, number = wanted, 0
         while path in self._written:
@@ -106,10 +109,9 @@ def _mask_folder(heatmaps: Path) -> Path:
     return heatmaps / MASKS
 
 
-def _window(trainer: object, datamodule: object) -> Window | None:
-    """Return the window that the images were read with."""
+def _predicted_dataset(trainer: object) -> object:
+    """Return the dataset that is being predicted, None in a test."""
     loader = getattr(trainer, "predict_dataloaders", None)
     if isinstance(loader, list):
         loader = loader[0] if loader else None
-    window = getattr(getattr(loader, "dataset", None), "window", None) or getattr(datamodule, "window", None)
-    return window if isinstance(window, Window) else None
+    return getattr(loader, "dataset", None)

@@ -61,7 +61,7 @@ def compose_pool(pool: DataFrame, count: int | None, anomaly_rate: float | None,
 def _rank(image_path: str, patient: str, seed: int) -> bytes:
     # The file's name and patient are the same on every machine, its folder is not.
     name = image_path.replace("\\", "/").rpartition("/")[2]
-    return hashlib.sha256(f"{seed}\0{patient}\0{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}\0{patient}\0{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _too_few(count: int, anomaly_rate: float | None, pool: DataFrame) -> PoolError:

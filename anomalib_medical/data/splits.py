@@ -42,7 +42,9 @@ def hold_out_patients(patients: Sequence[str], count: int, seed: int) -> set[str
     if len(images_of) < 2:
         msg = f"Cannot hold out a patient: {len(patients)} image(s) of {len(images_of)} patient(s), at least 2 needed."
         raise ValueError(msg)
-    ranked = sorted(images_of, key=lambda patient: hashlib.sha256(f"{seed}\0{patient}".encode()).digest())
+    ranked = sorted(
+        images_of, key=lambda patient: hashlib.sha256(f"{seed}\0{patient}".encode("utf-8", "surrogateescape")).digest()
+    )
     count = min(count, len(patients) - 1)
     chosen: set[str] = set()
     free = count

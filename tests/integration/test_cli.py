@@ -20,6 +20,7 @@ from anomalib_medical import cli
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.data.io import read_image
 from tests.conftest import make_folder
+from tests.dicom_files import write_dicom
 
 SIZE = 64
 SCRD = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -172,6 +173,19 @@ def test_predict_of_a_datamodule_by_its_short_name(trained, tiny_folder, here):
     cli.main(["predict", "--model=Scrd", *MODEL, *data, *CPU, f"--ckpt_path={trained.checkpoint}"])
     (written,) = here.rglob("predictions.csv")
     assert raw_scores(read_predictions(written)) == pytest.approx(raw_scores(trained.predictions), abs=1e-6)
+
+
+def test_the_window_of_a_folder_of_dicom_files(trained, here):
+    pixels = np.random.default_rng(0).integers(-200, 800, (48, 40)).astype(np.int16)
+    path = write_dicom(here / "scans" / "IM0001", pixels, WindowCenter=0, WindowWidth=50)
+    common = ["predict", "--model=Scrd", *MODEL, *CPU, f"--ckpt_path={trained.checkpoint}"]
+    data = ["--data=MedicalFolder", f"--data.root={path.parent}", "--data.name=b", "--data.num_workers=0"]
+    for window in (["--data=scans"], ["--data=scans", "--window=bone"], [*data, "--data.window=[300, 1500]"]):
+        cli.main([*common, *window])
+    written = [*sorted(here.rglob("Scrd/latest/predictions*.csv")), *here.rglob("Scrd/b/latest/predictions.csv")]
+    plain, bone, by_datamodule = ([float(row.raw_score) for row in read_predictions(file)] for file in written)
+    assert bone == pytest.approx(by_datamodule, abs=1e-6)
+    assert bone != pytest.approx(plain, abs=1e-3)
 
 
 def test_a_second_predict_overwrites_nothing(trained, tiny_folder, here):

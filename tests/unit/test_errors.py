@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from anomalib.pipelines import Benchmark
 from jsonargparse import Namespace
+from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
@@ -17,8 +18,9 @@ from anomalib_medical.errors import MedicalError, is_user_error, user_message
 
 def test_a_workers_error_is_its_message_alone(tmp_path):
     path = tmp_path / "Größe_脑.png"
-    path.write_text("not an image")
+    Image.new("L", (32, 32)).save(path)
     data = MedicalPredictDataset(path)
+    path.write_text("not an image")
     batches = iter(DataLoader(data, num_workers=1, collate_fn=data.collate_fn))
     with pytest.raises(ImageReadError, match="Traceback") as caught:
         next(batches)

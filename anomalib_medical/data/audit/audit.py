@@ -36,7 +36,7 @@ class AuditLimits:
 
     Attributes:
         max_shortcut_auroc: A shortcut that tells normal from abnormal test images better than this is one, unless
-            chance explains it (Mann-Whitney test over patients at 5%, divided by the number of shortcuts).
+            chance explains it (Mann-Whitney test over patients at a level of 0.05, divided by the number of shortcuts).
         max_patient_overlap: Patients that a held-out split may share with another split.
         max_duplicates: Images of a held-out split that may have a duplicate in another split.
         max_unreadable: Images that may be unreadable.

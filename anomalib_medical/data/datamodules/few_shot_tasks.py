@@ -16,9 +16,9 @@ from torchvision.transforms.v2 import Transform
 from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.data.datamodules.medical_folder import MedicalFolder
 from anomalib_medical.data.datasets.base import MedicalDataset
-from anomalib_medical.data.datasets.entries import NORMAL_CLASS
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
-from anomalib_medical.data.io import list_images, read_image
+from anomalib_medical.data.io import ImageAddress, list_images, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,13 @@ class FewShotTasks(MedicalDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         tasks = self._tasks()
         self._check_names(list(tasks))
-        for task in tasks.values():
+        for name, task in tasks.items():
+            if task.window != self.window:
+                msg = (
+                    f"The task {name} has the window {task.window}, FewShotTasks has {self.window}: query, support and "
+                    "test must be read alike. Give window to FewShotTasks, and the same one to each of tasks."
+                )
+                raise ValueError(msg)
             # Only the normals and the test set are asked for: what would be held out of one task stays in.
             task._setup()  # noqa: SLF001
         known = [_of_task(task.train_data.samples, name) for name, task in tasks.items() if name != self.target]
@@ -152,6 +158,9 @@ class FewShotTasks(MedicalDataModule):
             self.test_data.samples = _of_task(target.test_data.samples, self.target)
         support = self._support_folder()
         if support is None:
+            if hasattr(self, "test_data"):
+                # A support image of a tested patient would make that patient's images too easy.
+                normals = normals[~normals.patient_id.isin(set(self.test_data.samples.patient_id))]
             self._check_count(self.target, len(normals), self.target_shots, "its support")
             support = draw_support(normals, self.target_shots, self.support_seed)
         self.support_data = target.train_data.subsample([0])
@@ -163,22 +172,27 @@ class FewShotTasks(MedicalDataModule):
         folder = None if self.root is None else self.root / self.target / SUPPORT
         if folder is None or not folder.is_dir():
             return None
-        paths = [str(path) for path in list_images(folder)]
-        self._check_count(self.target, len(paths), 1, f"the support in {folder}")
-        support = DataFrame({"image_path": paths, "split": SUPPORT, "label": NORMAL_CLASS, "label_index": 0})
-        support = support.assign(mask_path="", patient_id=paths, task=self.target)
-        support.attrs["task"] = "classification"
-        return support
+        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS) for path in list_images(folder)]
+        self._check_count(self.target, len(entries), 1, f"the support in {folder}")
+        find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
+        return _of_task(build_samples(entries), self.target)
 
     def _refuse_tested_support(self) -> None:
         if not hasattr(self, "test_data"):
             return
         tested = {Path(path).resolve() for path in self.test_data.samples.image_path}
-        shared = [path for path in self.support_data.samples.image_path if Path(path).resolve() in tested]
+        patients = set(self.test_data.samples.patient_id)
+        support = self.support_data.samples
+        shared = [
+            path
+            for path, patient in zip(support.image_path, support.patient_id, strict=True)
+            if Path(path).resolve() in tested or patient in patients
+        ]
         if shared:
             msg = (
-                f"{len(shared)} support image(s) of {self.target} are also test images, such as {shared[0]}. A support "
-                "image scores as normal by construction: take it out of one of the two."
+                f"{len(shared)} support image(s) of {self.target} are also test images, or of a patient of the test, "
+                f"such as {shared[0]}. What is in the support scores as normal by construction: take it out of one of "
+                "the two."
             )
             raise ValueError(msg)
 

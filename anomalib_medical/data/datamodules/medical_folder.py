@@ -36,8 +36,8 @@ class MedicalFolder(MedicalDataModule):
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
-        deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient, so that none
-            is held out for validation while its copy is trained on.
+        deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient; they are kept
+            once in each split, and dropped from training and pool if one is in the test.
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.

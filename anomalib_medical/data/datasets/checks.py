@@ -74,6 +74,14 @@ def _check_header(
         )
         if names
     ]
+    if header and not set(columns) & set(header):
+        # Without a header the first row may hold anything, such as a patient.
+        separator = " It seems to be separated by semicolons." if ";" in "".join(header) else ""
+        msg = (
+            f"The first line of {file} is no header: it names none of the columns {', '.join(columns)}. Add one, and "
+            f"separate columns by commas.{separator}"
+        )
+        raise TableError(msg)
     if problems:
         extra = [*sorted(optional or ()), *([f"{prefix}*"] if prefix else [])]
         also = f" and, optionally, {', '.join(extra)}" if extra else ""

@@ -31,6 +31,11 @@ _SHOWN_FAILURES = 5
 _T = TypeVar("_T")
 
 
+def is_abnormal_class(name: str) -> bool:
+    """Whether a class may have this name: those that sound normal or unlabeled would be taken for it."""
+    return bool(name.strip()) and name.strip().casefold() not in {NORMAL_CLASS, "normal", "0", UNLABELED}
+
+
 @dataclass
 class Entry:
     """One file of a data set.
@@ -71,10 +76,14 @@ def find_patients(entries: Sequence[Entry], root: Path, patient_pattern: str | N
         ImageReadError: If a header cannot be read.
     """
     by_pattern = _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
-    for entry, facts in zip(entries, _for_each(entries, lambda entry: file_facts(entry.path.path)), strict=True):
-        entry.patient = (
-            entry.patient or by_pattern.get(id(entry)) or facts.patient or _own_patient(entry.path.path, root)
-        )
+    headers = _for_each(entries, lambda entry: file_facts(entry.path.path), "Reading headers")
+    for entry in entries:
+        entry.patient = entry.patient or by_pattern.get(id(entry))
+    # A file that the list does not name a patient for may be of one that it names for another file.
+    listed = {facts.patient: entry.patient for entry, facts in zip(entries, headers, strict=True) if entry.patient}
+    for entry, facts in zip(entries, headers, strict=True):
+        known = facts.patient and listed.get(facts.patient, facts.patient)
+        entry.patient = entry.patient or known or _own_patient(entry.path.path, root)
         entry.metadata = {**facts.metadata, **entry.metadata}
 
 
@@ -94,6 +103,7 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
 
     Raises:
         ImageReadError: If a header cannot be read, or a mask and its image differ in size or in number of slices.
+        ValueError: If an image is listed twice.
     """
     names = sorted({f"meta_{name}" for entry in entries for name in entry.metadata})
     rows = [
@@ -106,20 +116,26 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             "patient_id": entry.patient,
             **{name: entry.metadata.get(name.removeprefix("meta_"), "") for name in names},
         }
-        for entry, pictures in zip(entries, _for_each(entries, lambda entry: _pictures(entry, slicing)), strict=True)
+        for entry, pictures in zip(
+            entries, _for_each(entries, lambda entry: _pictures(entry, slicing), "Listing images"), strict=True
+        )
         for picture, mask, label in pictures
     ]
     columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", *names]
     samples = DataFrame(rows, columns=columns)
+    twice = samples.image_path[samples.image_path.duplicated()]
+    if len(twice):
+        msg = f"{len(twice)} images are listed twice, such as {twice.iloc[0]}: as a file, and by their own address?"
+        raise ValueError(msg)
     samples.attrs["task"] = "segmentation" if (samples.mask_path != "").any() else "classification"
     return samples
 
 
-def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T]) -> list[_T]:
+def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T], what: str) -> list[_T]:
     """Read all files, and report all that cannot be read at once."""
     results: list[_T] = []
     failures: list[ImageReadError] = []
-    for entry in tqdm(entries, desc="Reading headers", unit="file", disable=len(entries) < _MANY_FILES):
+    for entry in tqdm(entries, desc=what, unit="file", disable=len(entries) < _MANY_FILES):
         try:
             results.append(read(entry))
         except ImageReadError as error:

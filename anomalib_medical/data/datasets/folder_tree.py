@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.io import ImageAddress, image_stem, list_images
 from anomalib_medical.data.samples import UNLABELED
 
@@ -29,7 +29,8 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None) -> tuple[list[Entry
 
     Raises:
         FileNotFoundError: If there is no training image, or none in ``unlabeled_dir``.
-        ValueError: If the unlabeled pool shares files with the training or test images.
+        ValueError: If the unlabeled pool shares files with the training or test images, a class has a name that sounds
+            normal, or it is unclear which mask belongs to which image.
     """
     normal_dir = root / "train" / NORMAL_CLASS
     train = list_images(normal_dir)
@@ -37,15 +38,26 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None) -> tuple[list[Entry
         raise _no_normals(root, normal_dir)
     images = [("train", NORMAL_CLASS, path) for path in train]
     images += [("test", folder.name, path) for folder in _subfolders(root / "test") for path in list_images(folder)]
+    for folder in _subfolders(root / "test"):
+        if folder.name != NORMAL_CLASS and not is_abnormal_class(folder.name):
+            msg = (
+                f"The class folder {folder} has a name that does not say abnormal. Name it test/{NORMAL_CLASS} if its "
+                f"images are normal, put it at {root / UNLABELED} if nobody knows, or else give it another name."
+            )
+            raise ValueError(msg)
     masks = _masks_by_image(root)
+    used: dict[Path, Path] = {}
     entries = []
     for part, label, path in images:
         relative = path.relative_to(root / part / label)
         stem = str(relative.with_name(image_stem(relative)))
-        mask = masks.pop((label, stem), None) if label != NORMAL_CLASS else None
+        mask = masks.get((label, stem)) if label != NORMAL_CLASS else None
+        if mask is not None and used.setdefault(mask, path) != path:
+            msg_0 = f"the mask {mask} belongs to both {used[mask]} and {path}"
+            raise _ambiguous(msg_0)
         entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask)))
     pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
-    return entries + [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool], len(masks)
+    return entries + [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool], len(masks) - len(used)
 
 
 def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list[Path]:
@@ -93,8 +105,15 @@ def _masks_by_image(root: Path) -> dict[tuple[str, str], Path]:
         for path in list_images(folder):
             relative = path.relative_to(folder)
             stem = str(relative.with_name(image_stem(relative)))
-            masks[folder.name, stem.removesuffix("_mask")] = path
+            other = masks.setdefault((folder.name, stem.removesuffix("_mask")), path)
+            if other != path:
+                msg = f"{other} and {path} are both masks of {stem.removesuffix('_mask')}"
+                raise _ambiguous(msg)
     return masks
+
+
+def _ambiguous(found: str) -> ValueError:
+    return ValueError(f"Masks are found by the name without suffix, and {found}. Rename or remove one of them.")
 
 
 def _no_normals(root: Path, normal_dir: Path) -> FileNotFoundError:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
-from anomalib_medical.data.datasets.checks import read_table, row_error
-from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry
-from anomalib_medical.data.io import ImageAddress
+from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
+from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size
 from anomalib_medical.data.samples import UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
 
@@ -18,6 +19,8 @@ METADATA = "meta_"
 SPLITS = ("train", "val", "test", UNLABELED)
 # A patient may have images both in the training and in the unlabeled pool.
 _SIDES = {"train": 0, UNLABELED: 0, "val": 1, "test": 2}
+logger = logging.getLogger(__name__)
+
 _NORMAL = frozenset({"normal", "0", NORMAL_CLASS})
 _ABNORMAL = {"abnormal": "abnormal", "1": "abnormal"}
 _PREFIX = "abnormal:"
@@ -59,7 +62,8 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
 def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
     """Decide on the split of images that have none, by patient.
 
-    Abnormal images and all others of their patients go to the test, with a fifth of the other normal images.
+    Abnormal images and all others of their patients go to the test, with a fifth of the other normal images. Images of
+    tested patients leave the unlabeled pool; how many is logged.
 
     Args:
         samples: Columns split (``""`` where it is to be decided), label_index and patient_id.
@@ -72,7 +76,11 @@ def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
     if len(set(healthy)) > 1:
         tested |= hold_out_patients(healthy, max(1, round(len(healthy) * _TEST_SHARE)), seed)
     decided = ["test" if patient in tested else "train" for patient in samples.patient_id]
-    return samples.assign(split=samples.split.where(samples.split != "", decided))
+    samples = samples.assign(split=samples.split.where(samples.split != "", decided))
+    leaking = (samples.split == UNLABELED) & samples.patient_id.isin(tested)
+    if leaking.any():
+        logger.info("Dropped %d unlabeled images, whose patients have images in the test.", int(leaking.sum()))
+    return samples[~leaking].reset_index(drop=True)
 
 
 def check_patients(file: Path, entries: Sequence[Entry]) -> None:
@@ -85,10 +93,14 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
     for entry in (entry for entry in entries if entry.split):
         other = first.setdefault(entry.patient, entry)
         if _SIDES[other.split] != _SIDES[entry.split]:
+            where = f"line {other.line} puts" if other.line else f"{other.path} puts"
+            if not entry.line:
+                msg = f"{file}: {entry.path} is of a patient whom {where} into {other.split}. Take it out of the pool."
+                raise TableError(msg)
             raise row_error(
                 file,
                 entry.line,
-                f"is in the split {entry.split}, while line {other.line} puts the same patient into {other.split}",
+                f"is in the split {entry.split}, while {where} the same patient into {other.split}",
                 "a patient of the test or val nowhere else (without a split column we divide by patient)",
             )
 
@@ -134,22 +146,29 @@ def _label(file: Path, line: int, label: str) -> str:
         return NORMAL_CLASS
     if label.lower() in _ABNORMAL:
         return _ABNORMAL[label.lower()]
-    if label.lower().startswith(_PREFIX) and len(label) > len(_PREFIX):
+    if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
         return label[len(_PREFIX) :]
     raise row_error(
         file,
         line,
         f"has the label {label!r}",
-        "normal or abnormal (or 0 or 1), abnormal:<class>, or nothing for an unlabeled image",
+        "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>, or nothing if it is unlabeled",
     )
 
 
 def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageAddress:
     """Resolve a path of the manifest, which must stay below the root."""
+    if "\0" in path:
+        raise row_error(file, line, f"has a {column} with a NUL byte", "a path")
     address = ImageAddress.parse(root / path)
     if not address.path.resolve().is_relative_to(root.resolve()):
         raise row_error(file, line, f"names the {column} {path!r}, which is outside {root}", "a path below it")
     if not address.path.is_file():
         msg = f"{file}, line {line}: there is no file {address.path} ({column} {path!r})."
         raise FileNotFoundError(msg)
+    if address.selection:
+        try:
+            image_size(address)
+        except ImageReadError as error:
+            raise row_error(file, line, f"names the {column} {path!r}", f"a picture that is there ({error})") from error
     return address

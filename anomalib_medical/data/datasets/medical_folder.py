@@ -10,7 +10,7 @@ from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
-from anomalib_medical.data.datasets.clean import merge_copies
+from anomalib_medical.data.datasets.clean import drop_leaks, merge_copies
 from anomalib_medical.data.datasets.entries import Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
@@ -96,7 +96,8 @@ def make_medical_folder_dataset(
         unlabeled_dir: The unlabeled pool, if it is not ``<root>/unlabeled``.
         manifest: CSV file, see `read_manifest`; the folder tree is not looked at then.
         slicing: How volumes become slices; all axial slices if None.
-        deduplicate: Whether near-duplicates count as images of one patient.
+        deduplicate: Whether near-duplicates count as images of one patient, are kept once in each split, and are
+            dropped from all others if one is in the test; what is dropped is logged.
         seed: Decides which normal patients of a manifest without splits are in the test.
 
     Returns:
@@ -123,10 +124,13 @@ def make_medical_folder_dataset(
         check_patients(Path(manifest), entries)
     samples = build_samples(entries, slicing)
     if deduplicate:
-        samples = samples.assign(patient_id=merge_copies(samples)[0])
+        patients, copies = merge_copies(samples)
+        samples = samples.assign(patient_id=patients, copies=copies)
     if manifest is not None:
         samples = split_samples(samples, seed)
         _require_normals(Path(manifest), samples)
+    if deduplicate:
+        samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
     if split != "train":
         _report(samples, unused_masks)
     return samples if split is None else samples[samples.split == split].reset_index(drop=True)

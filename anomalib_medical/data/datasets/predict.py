@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, col
 from anomalib_medical.data.io import (
     IMAGE_SUFFIXES,
     ImageAddress,
+    NoImageError,
     Slicing,
     Window,
     list_images,
@@ -19,6 +21,8 @@ from anomalib_medical.data.io import (
     read_image,
 )
 from anomalib_medical.data.patients import file_facts
+
+logger = logging.getLogger(__name__)
 
 
 class MedicalPredictDataset(Dataset[MedicalImageItem]):
@@ -33,7 +37,7 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no image in the folder.
-        ImageReadError: If a file's header cannot be read.
+        ImageReadError: If a file's header cannot be read. DICOM files that hold no image are skipped with a warning.
     """
 
     def __init__(self, path: str | Path, window: Window | None = None, slicing: Slicing | None = None) -> None:
@@ -49,7 +53,20 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
             )
             raise FileNotFoundError(msg)
         self.window = window
-        self.addresses: list[ImageAddress] = [address for file in files for address in list_pictures(file, slicing)]
+        self.name = path.resolve().name if path.is_dir() else None
+        self.addresses: list[ImageAddress] = []
+        skipped: list[Path] = []
+        for file in files:
+            try:
+                self.addresses += list_pictures(file, slicing)
+            except NoImageError:
+                skipped.append(file)
+        if not self.addresses:
+            msg = f"There is no image to predict in {path}: {len(skipped)} DICOM files hold none, such as {skipped[0]}."
+            raise NoImageError(msg)
+        if skipped:
+            # Exports from archives bring reports and presentation states along.
+            logger.warning("Skipped %d DICOM files that hold no image, such as %s.", len(skipped), skipped[0])
 
     def __len__(self) -> int:
         """Count the images."""
@@ -76,5 +93,5 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
 
     @property
     def collate_fn(self) -> Callable[[list[MedicalImageItem]], MedicalImageBatch]:
-        """Collate images; those of different sizes are brought to the largest."""
+        """Collate images; those of different sizes are brought to that of the one with the longest side."""
         return collate

@@ -1,7 +1,7 @@
 """Reading pixels: any supported file becomes a float32 tensor in [0, 1]."""
 
 from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.errors import ImageReadError, NoImageError
 from anomalib_medical.data.io.listing import IMAGE_SUFFIXES, image_stem, list_images
 from anomalib_medical.data.io.reader import ImageReader, image_size, list_pictures, read_image, read_mask
 from anomalib_medical.data.io.slicing import Axis, Slicing
@@ -14,6 +14,7 @@ __all__ = [
     "ImageAddress",
     "ImageReadError",
     "ImageReader",
+    "NoImageError",
     "Slicing",
     "Window",
     "image_size",

@@ -25,7 +25,7 @@ from anomalib_medical.data.io.dicom_header import (
     sanitised,
     syntax_name,
 )
-from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.errors import ImageReadError, NoImageError
 from anomalib_medical.data.io.slicing import Slicing
 from anomalib_medical.data.io.windows import Window
 
@@ -153,7 +153,7 @@ def _decode(address: ImageAddress, file: BinaryIO) -> tuple[NDArray[Any], Datase
 def _check_size(path: Path, header: Dataset) -> tuple[int, int]:
     rows, columns = first_number(header, "Rows"), first_number(header, "Columns")
     if rows is None or columns is None:
-        raise ImageReadError.of(
+        raise NoImageError.of(
             path,
             found="a DICOM file without an image (no rows and columns: a report, an index or a file cut off?)",
             expected="a DICOM file with an image",

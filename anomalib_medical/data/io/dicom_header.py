@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.quiet import quiet
 
 # What pydicom and its decoders raise on broken content.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -45,9 +44,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 
 # pydicom's loggers quote values of the header; logging sends what they take straight to the root's handlers.
-_LOGGERS = tuple(
-    logging.getLogger(name) for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
-)
+_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
 
 # The first elements of a data set without preamble: its identifying group, or the file meta group before it.
 _FIRST_GROUPS = (0x0002, 0x0008)
@@ -110,17 +107,8 @@ def sanitised(path: Path) -> Generator[None, None, None]:
     Raises:
         ImageReadError: In place of whatever the body raises, except for files that are missing or forbidden.
     """
-
-    def silent(record: logging.LogRecord) -> bool:
-        del record
-        return False
-
-    # A filter of this call's own: two threads that read at once take away each their own.
-    for logger in _LOGGERS:
-        logger.addFilter(silent)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet(*_LOGGERS):
             yield
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise
@@ -131,9 +119,6 @@ def sanitised(path: Path) -> Generator[None, None, None]:
             expected="a complete DICOM image",
             remedy="Copy or export the file again, or remove it from the data folder.",
         ) from None  # pydicom's own message may quote values of the header
-    finally:
-        for logger in _LOGGERS:
-            logger.removeFilter(silent)
 
 
 def looks_like_dicom(head: bytes) -> bool:

@@ -21,3 +21,7 @@ class ImageReadError(MedicalError, ValueError):
             remedy: What the user can do.
         """
         return cls(f"Cannot read the image {path}: found {found}, expected {expected}. {remedy}")
+
+
+class NoImageError(ImageReadError):
+    """A file of a readable format holds something else than an image, such as a DICOM report."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from anomalib_medical.data.io.reader import is_image
@@ -14,12 +15,32 @@ _OTHER_SUFFIXES = frozenset({".csv", ".html", ".json", ".md", ".npy", ".pdf", ".
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List image files at any depth, hidden ones (such as macOS's ``._x.png``) left out, in a fixed order.
+    """List image files at any depth, in a fixed order.
 
-    A DICOMDIR, which indexes a folder of DICOM files, is no image.
+    Hidden files and folders (macOS's ``._x.png``, ``.ipynb_checkpoints``) are left out, linked folders are followed. A
+    DICOMDIR, which indexes a folder of DICOM files, is no image.
+
+    Raises:
+        PermissionError: If a folder cannot be listed.
     """
-    found = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if not path.name.startswith(".") and _looks_like_image(path))
+    return sorted(path for path in _files(folder) if _looks_like_image(path))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=_refuse_forbidden, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
+
+
+def _refuse_forbidden(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise error
 
 
 def image_stem(path: Path) -> str:

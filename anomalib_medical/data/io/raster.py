@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from PIL import Image
 from anomalib_medical.data.io import signatures
 from anomalib_medical.data.io.address import ImageAddress
 from anomalib_medical.data.io.errors import ImageReadError
+from anomalib_medical.data.io.quiet import quiet
 from anomalib_medical.data.io.slicing import Slicing
 from anomalib_medical.data.io.windows import Window
 
@@ -42,11 +42,10 @@ _GREY_MODES = frozenset({"1", "L", "LA"})
 
 @contextmanager
 def _decoding(path: Path) -> Generator[None, None, None]:
-    """Turn whatever a decoder raises into an error that names the file."""
+    """Turn whatever a decoder raises into an error that names the file, and let nothing of the file into logs."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about files that it reads all the same; those it cannot read raise.
-            warnings.simplefilter("ignore")
+        # Pillow warns about files that it reads all the same, tifffile logs; those they cannot read raise.
+        with quiet("PIL", "tifffile"):
             yield
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -215,8 +216,36 @@ def test_one_task_and_an_empty_task(tmp_path: Path) -> None:
 def test_a_support_image_in_the_test_is_refused(root: Path) -> None:
     (root / "skin" / "support").mkdir()
     (root / "skin" / "support" / "s.png").symlink_to(root / "skin" / "test" / "good" / "t0.png")
-    with pytest.raises(ValueError, match=r"1 support image\(s\) of skin are also test images, such as .*s\.png"):
+    with pytest.raises(ValueError, match=r"1 support image\(s\) of skin are also test images, or .*s\.png"):
         ready(root)
+
+
+def test_a_support_of_a_tested_patient_is_refused(root: Path) -> None:
+    put(root / "skin" / "support" / "t0_other.png", (8, 8))
+    assert len(ready(root).support_data) == 1
+    with pytest.raises(ValueError, match="or of a patient of the test"):
+        ready(root, patient_patterns=PATTERNS)
+
+
+def test_tested_patients_are_not_drawn_for_the_support(root: Path) -> None:
+    for index in range(4):
+        put(root / "skin" / "test" / "good" / f"p{index}_9.png", (8, 8))
+    datamodule = ready(root, target_shots=4, patient_patterns=PATTERNS)
+    assert set(datamodule.support_data.samples.patient_id) == {f"skin/p{index}" for index in range(4, 8)}
+
+
+def test_a_volume_as_support(root: Path) -> None:
+    (root / "skin" / "support").mkdir()
+    voxels = np.random.default_rng(0).integers(0, 99, (6, 5, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), root / "skin" / "support" / "v.nii")
+    assert ready(root).support_images().shape == (3, 3, 5, 6)
+
+
+def test_tasks_are_read_with_one_window(root: Path) -> None:
+    tasks = [MedicalFolder(root / task, window="bone") for task in SIZES]
+    with pytest.raises(ValueError, match="The task brain has the window"):
+        FewShotTasks("skin", tasks=tasks).setup()
+    FewShotTasks("skin", tasks=tasks, window="bone").setup()
 
 
 def test_an_empty_support_folder_is_refused(root: Path) -> None:

@@ -185,6 +185,23 @@ def test_damaged_image_is_named(tree: Path) -> None:
         ready(tree)
 
 
+@pytest.mark.parametrize("name", ["normal", "Good", "unlabeled"])
+def test_a_class_that_sounds_normal_is_refused(tree: Path, name: str) -> None:
+    put(tree / "test" / name / "a.png")
+    with pytest.raises(ValueError, match=rf"The class folder .*{name} has a name that does not say abnormal"):
+        ready(tree)
+
+
+def test_masks_that_are_not_clear_are_refused(tree: Path) -> None:
+    put(tree / "ground_truth" / "tumour" / "p20_1_mask.png", value=255)
+    with pytest.raises(ValueError, match=r"p20_1\.png and .*p20_1_mask\.png are both masks of p20_1"):
+        ready(tree)
+    (tree / "ground_truth" / "tumour" / "p20_1_mask.png").unlink()
+    put(tree / "test" / "tumour" / "p20_1.bmp")
+    with pytest.raises(ValueError, match=r"the mask .*p20_1\.png belongs to both .*p20_1\.bmp and .*p20_1\.png"):
+        ready(tree)
+
+
 def test_all_unreadable_files_are_named_at_once(tree: Path) -> None:
     for index in range(7):
         (tree / "train" / "good" / f"p0{index}_0.png").write_bytes(b"")

@@ -48,8 +48,8 @@ def test_shapes_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_any_other_column(tmp_path: Path) -> None:
     assert list(read_table(write(tmp_path, "z,id\n1,2\n"), ("id",), optional=None)) == ["z", "id"]
-    with pytest.raises(TableError, match=r"expected id\. Missing: id\."):
-        read_table(write(tmp_path, "z\n1\n"), ("id",), optional=None)
+    with pytest.raises(TableError, match=r"expected id, z\. Missing: id\."):
+        read_table(write(tmp_path, "z\n1\n"), ("id", "z"), optional=None)
 
 
 def test_other_encodings_and_no_file(tmp_path: Path) -> None:

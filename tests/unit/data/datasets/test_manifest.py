@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
 from anomalib_medical.data.datasets.checks import TableError
 from anomalib_medical.data.datasets.manifest import split_samples
+from tests.dicom_files import write_dicom
 
 GOOD = """path,label,patient,mask,split,meta_view
 a.png,normal,p1,,train,PA
@@ -126,8 +128,19 @@ def test_copies_are_one_patient_on_request(root: Path) -> None:
     )
     assert plain.patient_id.nunique() == 5
     assert grouped.patient_id.nunique() == 4
-    assert grouped.patient_id.iloc[0] == grouped.patient_id.iloc[4]
-    assert grouped.split.iloc[0] == "test"
+    # The copy of the abnormal image is of an ill patient, and so in the test.
+    assert set(grouped[grouped.image_path.str.contains("a.png|e.jpg")].split) == {"test"}
+
+
+def test_copies_of_test_images_are_dropped_from_training(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        noise = Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        noise.save(root / f"{name}.png")
+    Image.open(root / "a.png").save(root / "e.jpg", quality=90)
+    text = "path,label,split\na.png,normal,train\nb.png,normal,train\nc.png,abnormal,test\ne.jpg,normal,test\n"
+    table = make_medical_folder_dataset(root, manifest=manifest(root, text), deduplicate=True)
+    assert [Path(path).name for path in table.image_path] == ["b.png", "c.png", "e.jpg"]
 
 
 REFUSED = {
@@ -136,6 +149,12 @@ REFUSED = {
     "missing column": ("path,split\na.png,train\n", "Missing: label."),
     "column twice": ("path,label,label\na.png,normal,normal\n", "Twice: label."),
     "label": ("path,label\na.png,normal\nb.png,sick\n", "line 3: this row has the label 'sick'; expected normal"),
+    "class good": ("path,label\na.png,normal\nb.png,abnormal:good\n", "line 3: this row has the label 'abnormal:good'"),
+    "class normal": ("path,label\na.png,abnormal:Normal \n", "line 2: this row has the label 'abnormal:Normal'"),
+    "class unlabeled": ("path,label\na.png,abnormal:unlabeled\n", "line 2: this row has the label"),
+    "no header": ("a.png,normal,Jane Doe\n", "is no header: it names none of the columns path, label"),
+    "semicolons": ("path;label\na.png;normal\n", "separated by semicolons"),
+    "no such frame": ("path,label\na.png#frame=3,normal\n", "line 2: this row names the path 'a.png#frame=3'"),
     "split": ("path,label,split\na.png,normal,trian\n", "line 2: this row has the split 'trian'; expected one of"),
     "outside": ("path,label\n../x.png,normal\n", "line 2: this row names the path '../x.png', which is outside"),
     "absolute": ("path,label\n/etc/passwd,normal\n", "line 2: this row names the path '/etc/passwd', which is outside"),
@@ -186,6 +205,32 @@ def test_not_text(root: Path) -> None:
 def test_only_abnormal_images(root: Path) -> None:
     with pytest.raises(ValueError, match="leaves no normal image for training: of 2 images"):
         samples(root, "path,label,patient\na.png,abnormal,p\nb.png,normal,p\n")
+
+
+def test_tested_patients_leave_the_pool(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "path,label,patient\na.png,normal,p1\nb.png,abnormal,p2\nc.png,,p2\nd.png,,p3\n"
+    with caplog.at_level(logging.INFO):
+        table = samples(root, text)
+    assert dict(table.split) == {"a": "train", "b": "test", "d": "unlabeled"}
+    assert "Dropped 1 unlabeled images" in caplog.text
+
+
+def test_a_header_that_knows_the_patient_completes_the_list(root: Path) -> None:
+    for name, patient in (("x", "Jane"), ("y", "Jane"), ("z", "Joan")):
+        write_dicom(root / f"{name}.dcm", np.zeros((8, 8), np.uint8), PatientID=patient)
+    rows = "x.dcm,normal,Q0,train\ny.dcm,normal,{},{}\nz.dcm,normal,,train\n"
+    table = samples(root, "path,label,patient,split\n" + rows.format("", "train"))
+    assert table.patient_id["x"] == table.patient_id["y"] == "Q0" != table.patient_id["z"]
+    with pytest.raises(TableError, match="line 3: this row is in the split test, while line 2 puts the same patient"):
+        samples(root, "path,label,patient,split\n" + rows.format("", "test"))
+
+
+def test_the_pool_may_not_hold_a_tested_patient(root: Path) -> None:
+    for folder, name in ((root, "x"), (root / "pool", "y")):
+        write_dicom(folder / f"{name}.dcm", np.zeros((8, 8), np.uint8), PatientID="Jane")
+    text = "path,label,split\na.png,normal,train\nx.dcm,normal,test\n"
+    with pytest.raises(TableError, match=r"y\.dcm is of a patient whom line 3 puts into test"):
+        make_medical_folder_dataset(root, manifest=manifest(root, text), unlabeled_dir=root / "pool")
 
 
 def test_a_patient_pattern_fills_in(root: Path) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import ImageReadError
+from tests.dicom_files import make_dicom, write_dicom
 
 
 def put(path: Path, value: int = 100, dtype: type = np.uint8) -> Path:
@@ -68,6 +69,28 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("not an image")
     with pytest.raises(ImageReadError, match=r"a\.png: found text"):
         MedicalPredictDataset(tmp_path)[0]
+
+
+def test_reports_among_images_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dicom(tmp_path / "IM1", np.zeros((8, 8), np.uint8))
+    report = make_dicom(np.zeros((8, 8), np.uint8), Rows=None, Columns=None)
+    del report.PixelData
+    report.save_as(tmp_path / "SR1", enforce_file_format=True)
+    assert len(MedicalPredictDataset(tmp_path)) == 1
+    assert "Skipped 1 DICOM files that hold no image" in caplog.text
+    (tmp_path / "IM1").unlink()
+    with pytest.raises(ImageReadError, match=r"no image to predict in .*: 1 DICOM files hold none"):
+        MedicalPredictDataset(tmp_path)
+
+
+def test_hidden_folders_are_left_out_and_linked_ones_read_once(tmp_path: Path) -> None:
+    put(tmp_path / "scans" / "a.png")
+    put(tmp_path / "scans" / ".ipynb_checkpoints" / "a-checkpoint.png")
+    put(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "scans" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "scans" / "loop").symlink_to(tmp_path / "scans", target_is_directory=True)
+    names = [address.path.name for address in MedicalPredictDataset(tmp_path / "scans").addresses]
+    assert names == ["a.png", "b.png"]
 
 
 def test_a_linked_folder_is_read(tmp_path: Path) -> None:

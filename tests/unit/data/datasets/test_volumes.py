@@ -87,6 +87,13 @@ def test_a_mask_of_another_shape_is_refused(root: Path) -> None:
         make_medical_folder_dataset(root)
 
 
+def test_a_volume_and_its_own_slice_are_refused(root: Path) -> None:
+    rows = "train/good/n0.nii.gz,normal\ntrain/good/n0.nii.gz#axial=1,normal\n"
+    (root / "list.csv").write_text(f"path,label\n{rows}")
+    with pytest.raises(ValueError, match=r"1 images are listed twice, such as .*n0\.nii\.gz#axial=1"):
+        make_medical_folder_dataset(root, manifest=root / "list.csv")
+
+
 def test_frames_of_a_dicom_file(tmp_path: Path) -> None:
     frames = np.stack([np.full((8, 6), value, np.uint8) for value in (10, 20, 30)])
     for index in range(4):

@@ -25,7 +25,7 @@ FILES = (
 @pytest.fixture(params=FILES)
 def path(request: pytest.FixtureRequest) -> Path:
     root = os.environ.get("ANOMALIB_MEDICAL_DATA")
-    if root is None:
+    if not root:
         pytest.skip("ANOMALIB_MEDICAL_DATA does not name the folder with formats/nifti")
     return Path(root) / "formats" / "nifti" / request.param
 
