@@ -258,8 +258,8 @@ above 1 where ours is faster.
 
 ## DICOM and NIfTI through MedicalFolder
 
-In order of the files, and shuffled: the first epoch of a process, and the one after it. Workers are started anew for
-every epoch, so that theirs is a first one each time.
+{args.images // 4} DICOM files. In order of the files, and shuffled: the first epoch of a process, and the one after it.
+Workers are started anew for every epoch, so that theirs is a first one each time.
 
 | files | workers | in order, first | in order, later | shuffled, first | shuffled, later |
 |---|---|---|---|---|---|
