@@ -1,6 +1,6 @@
 """Times the audit's two parts, reading and comparing, on many distinct files.
 
-    python benchmarks/audit_speed.py --count 20000 --folder /tmp/audit_speed
+    python benchmarks/audit_speed.py --count 20000 --folder <scratch folder>
 
 writes 256-pixel JPEG files into the folder (those already there are kept) and prints wall-clock and CPU seconds. Each
 file is a crop of a real image under ANOMALIB_MEDICAL_DATA, turned, scaled and with noise of its own.
