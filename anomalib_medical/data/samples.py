@@ -6,6 +6,8 @@ import pandas as pd
 from pandas import DataFrame
 
 UNLABELED = "unlabeled"
+# Columns that start so describe the image: view, sex, manufacturer, ...
+METADATA = "meta_"
 
 
 def without_labels(samples: DataFrame) -> DataFrame:

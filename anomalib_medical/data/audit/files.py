@@ -12,9 +12,9 @@ from pandas import DataFrame
 
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.page import render_page
-from anomalib_medical.data.audit.splits import METADATA
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.data.samples import METADATA
 
 
 def claim_folder(wanted: Path) -> Path:

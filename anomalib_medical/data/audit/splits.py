@@ -6,12 +6,11 @@ import pandas as pd
 from anomalib.data import AnomalibDataModule
 from pandas import DataFrame
 
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import METADATA, UNLABELED
 
 SPLITS = ("train", UNLABELED, "val", "test")
 # What the audit reads, and what a datamodule without it gets.
 _DEFAULTS = {"label": "", "label_index": 0, "patient_id": "", "mask_path": ""}
-METADATA = "meta_"
 
 
 def collect_splits(datamodule: AnomalibDataModule) -> DataFrame:

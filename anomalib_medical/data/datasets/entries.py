@@ -22,7 +22,7 @@ from anomalib_medical.data.io import (
     read_mask,
 )
 from anomalib_medical.data.patients import file_facts
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import METADATA, UNLABELED
 
 NORMAL_CLASS = "good"
 # From here on somebody waits.
@@ -105,7 +105,7 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
         ImageReadError: If a header cannot be read, or a mask and its image differ in size or in number of slices.
         ValueError: If an image is listed twice.
     """
-    names = sorted({f"meta_{name}" for entry in entries for name in entry.metadata})
+    names = sorted({f"{METADATA}{name}" for entry in entries for name in entry.metadata})
     rows = [
         {
             "image_path": str(picture),
@@ -114,7 +114,7 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             "label_index": int(label not in {NORMAL_CLASS, UNLABELED}),
             "mask_path": "" if mask is None else str(mask),
             "patient_id": entry.patient,
-            **{name: entry.metadata.get(name.removeprefix("meta_"), "") for name in names},
+            **{name: entry.metadata.get(name.removeprefix(METADATA), "") for name in names},
         }
         for entry, pictures in zip(
             entries, _for_each(entries, lambda entry: _pictures(entry, slicing), "Listing images"), strict=True

@@ -9,6 +9,7 @@ from pandas import DataFrame
 from tqdm import tqdm
 
 from anomalib_medical.data.patients import file_facts
+from anomalib_medical.data.samples import METADATA
 
 # From here on somebody waits.
 _MANY_FILES = 2000
@@ -31,5 +32,5 @@ def read_headers(paths: Sequence[str]) -> tuple[list[str | None], DataFrame]:
         file_facts(Path(path))
         for path in tqdm(paths, desc="Reading headers", unit="file", disable=len(paths) < _MANY_FILES)
     ]
-    metadata = DataFrame([{f"meta_{name}": value for name, value in fact.metadata.items()} for fact in facts])
+    metadata = DataFrame([{f"{METADATA}{name}": value for name, value in fact.metadata.items()} for fact in facts])
     return [fact.patient for fact in facts], metadata.fillna("")

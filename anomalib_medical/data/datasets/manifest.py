@@ -12,10 +12,9 @@ from pandas import DataFrame
 from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
 
-METADATA = "meta_"
 SPLITS = ("train", "val", "test", UNLABELED)
 # A patient may have images both in the training and in the unlabeled pool.
 _SIDES = {"train": 0, UNLABELED: 0, "val": 1, "test": 2}

@@ -96,7 +96,6 @@ def read_image(
         path: Image file, or the address of one picture in it, such as ``brain.nii.gz#axial=57``.
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), (center, width), or None for the file's own. Other formats have no units to apply it to.
-
         channels_last: Whether each pixel's three values lie together in memory, behind the same shape: colour files
             then need no copy, and resizing without antialiasing takes half the time.
 
