@@ -1,13 +1,11 @@
 """What the Lightning modules of this package share."""
 
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
-from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
@@ -15,7 +13,6 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_medical.models.components.teacher import Teacher
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.visualization import MedicalVisualizer
 
@@ -25,26 +22,22 @@ else:
     # anomalib's registries look at direct subclasses of AnomalibModule: shared code has to be a mixin.
     _Module = object
 
-logger = logging.getLogger(__name__)
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MedicalModuleMixin(_Module):
-    """Pre- and post-processing, teacher weights, seeds and checkpoints of a distillation model.
+    """Pre- and post-processing, seeds and checkpoints of a model.
 
-    A class that uses it names it before ``AnomalibModule`` among its bases, keeps ``pre_trained``,
-    ``teacher_weights`` and ``seed`` as attributes and its network, with a ``teacher``, as ``self.model``.
+    A class that uses it names it before ``AnomalibModule`` among its bases, and keeps ``seed`` as an attribute and its
+    network as ``self.model``.
     """
 
-    pre_trained: bool
-    teacher_weights: str | None
     seed: int | None
-    # What the teacher's weights are: a hub name, a file's sha256, or None as long as they are random.
-    teacher_source: str | None = None
-    # Whether the teacher has its weights already.
+    # Whether a checkpoint brought the weights.
     _restored = False
+    # Hyper-parameters that leave the tensors as they are and change what a score or its threshold means.
+    score_arguments: ClassVar[frozenset[str]] = frozenset({"image_size", "score_reduction"})
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -88,17 +81,6 @@ class MedicalModuleMixin(_Module):
         if stage == "fit" and self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
 
-    def on_fit_start(self) -> None:
-        """Load the teacher's weights, unless a checkpoint brought them.
-
-        Not in the constructor, and after checkpoints are restored, so that testing, predicting, exporting and resuming
-        never need the file or the hub.
-        """
-        super().on_fit_start()
-        if not self._restored:
-            self.load_teacher()
-            self._restored = True
-
     def on_train_epoch_start(self) -> None:
         """Draw the epoch's data order from seed and epoch, so that a resumed run does not repeat the first epochs'.
 
@@ -109,20 +91,6 @@ class MedicalModuleMixin(_Module):
             source = np.random.SeedSequence([self.seed, self.current_epoch])
             torch.default_generator.manual_seed(int(source.generate_state(1)[0]))
 
-    def load_teacher(self) -> None:
-        """Give the teacher the weights that the arguments name: a file's, the hub's, or none.
-
-        Raises:
-            TeacherWeightsError: If they cannot be had.
-        """
-        teacher: Teacher = self.model.teacher  # type: ignore[assignment]  # every model of ours has one
-        if self.teacher_weights is not None:
-            self.teacher_source = "sha256:" + teacher.load_file(self.teacher_weights)
-        elif self.pre_trained:
-            self.teacher_source = teacher.load_hub()
-        else:
-            logger.warning("The teacher has random weights (pre_trained: false and no teacher_weights).")
-
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: the evaluator reads it."""
         del args, kwargs
@@ -130,20 +98,12 @@ class MedicalModuleMixin(_Module):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
-    @property
-    def input_scale(self) -> torch.Tensor:
-        """One over the pre-processor's standard deviations, ``(3,)``: what 1 in the image is to the network."""
-        transform = getattr(self.pre_processor, "transform", None)
-        steps = extract_transforms_by_type(transform, Normalize) if transform is not None else []
-        return 1 / torch.tensor(steps[0].std if steps else [1.0, 1.0, 1.0], device=self.device)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the evaluator's state out and say where the teacher came from."""
+        """Leave the evaluator's state out."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] = {
             key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("evaluator.")
         }
-        checkpoint["teacher_source"] = self.teacher_source
         checkpoint["post_processor_class"] = type(self.post_processor).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -163,7 +123,6 @@ class MedicalModuleMixin(_Module):
         state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(foreign)}
         state |= {key: value for key, value in self.state_dict().items() if key.startswith("evaluator.")}
         checkpoint["state_dict"] = state
-        self.teacher_source = checkpoint.get("teacher_source")
         self._restored = True
 
     def _check_architecture(self, checkpoint: dict[str, Any]) -> None:
@@ -177,7 +136,7 @@ class MedicalModuleMixin(_Module):
             if key in theirs and _plain(theirs[key]) != _plain(value)
         }
         # A threshold holds for scores of one kind and images of one size.
-        if saved == own and not differing.keys() & {"image_size", "score_reduction"}:
+        if saved == own and not differing.keys() & self.score_arguments:
             return
         told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
         options = " ".join(f"--model.{key} {had}" for key, (had, _) in differing.items())

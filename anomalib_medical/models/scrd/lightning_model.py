@@ -12,13 +12,13 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from torch import optim
 
-from anomalib_medical.models.components import MedicalModuleMixin, add_noise_patches
+from anomalib_medical.models.components import DistillationMixin, add_noise_patches
 
 from .loss import ScrdLoss, feature_distances
 from .torch_model import SCALES, ScrdModel
 
 
-class Scrd(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
     """Scale-aware contrastive reverse distillation (ICLR 2025).
 
     A student learns to rebuild a frozen teacher's features of normal images through a bottleneck, away from the
