@@ -1,5 +1,6 @@
 """Models: each a Lightning module and a torch model."""
 
+from .ddad import Ddad
 from .scrd import Scrd
 
-__all__ = ["Scrd"]
+__all__ = ["Ddad", "Scrd"]

@@ -1,12 +1,16 @@
 """What two or more models share."""
 
 from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
+from .arguments import check_choice, check_image_size, check_seed
 from .distillation import DistillationMixin
 from .module import MedicalModuleMixin
 from .noise import add_noise_patches
+from .resize import AntialiasedPreProcessor, AntialiasedResize
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
 __all__ = [
+    "AntialiasedPreProcessor",
+    "AntialiasedResize",
     "BACKBONES",
     "DistillationMixin",
     "GaussianBlur",
@@ -15,6 +19,9 @@ __all__ = [
     "TeacherWeightsError",
     "add_noise_patches",
     "architecture",
+    "check_choice",
+    "check_image_size",
+    "check_seed",
     "cosine_distance_maps",
     "reduce_map",
 ]

@@ -12,7 +12,13 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from torch import optim
 
-from anomalib_medical.models.components import DistillationMixin, add_noise_patches
+from anomalib_medical.models.components import (
+    DistillationMixin,
+    add_noise_patches,
+    check_choice,
+    check_image_size,
+    check_seed,
+)
 
 from .loss import ScrdLoss, feature_distances
 from .torch_model import SCALES, ScrdModel
@@ -74,11 +80,11 @@ class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         visualizer: Visualizer | bool = True,
     ) -> None:
         # Rebound, because these are what the checkpoint keeps: it takes plain numbers only.
-        image_size = _check_image_size(image_size)
+        image_size = check_image_size(image_size, 32, 64, "the network halves them 5 times")
         noise_size = (float(noise_size[0]), float(noise_size[1]))
-        _check_choice("weighting", weighting, ("scale_aware", "none"))
-        _check_choice("noise", noise, ("simplex", "gaussian"))
-        _check_choice("score_reduction", score_reduction, ("mean", "max"))
+        check_choice("weighting", weighting, ("scale_aware", "none"))
+        check_choice("noise", noise, ("simplex", "gaussian"))
+        check_choice("score_reduction", score_reduction, ("mean", "max"))
         if not 0 < noise_size[0] <= noise_size[1] <= 1:
             msg = f"noise_size: got {noise_size}, expected fractions of the image, 0 < smallest <= largest <= 1."
             raise ValueError(msg)
@@ -88,9 +94,7 @@ class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 "least 1 (for a training without noise set contrast to false)."
             )
             raise ValueError(msg)
-        if seed is not None and seed < 0:
-            msg = f"seed: got {seed}, expected 0 or more, or null for none."
-            raise ValueError(msg)
+        check_seed(seed)
         super().__init__(
             pre_processor=self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -171,19 +175,3 @@ class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 patch_size=self.noise_size,
                 octaves=self.noise_octaves,
             )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        msg = f"{name}: got {value!r}, expected one of {', '.join(choices)}."
-        raise ValueError(msg)
-
-
-def _check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
-    if any(side < 64 or side % 32 for side in size):
-        msg = (
-            f"image_size: got {image_size}, expected multiples of 32 of at least 64 (the network halves them 5 times)."
-        )
-        raise ValueError(msg)
-    return size
