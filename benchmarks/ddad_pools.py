@@ -82,6 +82,7 @@ class KeepReconstructions(Callback):
     """Writes a module's reconstructions of the test images at milestones, and stops in time."""
 
     def __init__(self, job: Job, folder: Path, milestones: list[int], images: torch.Tensor, minutes: float) -> None:
+        super().__init__()
         self.job, self.folder, self.milestones, self.images = job, folder, milestones, images
         self.deadline = time.monotonic() + 60 * minutes
         self.started = time.monotonic()
@@ -106,6 +107,7 @@ class KeepReconstructions(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it went."""
+        del pl_module
         losses = {name: float(value) for name, value in trainer.callback_metrics.items() if "step" not in name}
         record = {
             "job": self.job.name,

@@ -20,6 +20,8 @@ class NumpyMedicalItem(NumpyImageItem):
     support: NDArray[np.float32] | None = None
     task: str | None = None
     patient_id: str | None = None
+    uncertainty: np.float32 | None = None
+    uncertainty_map: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -32,6 +34,8 @@ class NumpyMedicalBatch(NumpyImageBatch):
     support: NDArray[np.float32] | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
+    uncertainty: NDArray[np.float32] | None = None
+    uncertainty_map: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -43,6 +47,8 @@ class MedicalImageItem(ImageItem):
         support: Normal images of the same task, (K, 3, H, W) in [0, 1].
         task: The task (organ, scanner) of a few-shot episode.
         patient_id: The patient; images that share it never stand on both sides of a split.
+        uncertainty: Scalar float, how uncertain the model is of its score: raw, larger is less certain.
+        uncertainty_map: The same of each pixel, (1, H, W) or (H, W) as in the batch.
     """
 
     numpy_class: ClassVar[type[NumpyImageItem]] = NumpyMedicalItem
@@ -51,6 +57,8 @@ class MedicalImageItem(ImageItem):
     support: torch.Tensor | None = None
     task: str | None = None
     patient_id: str | None = None
+    uncertainty: torch.Tensor | None = None
+    uncertainty_map: torch.Tensor | None = None
 
 
 @dataclass
@@ -62,6 +70,8 @@ class MedicalImageBatch(ImageBatch):
         support: Normal images of each image's task, (B, K, 3, H, W) in [0, 1]; the pre-processor leaves them alone.
         task: The task (organ, scanner) of each image's few-shot episode.
         patient_id: The patient of each image.
+        uncertainty: (B,) float, how uncertain the model is of each score: raw, larger is less certain.
+        uncertainty_map: The same of each pixel, (B, 1, H, W) or (B, H, W) at the model's size.
     """
 
     item_class: ClassVar[type[ImageItem]] = MedicalImageItem
@@ -71,6 +81,8 @@ class MedicalImageBatch(ImageBatch):
     support: torch.Tensor | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
+    uncertainty: torch.Tensor | None = None
+    uncertainty_map: torch.Tensor | None = None
 
 
 def collate(items: Sequence[ImageItem]) -> MedicalImageBatch:
