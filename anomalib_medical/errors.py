@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 _UNION_ERROR = re.compile(
-    r"Does not validate against any of the Union subtypes\n.*?^Errors:\n(?P<reasons>.*)^Given value",
+    r"Does not validate against any of the Union subtypes\n.*?^ *Errors:\n(?P<reasons>.*?)^ *Given value",
     re.DOTALL | re.MULTILINE,
 )
 

@@ -69,6 +69,7 @@ def test_without_a_pool_one_line_says_what_to_do(pools, capsys):
 def test_bad_arguments_are_told_in_one_line(pools, capsys, arguments, told):
     error = fail(capsys, "fit", *MODEL, *arguments, *DATA, "--data.root", pools[0], *CPU)
     assert error.startswith(f"error: {told}")
+    assert "Given value" not in error
 
 
 @pytest.mark.usefixtures("here")
