@@ -2,8 +2,8 @@
 
     ANOMALIB_MEDICAL_DATA=/path/to/data python benchmarks/ddad_refinement.py --part pool --seed 0 --epochs 10
 
-The same steps as the last epochs of `anomalib train --model anomalib_medical.Ddad --model.score refined`, without
-training the modules once more.
+The steps of the last epochs of `anomalib train --model anomalib_medical.Ddad --model.score refined` (with epochs
+counted from 0), without training the modules once more.
 """
 
 import argparse
@@ -22,15 +22,16 @@ from anomalib_medical.models.ddad.refinement import add_foreign_patches, focal_l
 from anomalib_medical.models.ddad.torch_model import to_network_range
 
 
-def assemble(scratch: Path, part: str, seed: int) -> Ddad:
-    """A model with refinement whose modules come from two runs of `ddad_pools.py`."""
+def assemble(scratch: Path, part: str, seed: int) -> tuple[Ddad, int]:
+    """A model with refinement whose modules come from two runs of `ddad_pools.py`, and the epochs that these took."""
     model = Ddad(score="refined", seed=seed, evaluator=False, visualizer=False)
     state = model.model.state_dict()
     for name, job in (("module_a", Job(part, seed)), ("module_b", Job(MODULE_B, seed))):
-        saved = torch.load(scratch / job.name / "last.ckpt", weights_only=True)["state_dict"]
+        checkpoint = torch.load(scratch / job.name / "last.ckpt", weights_only=True)
+        saved = checkpoint["state_dict"]
         state |= {key.removeprefix("model."): saved[key] for key in saved if key.startswith(f"model.{name}.")}
     model.model.load_state_dict(state)
-    return model
+    return model, int(checkpoint["epoch"])
 
 
 def main() -> int:
@@ -48,7 +49,7 @@ def main() -> int:
         print("skipped: set ANOMALIB_MEDICAL_DATA to the folder that holds chest_xray.")
         return 0
     torch.set_num_threads(args.threads)
-    model = assemble(args.scratch, args.part, args.seed)
+    model, trained = assemble(args.scratch, args.part, args.seed)
     data = MedicalFolder(root=Path(root) / "chest_xray", patient_pattern=PATTERN, train_batch_size=64, num_workers=0)
     data.setup()
     images = read_images(data.train_dataloader(), model.pre_processor.transform, (64, 64))
@@ -75,7 +76,8 @@ def main() -> int:
     test = torch.from_numpy(np.load(args.scratch / "test.npz")["images"])[:, None]
     with torch.inference_mode():
         found = [network.refine(network.ensemble_maps(chunk))[:, 1] for chunk in test.split(64)]
-    np.save(args.scratch / Job(args.part, args.seed).name / "refined.npy", torch.cat(found).numpy())
+    # Named after the epochs of the modules that it reads.
+    np.save(args.scratch / Job(args.part, args.seed).name / f"refined{trained}.npy", torch.cat(found).numpy())
     return 0
 
 

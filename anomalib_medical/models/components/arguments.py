@@ -37,8 +37,8 @@ def check_image_size(image_size: int | Sequence[int], multiple: int, smallest: i
     Raises:
         ValueError: If it cannot be used.
     """
-    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(int(side) for side in image_size)
-    if len(size) != 2 or any(side < smallest or side % multiple for side in size):
+    size = tuple(image_size) if isinstance(image_size, list | tuple) else (image_size, image_size)
+    if len(size) != 2 or any(not isinstance(side, int) or side < smallest or side % multiple for side in size):
         msg = f"image_size: got {image_size}, expected multiples of {multiple} of at least {smallest} ({reason})."
         raise ValueError(msg)
     return size[0], size[1]

@@ -36,6 +36,7 @@ class MedicalModuleMixin(_Module):
     seed: int | None
     # Whether a checkpoint brought the weights.
     _restored = False
+    _check_val_every_n_epoch: int | None = 1
     # Hyper-parameters that leave the tensors as they are and change what a score or its threshold means.
     score_arguments: ClassVar[frozenset[str]] = frozenset({"image_size", "score_reduction"})
 
@@ -81,12 +82,33 @@ class MedicalModuleMixin(_Module):
         if stage == "fit" and self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
 
+    def on_train_start(self) -> None:
+        """See to it that the weights that training ends with are validated."""
+        super().on_train_start()
+        self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
+        self._validate_after_last_epoch()
+
+    def on_train_end(self) -> None:
+        """Give the trainer its own setting back."""
+        super().on_train_end()
+        self.trainer.check_val_every_n_epoch = self._check_val_every_n_epoch
+
+    def _validate_after_last_epoch(self) -> None:
+        """Validate after the last epoch whatever ``check_val_every_n_epoch`` says.
+
+        Validation sets the threshold, and anomalib writes a checkpoint with it: the last weights are to have both.
+        """
+        is_last = self.current_epoch + 1 == self.trainer.max_epochs
+        if is_last and self.trainer.check_val_every_n_epoch is not None:
+            self.trainer.check_val_every_n_epoch = 1
+
     def on_train_epoch_start(self) -> None:
         """Draw the epoch's data order from seed and epoch, so that a resumed run does not repeat the first epochs'.
 
         The first epoch of a run, resumed or not, is the exception: Lightning draws its order before this hook.
         """
         super().on_train_epoch_start()
+        self._validate_after_last_epoch()
         if self.seed is not None:
             source = np.random.SeedSequence([self.seed, self.current_epoch])
             torch.default_generator.manual_seed(int(source.generate_state(1)[0]))

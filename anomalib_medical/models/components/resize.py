@@ -64,7 +64,10 @@ class AntialiasedResize(nn.Module):
         self.size = size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Resize ``(..., H, W)``."""
+        """Resize ``(..., H, W)``, in float32 whatever the autocast."""
+        if torch.is_autocast_enabled(images.device.type):
+            with torch.autocast(images.device.type, enabled=False):
+                return self.forward(images.float())
         rows = _weights(images, images.shape[-2], self.size[0])
         columns = _weights(images, images.shape[-1], self.size[1])
         return rows @ images @ columns.transpose(0, 1)

@@ -10,6 +10,9 @@ import torch
 
 from .networks import Reconstruction
 
+# Constant images let the predicted variance run to 0, and maps divided by it to infinity.
+_LARGEST_LOG_VARIANCE = 20.0
+
 
 class DdadMaps(NamedTuple):
     """Anomaly maps ``(B, 1, H, W)``, float32; None for what the model's parts do not give.
@@ -44,7 +47,7 @@ def discrepancies(images: torch.Tensor, module_a: Reconstruction | None, module_
     intra = module_b.mean.std(dim=0) if module_b.mean.shape[0] > 1 else None  # the unbiased one
     if module_b.log_variance is None:
         return DdadMaps(error, inter, intra)
-    variance = module_b.log_variance.exp().mean(dim=0)
+    variance = module_b.log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE).exp().mean(dim=0)
     deviation = variance.sqrt()
     return DdadMaps(
         error / variance,

@@ -12,8 +12,10 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_medical.errors import MedicalError
@@ -26,7 +28,7 @@ from anomalib_medical.models.components import (
     reduce_map,
 )
 
-from .member_batches import MemberBatches, Turn, Turns, has_random_augmentations, read_images, stream_seed
+from .member_batches import MemberBatches, Turn, Turns, is_random, read_images, stream_seed
 from .networks import NETWORKS, REDUCTION
 from .refinement import add_foreign_patches, focal_loss
 from .torch_model import SCORES, DdadModel, to_network_range
@@ -73,7 +75,8 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         refinement_epochs: The last epochs of a training with ``score: refined``, which train the refinement only. One
             epoch is a pass over the known normal images, in batches of 8.
         module_b: Checkpoint of a Ddad whose module B is taken over and not trained again, for a new unlabeled pool.
-        all_maps: Let exported models give every map, beside anomalib's four outputs.
+        all_maps: Let exported models give every map, beside anomalib's four outputs, which are all that anomalib's own
+            inferencers accept.
         learning_rate: Adam's learning rate of the networks.
         seed: Fixes initial weights and the data orders of all networks; None leaves them to the global random state.
         pre_processor: Pre-processor, or True for resizing (with antialiasing, also in exported models).
@@ -142,6 +145,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         self._data_seed = seed
         self._batches: MemberBatches | None = None
         self._read_in_epoch = -1
+        self._reload_dataloaders_every_n_epochs = 0
+        self._refined_steps = 0
+        self._known_module_b: str | None = None
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -159,7 +165,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
 
     @property
     def uncertainty_scale(self) -> float | None:
-        """Largest uncertainty of a pixel in the held-out normal images, None before the first validation."""
+        """Largest uncertainty of a pixel in normal validation images, None before the first validation."""
         scale = float(self._uncertainty_scale)
         return None if math.isnan(scale) else scale
 
@@ -182,8 +188,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             other = "score intra" if self.score == "inter" else "refinement_input intra"
             msg = (
                 f"score: {self.score} compares known normal with unlabeled images, and {datamodule.name} has no "
-                "unlabeled ones. Put images that nobody has looked at into <root>/unlabeled, or name their folder with "
-                f"--data.unlabeled_dir; without any, --model.{other} learns from the known normal ones alone."
+                "unlabeled ones. With --data anomalib_medical.MedicalFolder put images that nobody has looked at into "
+                "<root>/unlabeled, or name their folder with --data.unlabeled_dir; without any, "
+                f"--model.{other} learns from the known normal ones alone."
             )
             raise DdadError(msg)
         self._batches = None
@@ -198,7 +205,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         vars(datamodule).pop("train_dataloader", None)  # of a training that an error ended
 
         def train_dataloader() -> Any:  # noqa: ANN401 - Lightning takes every iterable
-            if trainer.lightning_module is self:
+            # Not after an error or an interruption, which let no teardown happen.
+            is_training = trainer.state.fn == TrainerFn.FITTING and trainer.state.status == TrainerStatus.RUNNING
+            if is_training and datamodule.trainer is trainer and trainer.lightning_module is self:
                 return Turns(self._steps(datamodule))
             return type(datamodule).train_dataloader(datamodule)
 
@@ -230,7 +239,19 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             logger.info("Learning from %d known normal and %d unlabeled images.", known, unlabeled)
         self._batches = MemberBatches(images, loader.batch_size or 1, self.members, seed)
         self._read_in_epoch = self.current_epoch
+        self._check_validation_interval(self._batches)
         return self._batches
+
+    def _check_validation_interval(self, batches: MemberBatches) -> None:
+        """Refuse now what Lightning would refuse when the refinement's shorter epochs begin."""
+        interval = self.trainer.val_check_interval
+        counted = isinstance(interval, int) and self.trainer.check_val_every_n_epoch is not None
+        if self.score == "refined" and counted and interval > batches.steps_of_refinement:
+            msg = (
+                f"--trainer.val_check_interval={interval} is more than the {batches.steps_of_refinement} steps of an "
+                "epoch of the refinement. Validate every so many epochs: --trainer.check_val_every_n_epoch."
+            )
+            raise DdadError(msg)
 
     def _check_trainer(self) -> AnomalibDataModule:
         trainer = self.trainer
@@ -238,6 +259,12 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             msg = (
                 f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
                 "draws its own batches. Set --trainer.devices 1."
+            )
+            raise DdadError(msg)
+        if trainer.precision.endswith("-true") and trainer.precision != "32-true":
+            msg = (
+                f"Ddad's maps are small differences of large numbers and need float32 weights: got "
+                f"--trainer.precision {trainer.precision}, use 32-true, bf16-mixed or 16-mixed."
             )
             raise DdadError(msg)
         datamodule: AnomalibDataModule | None = getattr(trainer, "datamodule", None)
@@ -256,6 +283,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
                 )
                 raise DdadError(msg)
             # An epoch of the refinement has another number of steps.
+            self._reload_dataloaders_every_n_epochs = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
             trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # set dynamically there
         return datamodule
 
@@ -270,13 +298,15 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         if stage == "fit" and datamodule is not None:
             vars(datamodule).pop("train_dataloader", None)
             self._batches = None
+            if self.score == "refined":
+                self.trainer.reload_dataloaders_every_n_epochs = self._reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Take module B over, unless a checkpoint brought it."""
         super().on_fit_start()
-        if self.module_b is not None and not self._restored:
+        if self.module_b is not None and self.module_b != self._known_module_b:
             self._take_module_b(Path(self.module_b))
-            self._restored = True
+            self._known_module_b = self.module_b
 
     def _take_module_b(self, path: Path) -> None:
         if not path.is_file():
@@ -289,10 +319,16 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             msg = f"module_b: {path} is not a checkpoint ({type(error).__name__})."
             raise DdadError(msg) from error
         prefix = "model.module_b."
+        theirs: dict[str, Any] = content.get("hyper_parameters", {})
+        if not any(key.startswith(prefix) for key in state):
+            msg = f"module_b: {path} is a checkpoint of another model than Ddad."
+            raise DdadError(msg)
         weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         own = self.model.module_b.state_dict()
-        if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in own.items()}:
-            theirs = content.get("hyper_parameters", {})
+        # Sizes that swap height and width have tensors of the same shapes.
+        other_size = tuple(theirs.get("image_size", ())) != self.model.image_size
+        shapes, own_shapes = ({key: value.shape for key, value in part.items()} for part in (weights, own))
+        if other_size or shapes != own_shapes:
             told = ", ".join(f"{key} {theirs.get(key)}" for key in ("network", "members", "image_size"))
             msg = f"module_b: the networks in {path} are others ({told}): build this model with the same arguments."
             raise DdadError(msg)
@@ -311,8 +347,33 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
                     "weight_decay": _REFINEMENT_WEIGHT_DECAY,
                 },
             )
-        # On the CPU a step of the plain form takes ten times as long. A part without a gradient is left as it is.
-        return optim.Adam(groups, betas=(0.5, 0.999), fused=True if self.device.type == "cpu" else None)
+        # On the CPU a step of the plain form takes ten times as long, but mixed precision cannot clip with the other.
+        exact = self._trainer is None or self.trainer.precision == "32-true"
+        return optim.Adam(groups, betas=(0.5, 0.999), fused=True if exact and self.device.type == "cpu" else None)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of every network by themselves: they share nothing.
+
+        Args:
+            optimizer: Not used.
+            gradient_clip_val: Largest norm or value.
+            gradient_clip_algorithm: ``norm`` or ``value``.
+        """
+        del optimizer
+        if not gradient_clip_val:
+            return
+        modules = [module for module in (self.model.module_a, self.model.module_b) if module is not None]
+        networks = [network for module in modules for network in module.members]
+        for network in networks if self.model.refinement is None else [*networks, self.model.refinement]:
+            if gradient_clip_algorithm == "value":
+                clip_grad_value_(network.parameters(), gradient_clip_val)
+            else:
+                clip_grad_norm_(network.parameters(), gradient_clip_val)
 
     @property
     def refines(self) -> bool:
@@ -333,6 +394,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             The loss: the sum over the networks, which share nothing.
         """
         del batch
+        self._set_modes()
         if self.refines:
             return self._refinement_step(batch_idx)
         batches = self._current_batches()
@@ -349,6 +411,14 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             total.append(losses.sum())
         return torch.stack(total).sum()
 
+    def _set_modes(self) -> None:
+        """Let learn what is to learn now, whatever happened to the modes before; the rest keeps its statistics."""
+        self.model.train(not self.refines)
+        if self.module_b is not None:
+            self.model.module_b.eval()
+        if self.model.refinement is not None:
+            self.model.refinement.train(self.refines)
+
     def _refinement_step(self, batch_idx: int) -> torch.Tensor:
         refinement = self.model.refinement
         if refinement is None:
@@ -358,8 +428,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         patched = add_foreign_patches(
             to_network_range(images.to(self.device)), to_network_range(foreign.to(self.device)), generator
         )
-        self.model.eval()
-        refinement.train()
+        self._refined_steps += 1
         with torch.no_grad():
             maps = self.model.ensemble_maps(patched.images)
         loss = focal_loss(self.model.refine(maps), patched.masks)
@@ -369,7 +438,8 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
     def _current_batches(self) -> MemberBatches:
         """Images that were read once or, where augmentations are random, in this epoch."""
         datamodule: AnomalibDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set dynamically
-        anew = self._read_in_epoch != self.current_epoch and has_random_augmentations(datamodule.train_data)
+        transforms = (datamodule.train_data.augmentations, getattr(self.pre_processor, "transform", None))
+        anew = self._read_in_epoch != self.current_epoch and is_random(*transforms)
         return self._read(datamodule) if anew or self._batches is None else self._batches
 
     def on_train_epoch_end(self) -> None:
@@ -390,13 +460,31 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
     def on_train_end(self) -> None:
         """Say so if the refinement was never trained."""
         super().on_train_end()
-        if self.score == "refined" and not self.refines:
+        if self.score == "refined" and not self._refined_steps:
             logger.warning(
-                "Training ended in epoch %d, before the refinement's turn (the last %d epochs): refined scores mean "
-                "nothing.",
+                "Training ended in epoch %d, before the refinement's turn (the last %d epochs): there are no refined "
+                "scores.",
                 self.current_epoch,
                 self.refinement_epochs,
             )
+
+    def on_test_start(self) -> None:
+        """Check that there is something to score with."""
+        super().on_test_start()
+        self._check_refinement()
+
+    def on_predict_start(self) -> None:
+        """Check that there is something to score with."""
+        super().on_predict_start()
+        self._check_refinement()
+
+    def _check_refinement(self) -> None:
+        if self.score == "refined" and not self._refined_steps:
+            msg = (
+                "The refinement has not been trained: the training ended before its turn. Resume it (anomalib fit "
+                "--ckpt_path ...), or train with score inter."
+            )
+            raise DdadError(msg)
 
     def on_validation_epoch_start(self) -> None:
         """Start looking for the largest uncertainty."""
@@ -414,7 +502,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         del args, kwargs
         scored = self._score(batch)
         found: torch.Tensor | None = getattr(batch, "uncertainty_map", None)
-        if found is not None:
+        if found is not None and batch.gt_label is not None:
+            found = found[~batch.gt_label.bool()]
+        if found is not None and found.numel():
             largest = found.max()
             known = self._largest_uncertainty
             self._largest_uncertainty = largest if known is None else torch.maximum(known, largest)
@@ -457,6 +547,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             anomalib's four outputs, and with ``all_maps`` the raw maps too.
         """
         del args, kwargs
+        self._check_refinement()
         images = batch if self.pre_processor is None else self.pre_processor(batch)
         maps = self.model.maps(images)
         outputs = self.model.select(maps)
@@ -468,14 +559,17 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         return DdadInferenceBatch(**outputs._asdict(), **every)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the data orders come from."""
+        """Keep where the data orders come from, and whether the refinement has learnt."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["data_seed"] = self._data_seed
+        checkpoint["refined_steps"] = self._refined_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the same data orders."""
         super().on_load_checkpoint(checkpoint)
         self._data_seed = checkpoint.get("data_seed", self._data_seed)
+        self._refined_steps = checkpoint.get("refined_steps", 0)
+        self._known_module_b = checkpoint.get("hyper_parameters", {}).get("module_b")
 
 
 def _check_members(members: int, score: str) -> None:

@@ -10,25 +10,19 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataset, ImageBatch
+from anomalib.data import ImageBatch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import Transform
 from tqdm.auto import tqdm
 
-from anomalib_medical.errors import MedicalError
-
-from .torch_model import to_grey
+from .torch_model import DdadDataError, check_size, to_grey
 
 logger = logging.getLogger(__name__)
 
 _DETERMINISTIC = (v2.Resize, v2.CenterCrop, v2.Normalize, v2.Grayscale, v2.ToDtype, v2.ToImage, v2.Pad)
 _MEMORY_LIMIT = 4 * 2**30
 _REFINEMENT = 1_000_000  # in a member's place
-
-
-class DdadDataError(MedicalError, ValueError):
-    """The training data cannot be learned from."""
 
 
 @dataclass
@@ -50,8 +44,8 @@ class Turn:
 class Turns:
     """A loader of as many turns as an epoch has steps.
 
-    Which images a step sees depends on seed, epoch and step alone, so that there is no state to save, and a resumed
-    run goes on exactly where it stopped.
+    Which images a step sees follows from seed, epoch and step alone (and random augmentations, where there are such),
+    so that there is no state to save, and a resumed run goes on exactly where it stopped.
 
     Args:
         steps: Steps an epoch.
@@ -115,13 +109,7 @@ def read_images(
     for batch in tqdm(ordered, desc="Reading images", unit="batch", disable=not progress, leave=False):
         images: torch.Tensor = batch.image
         images = images if transform is None else transform(images)
-        if (images.shape[-2], images.shape[-1]) != size:
-            msg = (
-                f"Images come out of the pre-processor with {images.shape[-2]}x{images.shape[-1]} pixels (height x "
-                f"width), and the model is built for {size[0]}x{size[1]}: set image_size to the former, or let the "
-                "pre-processor resize."
-            )
-            raise DdadDataError(msg)
+        check_size(images, size)
         finite = images.flatten(1).isfinite().all(dim=1)
         if not finite.all():
             paths = [path for path, good in zip(batch.image_path or [], finite, strict=False) if not good]
@@ -136,9 +124,9 @@ def read_images(
     return Images(grey, known_normal)
 
 
-def has_random_augmentations(data: AnomalibDataset) -> bool:
-    """Whether reading an image again could give another one."""
-    return not _is_deterministic(getattr(data, "augmentations", None))
+def is_random(*transforms: object) -> bool:
+    """Whether an image could come out different when it is transformed again."""
+    return not all(map(_is_deterministic, transforms))
 
 
 def _is_deterministic(transform: object) -> bool:

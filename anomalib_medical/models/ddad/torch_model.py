@@ -9,6 +9,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import reduce_map
 
 from .discrepancy import DdadMaps, discrepancies
@@ -20,6 +21,10 @@ SCORES: tuple[Score, ...] = ("inter", "intra", "reconstruction", "refined")
 RefinementInput = Literal["inter_intra", "intra"]
 # ITU-R 601-2, as Pillow's grey.
 _LUMA = (0.299, 0.587, 0.114)
+
+
+class DdadDataError(MedicalError, ValueError):
+    """The images cannot be learned from, or scored."""
 
 
 class DdadModel(nn.Module):
@@ -66,6 +71,9 @@ class DdadModel(nn.Module):
 
         Returns:
             Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+
+        Raises:
+            DdadDataError: If they have another size.
         """
         return self.select(self.maps(images))
 
@@ -86,17 +94,19 @@ class DdadModel(nn.Module):
         Returns:
             The maps.
         """
-        # The maps are small differences of large numbers: half precision would drown them.
+        if not torch.compiler.is_exporting():
+            check_size(images, self.image_size)
         with torch.autocast(images.device.type, enabled=False):
-            grey = to_network_range(to_grey(images.float()))
-            maps = self.ensemble_maps(grey)
+            maps = self.ensemble_maps(to_network_range(to_grey(images.float())))
             if self.refinement is None:
                 return maps
             return maps._replace(refined=self.refine(maps)[:, 1:])
 
     def ensemble_maps(self, grey: torch.Tensor) -> DdadMaps:
         """Compute the ensembles' maps of ``(B, 1, H, W)`` in [-1, 1]."""
-        return discrepancies(grey, None if self.module_a is None else self.module_a(grey), self.module_b(grey))
+        # They are small differences of large numbers: half precision would drown them.
+        with torch.autocast(grey.device.type, enabled=False):
+            return discrepancies(grey, None if self.module_a is None else self.module_a(grey), self.module_b(grey))
 
     def refine(self, maps: DdadMaps) -> torch.Tensor:
         """Turn the ensembles' maps into probabilities ``(B, 2, H, W)``: normal, abnormal."""
@@ -106,6 +116,21 @@ class DdadModel(nn.Module):
         inputs = maps.intra if maps.inter is None else torch.cat([maps.inter, maps.intra], dim=1)
         probabilities: torch.Tensor = self.refinement(inputs)
         return probabilities
+
+
+def check_size(images: torch.Tensor, size: tuple[int, int]) -> None:
+    """Refuse pre-processed images ``(..., H, W)`` of another height and width than the networks are built for.
+
+    Raises:
+        DdadDataError: If they have another.
+    """
+    if (images.shape[-2], images.shape[-1]) != size:
+        msg = (
+            f"Images come out of the pre-processor with {images.shape[-2]}x{images.shape[-1]} pixels (height x width), "
+            f"and the model is built for {size[0]}x{size[1]}: set image_size to the former, or let the pre-processor "
+            "resize."
+        )
+        raise DdadDataError(msg)
 
 
 def to_grey(images: torch.Tensor) -> torch.Tensor:

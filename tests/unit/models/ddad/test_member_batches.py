@@ -12,7 +12,7 @@ from anomalib_medical.models.ddad.member_batches import (
     DdadDataError,
     Images,
     MemberBatches,
-    has_random_augmentations,
+    is_random,
     read_images,
 )
 from tests.conftest import make_folder
@@ -155,7 +155,7 @@ def test_random_augmentations_are_told_from_fixed_ones(tiny_folder):
     ):
         data = MedicalFolder(root=tiny_folder, num_workers=0, train_augmentations=augmentations)
         data.setup()
-        assert has_random_augmentations(data.train_data) == random
+        assert is_random(data.train_data.augmentations, fixed) == random
 
 
 def test_batches_without_the_field_are_known_normal(tmp_path):
