@@ -37,7 +37,7 @@ def check_image_size(image_size: int | Sequence[int], multiple: int, smallest: i
     Raises:
         ValueError: If it cannot be used.
     """
-    size = tuple(image_size) if isinstance(image_size, list | tuple) else (image_size, image_size)
+    size = (image_size, image_size) if isinstance(image_size, int | float) else tuple(image_size)
     if len(size) != 2 or any(not isinstance(side, int) or side < smallest or side % multiple for side in size):
         msg = f"image_size: got {image_size}, expected multiples of {multiple} of at least {smallest} ({reason})."
         raise ValueError(msg)
