@@ -39,6 +39,6 @@ def check_image_size(image_size: int | Sequence[int], multiple: int, smallest: i
     """
     size = (image_size, image_size) if isinstance(image_size, int | float) else tuple(image_size)
     if len(size) != 2 or any(not isinstance(side, int) or side < smallest or side % multiple for side in size):
-        msg = f"image_size: got {image_size}, expected multiples of {multiple} of at least {smallest} ({reason})."
+        msg = f"image_size: got {image_size!r}, expected multiples of {multiple} of at least {smallest} ({reason})."
         raise ValueError(msg)
     return size[0], size[1]
