@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,7 @@ class FewShotTasks(MedicalDataModule):
         self._given_tasks = tasks
         self._patient_patterns = patient_patterns or {}
         self.support_data: MedicalDataset
+        self.support_pool: DataFrame
 
     @property
     def name(self) -> str:  # type: ignore[override] # Lightning declares an attribute, anomalib makes it a property
@@ -163,6 +165,9 @@ class FewShotTasks(MedicalDataModule):
                 normals = normals[~normals.patient_id.isin(set(self.test_data.samples.patient_id))]
             self._check_count(self.target, len(normals), self.target_shots, "its support")
             support = draw_support(normals, self.target_shots, self.support_seed)
+            self.support_pool = _one_a_patient(normals, self.target_shots, self.support_seed)
+        else:
+            self.support_pool = support
         self.support_data = target.train_data.subsample([0])
         self.support_data.samples = support
         self._refuse_tested_support()
@@ -204,6 +209,15 @@ class FewShotTasks(MedicalDataModule):
                 data.pool = self.train_data.samples
         for name, count in self.train_data.samples.task.value_counts().items():
             self._check_count(str(name), int(count), self.shots + 1, "a query and its support, less those held out")
+
+    def choose_support(self, rows: Sequence[int]) -> None:
+        """Take other images as the target's support; a folder ``support/`` stays as it is.
+
+        Args:
+            rows: Rows of ``support_pool``, the normal images that may be taken, of different patients where possible.
+        """
+        if len(self.support_pool) > len(self.support_data):
+            self.support_data.samples = self.support_pool.iloc[list(rows)].reset_index(drop=True)
 
     def support_images(self) -> torch.Tensor:
         """Read the target's support.
@@ -295,6 +309,12 @@ def draw_support(normals: DataFrame, shots: int, seed: int) -> DataFrame:
     support = shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:shots]].reset_index(drop=True)
     support.attrs = dict(normals.attrs)
     return support
+
+
+def _one_a_patient(normals: DataFrame, shots: int, seed: int) -> DataFrame:
+    """Keep one image of each patient, or all images where that leaves fewer than a support."""
+    patients = normals.patient_id.nunique()
+    return normals if patients < shots else draw_support(normals, patients, seed)
 
 
 def _of_task(samples: DataFrame, name: str) -> DataFrame:
