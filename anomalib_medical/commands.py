@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from anomalib_medical.audit_command import add_audit_arguments, run_audit
 from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.retarget_command import add_retarget_arguments, run_retarget
 
 
 class CommandError(MedicalError):
@@ -93,5 +94,10 @@ COMMANDS: dict[str, Command] = {
         "Train, test and export a small model on generated images, in a few minutes without GPU or network.",
         _add_quickstart_arguments,
         _run_quickstart,
+    ),
+    "retarget": Command(
+        "Give a trained D24fad the support of a new task and a threshold for it, without training: a new checkpoint.",
+        add_retarget_arguments,
+        run_retarget,
     ),
 }

@@ -19,6 +19,7 @@ from anomalib_medical.data.datamodules.medical_folder import MedicalFolder
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
+from anomalib_medical.data.datasets.folder_tree import list_tree
 from anomalib_medical.data.io import ImageAddress, list_images, read_image
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ EXPECTED_TREE = """Expected:
   <root>/<task>/train/good/*    normal images of each task
   <root>/<task>/test/good/*     normal test images    } at least of the target
   <root>/<task>/test/<class>/*  abnormal test images  }
-  <root>/<task>/support/*       optional: the target's support, instead of a random one
+  <root>/<task>/support/*       optional: the target's support, instead of a random one (it then needs no train/)
 or tasks=[...], a list of datamodules."""
 
 
@@ -261,19 +262,23 @@ class FewShotTasks(MedicalDataModule):
         if not root.is_dir():
             msg = f"There is no folder {root}. {EXPECTED_TREE}"
             raise FileNotFoundError(msg)
-        folders = sorted(child for child in root.iterdir() if (child / "train").is_dir())
+        folders = sorted(child for child in root.iterdir() if (child / "train").is_dir() or self._is_new(child))
         unknown = set(self._patient_patterns) - {folder.name for folder in folders}
         if unknown:
             msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
             raise ValueError(msg)
         return {
-            folder.name: MedicalFolder(
+            folder.name: (_NewTask if self._is_new(folder) else MedicalFolder)(
                 folder,
                 patient_pattern=self._patient_patterns.get(folder.name),
                 window=None if self.window is None else (self.window.center, self.window.width),
             )
             for folder in folders
         }
+
+    def _is_new(self, folder: Path) -> bool:
+        """Whether this is the target, and nothing but its support is there to learn from."""
+        return folder.name == self.target and not (folder / "train").is_dir() and (folder / SUPPORT).is_dir()
 
     def _check_names(self, names: list[str]) -> None:
         there = ", ".join(names) or "none"
@@ -292,6 +297,21 @@ class FewShotTasks(MedicalDataModule):
         if count < needed:
             msg = f"The task {task} has {count} normal image(s), expected at least {needed} for {what}."
             raise ValueError(msg)
+
+
+class _NewTask(MedicalFolder):
+    """A task of which there are ``support/`` and ``test/`` only."""
+
+    def _setup(self, _stage: str | None = None) -> None:
+        support = [Entry(ImageAddress(path), "train", NORMAL_CLASS) for path in list_images(self.root / SUPPORT)]
+        entries = support + list_tree(self.root, needs_normals=False)[0]
+        find_patients(entries, self.root, self.patient_pattern)
+        samples = build_samples(entries)
+        data = MedicalDataset(window=self.window)
+        data.samples = samples
+        self.train_data = data.subsample(list(data.samples.index[data.samples.split == "train"]))
+        if (data.samples.split == "test").any():
+            self.test_data = data.subsample(list(data.samples.index[data.samples.split == "test"]))
 
 
 def draw_support(normals: DataFrame, shots: int, seed: int) -> DataFrame:

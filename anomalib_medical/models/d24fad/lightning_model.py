@@ -222,9 +222,9 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
             self._take_target()
         self._validated_episodes = False
 
-    def on_train_end(self) -> None:
-        """Encode the target's support with the final weights."""
-        super().on_train_end()
+    def on_train_epoch_end(self) -> None:
+        """Encode the target's support with the weights that are about to be saved, if no validation has."""
+        super().on_train_epoch_end()
         self._take_target()
 
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
@@ -317,7 +317,12 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
 
     def support_record(self, hasher: PatientHasher) -> dict[str, Any]:
         """Say which support images the model holds: count, sha256, and salted hashes of their names."""
-        return record_of([image.hashed(hasher) for image in self.support_images])
+        self.hash_support_names(hasher)
+        return record_of(self.support_images)
+
+    def hash_support_names(self, hasher: PatientHasher) -> None:
+        """Hash the names of support images that have not been hashed yet."""
+        self.support_images = [image.hashed(hasher) for image in self.support_images]
 
     def _normals(
         self, normals: AnomalibDataModule | str | Path | torch.Tensor | Sequence[torch.Tensor]
@@ -506,14 +511,17 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         """Keep the record of the support, with hashed names."""
         super().on_save_checkpoint(checkpoint)
         if self._trainer is not None:
-            hasher = PatientHasher(self.trainer.default_root_dir)
-            self.support_images = [image.hashed(hasher) for image in self.support_images]
+            self.hash_support_names(PatientHasher(self.trainer.default_root_dir))
         checkpoint["support_record"] = record_of(self.support_images)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the checkpoint's support, of however many images."""
         self.model.support.fit_to(checkpoint["state_dict"], "model.support.")
         super().on_load_checkpoint(checkpoint)
+        if isinstance(self.post_processor, MedicalPostProcessor):
+            # Lightning keeps the threshold a second time, as a callback's state, and would put it back after an
+            # explicit support has dropped it.
+            checkpoint.get("callbacks", {}).pop(self.post_processor.state_key, None)
         self.support_images = images_of(checkpoint.get("support_record", record_of([])))
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
