@@ -434,7 +434,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         embeddings = []
         for address in pool:
             image = self._prepare(read_image(address, window)[None].to(self.device))
-            embeddings.append(embed(self.model.teacher(image)[:-1]).cpu())
+            embeddings.append(embed(self.model.teacher(image)).cpu())
         return diverse_rows(torch.cat(embeddings), shots, self.seed or 0)
 
     @torch.no_grad()
@@ -442,7 +442,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         """Say which support image is unlike the others; a polluted support hides anomalies like its own."""
         if images.shape[0] < FEWEST_FOR_OUTLIERS:
             return
-        ratios = outlier_ratios(embed(self.model.teacher(images)[:-1]))
+        ratios = outlier_ratios(embed(self.model.teacher(images)))
         for index in (ratios > OUTLIER_RATIO).nonzero().flatten().tolist():
             logger.warning(
                 "Support image %s is an outlier: %.1f times as far from the others as these are from one another. An "
