@@ -206,7 +206,8 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: queries of episodes against their own supports, all others against the model's."""
-        if getattr(batch, "support", None) is None:
+        learning_without_target = self.trainer.state.fn == TrainerFn.FITTING and len(self.model.support) == 0
+        if getattr(batch, "support", None) is None and not learning_without_target:
             return super().validation_step(batch, *args, **kwargs)
         self._validated_episodes = True
         features = self._episode(batch)

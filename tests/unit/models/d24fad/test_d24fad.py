@@ -53,9 +53,7 @@ def test_the_size_of_the_batch_does_not_matter(supported):
 def test_the_order_of_the_support_does_not_matter(supported):
     images, support = pictures(3, seed=6), pictures(4, seed=5)
     turned = supported.encode_support(support[[2, 0, 3, 1]])
-    torch.testing.assert_close(
-        supported.score(images, turned).pred_score, scored(supported, images), rtol=0, atol=2e-6
-    )
+    torch.testing.assert_close(supported.score(images, turned).pred_score, scored(supported, images), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("shots", [1, 2, 8, 17])
