@@ -176,12 +176,16 @@ class D24fadModel(nn.Module):
         with torch.no_grad():
             parts = [self.encode(part)[1] for part in torch.split(images, _ENCODED_AT_ONCE)]
             features = [torch.cat(scale).float() for scale in zip(*parts, strict=True)]
-            encoded = [
-                EncodedSupport(each, attention.keys(each))  # type: ignore[operator]  # a module list is untyped
-                for attention, each in zip(self.attention, features, strict=True)
-            ]
+            encoded = self.with_keys(features)
         self.train(training)
         return encoded
+
+    def with_keys(self, student: Sequence[torch.Tensor]) -> list[EncodedSupport]:
+        """Add the keys to the student's features of support images, each ``(K, C_k, H_k, W_k)``."""
+        return [
+            EncodedSupport(features, attention.keys(features))  # type: ignore[operator]  # a module list is untyped
+            for attention, features in zip(self.attention, student, strict=True)
+        ]
 
     def episode(
         self,
@@ -202,10 +206,7 @@ class D24fadModel(nn.Module):
         count = images.shape[0]
         teacher, student = self.encode(torch.cat([images, support]))
         others = [features[count:].detach() if stop_gradient else features[count:] for features in student]
-        encoded = [
-            EncodedSupport(features, attention.keys(features))  # type: ignore[operator]  # a module list is untyped
-            for attention, features in zip(self.attention, others, strict=True)
-        ]
+        encoded = self.with_keys(others)
         queries = [features[:count] for features in student]
         return EpisodeFeatures(
             teacher=[features[:count] for features in teacher],

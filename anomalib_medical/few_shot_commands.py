@@ -1,7 +1,8 @@
-"""The subcommand `retarget`: a trained few-shot model for a new task."""
+"""The subcommands `retarget` and `export_edge`: a trained few-shot model for a new task."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,8 +14,8 @@ from anomalib_medical.errors import MedicalError
 _OF_THE_RUN = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
 
 
-class RetargetError(MedicalError, ValueError):
-    """A checkpoint could not be given a new support."""
+class FewShotCommandError(MedicalError, ValueError):
+    """A checkpoint could not be used as asked."""
 
 
 def add_retarget_arguments(parser: ArgumentParser) -> None:
@@ -48,27 +49,17 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
         0.
 
     Raises:
-        RetargetError: If the checkpoint is missing or none of D24fad, or the new one is there already.
+        FewShotCommandError: If the checkpoint is missing or none of D24fad, or the new one is there already.
         D24fadError: If the images cannot be used.
     """
     import torch
-    from anomalib.utils.serialization import anomalib_safe_globals
 
     from anomalib_medical.data.privacy import PatientHasher
     from anomalib_medical.models import D24fad
 
     source, target = arguments["ckpt_path"], arguments["output"]
-    if not source.is_file():
-        msg = f"There is no checkpoint {source}. Give the one that a training of D24fad has written (model.ckpt)."
-        raise RetargetError(msg)
-    if target.exists():
-        msg = f"{target} is there already, and nothing is overwritten: choose another --output."
-        raise RetargetError(msg)
-    with anomalib_safe_globals():
-        checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    if "support_record" not in checkpoint:
-        msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
-        raise RetargetError(msg)
+    _refuse_overwriting(target)
+    checkpoint = _read_checkpoint(source)
     model = cast(
         "D24fad",
         D24fad.load_from_checkpoint(
@@ -97,3 +88,54 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
     torch.save(checkpoint, target)
     print(f"Wrote {target}: {count} support image(s), {how}.")
     return 0
+
+
+def add_export_edge_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="Checkpoint of a trained D24fad.")
+    parser.add_argument("--output", type=Path, required=True, help="New folder for the graphs.")
+
+
+def run_export_edge(arguments: Mapping[str, Any]) -> int:
+    """Write the graphs.
+
+    Returns:
+        0.
+
+    Raises:
+        FewShotCommandError: If the checkpoint is missing or none of D24fad, or the folder is there already.
+    """
+    from anomalib_medical.models import D24fad
+    from anomalib_medical.models.d24fad.edge import export_edge
+
+    source, target = arguments["ckpt_path"], arguments["output"]
+    _refuse_overwriting(target)
+    _read_checkpoint(source)
+    export_edge(cast("D24fad", D24fad.load_from_checkpoint(source, map_location="cpu")), target)
+    print(f"Wrote {target}: copy it to the device and see few_shot_device.py in it.")
+    return 0
+
+
+def _refuse_overwriting(target: Path) -> None:
+    if target.exists():
+        msg = f"{target} is there already, and nothing is overwritten: choose another --output."
+        raise FewShotCommandError(msg)
+
+
+def _read_checkpoint(source: Path) -> dict[str, Any]:
+    import torch
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    if not source.is_file():
+        msg = f"There is no checkpoint {source}. Give the one that a training of D24fad has written (model.ckpt)."
+        raise FewShotCommandError(msg)
+    try:
+        with anomalib_safe_globals():
+            checkpoint: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        msg = f"{source} could not be read as a checkpoint ({type(error).__name__}): damaged, or another kind of file?"
+        raise FewShotCommandError(msg) from error
+    if "support_record" not in checkpoint:
+        msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
+        raise FewShotCommandError(msg)
+    return checkpoint
