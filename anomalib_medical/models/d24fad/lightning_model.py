@@ -29,17 +29,10 @@ from anomalib_medical.models.components import (
 )
 from anomalib_medical.post_processing import MedicalPostProcessor
 
+from .checks import addresses_of, check_post_processor, read_normals, refuse_other_window, refuse_support_images
 from .loss import D24fadLoss
-from .selection import FEWEST_FOR_OUTLIERS, OUTLIER_RATIO, diverse_rows, embed, outlier_ratios
-from .support import (
-    Support,
-    SupportImage,
-    images_of,
-    list_pictures_in,
-    record_of,
-    repeated_in,
-    unique_support,
-)
+from .selection import FEWEST_FOR_OUTLIERS, OUTLIER_RATIO, diverse_rows, embed, outlier_ratios, random_rows
+from .support import Support, SupportImage, images_of, list_support, record_of, unique_support
 from .torch_model import D24fadError, D24fadModel, EncodedSupport, EpisodeFeatures
 
 logger = logging.getLogger(__name__)
@@ -48,7 +41,6 @@ _RECALIBRATE = (
     "Recalibrate with `anomalib-medical retarget`, or with model.recalibrate(normals) and held-out normal images of "
     "the same task"
 )
-_SCORED_AT_ONCE = 16
 
 
 class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
@@ -128,7 +120,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
                 f"support_shots: got {support_shots} with support_dir {support_dir}, expected at least 1, and a folder."
             )
             raise ValueError(msg)
-        _check_post_processor(post_processor)
+        check_post_processor(post_processor)
         window = Window.of(support_window)
         super().__init__(
             pre_processor=_pre_processor(image_size, normalize) if pre_processor is True else pre_processor,
@@ -313,7 +305,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
             scores: torch.Tensor = left_out.pred_score  # type: ignore[assignment]  # and scores
             values = [scores, maps.amin(dim=(1, 2, 3)), maps.amax(dim=(1, 2, 3))]
         else:
-            values = self._score_normals(self._normals(normals))
+            values = self._score_normals(read_normals(normals, self.support_window, self.support_images))
         post_processor.calibrate(*values)
 
     def support_record(self, hasher: PatientHasher) -> dict[str, Any]:
@@ -324,33 +316,6 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
     def hash_support_names(self, hasher: PatientHasher) -> None:
         """Hash the names of support images that have not been hashed yet."""
         self.support_images = [image.hashed(hasher) for image in self.support_images]
-
-    def _normals(
-        self, normals: AnomalibDataModule | str | Path | torch.Tensor | Sequence[torch.Tensor]
-    ) -> Iterable[torch.Tensor]:
-        """Go through normal images ``(3, H, W)``, after checking that none is in the support."""
-        if isinstance(normals, AnomalibDataModule):
-            normals.prepare_data()
-            normals.setup()
-            samples = normals.val_data.samples
-            if "task" in samples:
-                msg = (
-                    f"{type(normals).__name__} validates on other tasks than the target's: give a folder of held-out "
-                    "normal images of the target, or a MedicalFolder of it."
-                )
-                raise D24fadError(msg)
-            addresses = [ImageAddress.parse(path) for path in samples[samples.label_index == 0].image_path]
-            window = getattr(normals, "window", None)
-        elif isinstance(normals, str | Path):
-            addresses = list_pictures_in(normals, "The folder of normal images")
-            window = self.support_window
-        else:
-            return Support.of_tensors(normals).pixels
-        if not addresses:
-            msg = f"The validation set of {type(normals).__name__} has 0 normal images, expected at least 1."
-            raise D24fadError(msg)
-        self._refuse_support_in(addresses, "normal images to calibrate with")
-        return (read_image(address, window) for address in addresses)
 
     @torch.no_grad()
     def _score_normals(self, images: Iterable[torch.Tensor]) -> list[torch.Tensor]:
@@ -412,21 +377,12 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
 
     def _read_explicit(self) -> Support | None:
         if self._explicit is None and self.support_dir is not None:
-            addresses = list_pictures_in(self.support_dir, "support_dir")
-            shots = len(addresses) if self.support_shots is None else self.support_shots
-            if shots > len(addresses):
-                msg = (
-                    f"support_shots is {shots}, and {self.support_dir} holds {len(addresses)} image(s): add images, or "
-                    "ask for fewer."
-                )
-                raise D24fadError(msg)
-            if shots == len(addresses):
-                rows = list(range(shots))
-            elif self.support_selection == "diverse":
+            addresses = list_support(self.support_dir, self.support_shots)
+            shots = self.support_shots or len(addresses)
+            if self.support_selection == "diverse" and shots < len(addresses):
                 rows = self._diverse(addresses, shots, self.support_window)
             else:
-                generator = torch.Generator().manual_seed(self.seed or 0)
-                rows = torch.randperm(len(addresses), generator=generator)[:shots].tolist()
+                rows = random_rows(len(addresses), shots, self.seed or 0)
             self._explicit = Support.read([addresses[row] for row in sorted(rows)], self.support_window)
         return self._explicit
 
@@ -477,28 +433,11 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
         datasets = [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
         for dataset in datasets:
-            self._refuse_support_in(_addresses(dataset), "images to score")
-            self._refuse_other_window(dataset)
+            refuse_support_images(self.support_images, addresses_of(dataset), "images to score")
+            if self.support_dir is not None:
+                refuse_other_window(dataset, self.support_window)
         if isinstance(self.post_processor, MedicalPostProcessor) and self.post_processor.awaits_calibration:
             logger.warning("There is no threshold for this support: scores are raw, without labels. %s.", _RECALIBRATE)
-
-    def _refuse_support_in(self, addresses: Sequence[ImageAddress], what: str) -> None:
-        repeated = repeated_in(self.support_images, addresses)
-        if repeated:
-            msg = (
-                f"{len(repeated)} of the {len(addresses)} {what} are support images too, such as {repeated[0]}. What "
-                "is in the support scores as normal by construction: take it out of one of the two."
-            )
-            raise D24fadError(msg)
-
-    def _refuse_other_window(self, dataset: object) -> None:
-        if self.support_dir is None or not hasattr(dataset, "window") or dataset.window == self.support_window:
-            return
-        msg = (
-            f"The images to score are read with the window {dataset.window}, those of support_dir with "
-            f"{self.support_window}: set --model.support_window to the same."
-        )
-        raise D24fadError(msg)
 
     # Checkpoints
 
@@ -542,16 +481,6 @@ def _pre_processor(image_size: tuple[int, int], normalize: bool) -> PreProcessor
     return PreProcessor(Compose([Resize(image_size, antialias=False)]))
 
 
-def _check_post_processor(post_processor: object) -> None:
-    usable = isinstance(post_processor, MedicalPostProcessor) and post_processor.threshold == "specificity"
-    if not isinstance(post_processor, bool) and not usable:
-        msg = (
-            f"post_processor: got {type(post_processor).__name__}, expected a MedicalPostProcessor with threshold: "
-            "specificity, or false: of a new task a few normal images are known and no anomaly."
-        )
-        raise ValueError(msg)
-
-
 def _same(first: Sequence[EncodedSupport], second: Sequence[EncodedSupport]) -> bool:
     """Whether two supports are the same up to rounding."""
     return all(
@@ -559,10 +488,3 @@ def _same(first: Sequence[EncodedSupport], second: Sequence[EncodedSupport]) -> 
         and bool((F.cosine_similarity(a.features.flatten(1), b.features.flatten(1)) > 1 - 1e-4).all())
         for a, b in zip(first, second, strict=True)
     )
-
-
-def _addresses(dataset: object) -> list[ImageAddress]:
-    """Where a dataset's images are, as far as it says."""
-    if hasattr(dataset, "samples"):
-        return [ImageAddress.parse(path) for path in dataset.samples.image_path]
-    return [ImageAddress.parse(path) for path in getattr(dataset, "addresses", getattr(dataset, "image_filenames", []))]

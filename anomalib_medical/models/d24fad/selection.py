@@ -40,6 +40,11 @@ def diverse_rows(embeddings: torch.Tensor, count: int, seed: int) -> list[int]:
         return sampler.select_coreset_idxs()
 
 
+def random_rows(available: int, count: int, seed: int) -> list[int]:
+    """Draw ``count`` of ``available`` images."""
+    return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+
+
 def outlier_ratios(embeddings: torch.Tensor) -> torch.Tensor:
     """How far each image is from the others, over how far these are from one another.
 

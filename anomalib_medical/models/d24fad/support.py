@@ -66,21 +66,25 @@ class Support:
         return cls(pixels, [SupportImage.of_file(address) for address in addresses])
 
     @classmethod
-    def of_tensors(cls, images: torch.Tensor | Sequence[torch.Tensor]) -> "Support":
+    def of_tensors(cls, images: torch.Tensor | Sequence[torch.Tensor], what: str = "support image") -> "Support":
         """Take images that are in memory.
+
+        Args:
+            images: ``(K, 3, H, W)``, or K images ``(3, H_k, W_k)``, in [0, 1].
+            what: What they are, for the message.
 
         Raises:
             D24fadError: If there are none, or one is no colour image in [0, 1].
         """
         pixels = [image.detach().float().cpu() for image in images]
         if not pixels:
-            msg = "The support set has 0 images, expected at least 1 normal image."
+            msg = f"Got 0 {what}s, expected at least 1 normal image."
             raise D24fadError(msg)
         for index, image in enumerate(pixels):
             if image.ndim != 3 or image.shape[0] != 3 or not bool(((image >= 0) & (image <= 1)).all()):
                 values = f"values from {image.min():.3g} to {image.max():.3g}" if image.numel() else "no values"
                 msg = (
-                    f"Support image {index} has the shape {tuple(image.shape)} and {values}, expected (3, height, "
+                    f"The {what} {index} has the shape {tuple(image.shape)} and {values}, expected (3, height, "
                     "width) with values in [0, 1], before any normalisation."
                 )
                 raise D24fadError(msg)
@@ -107,6 +111,24 @@ def list_pictures_in(folder: str | Path, argument: str) -> list[ImageAddress]:
     addresses = [address for path in list_images(folder) for address in list_pictures(path)] if folder.is_dir() else []
     if not addresses:
         msg = f"{argument} is {folder}: {found}. Expected a folder with at least 1 normal image of the new task."
+        raise D24fadError(msg)
+    return addresses
+
+
+def list_support(folder: str | Path, shots: int | None) -> list[ImageAddress]:
+    """List the pictures of a folder of support images.
+
+    Args:
+        folder: The folder, searched at any depth.
+        shots: How many of them are wanted, None for all.
+
+    Raises:
+        D24fadError: If there is no such folder, or it holds too few images.
+        ImageReadError: If a header cannot be read.
+    """
+    addresses = list_pictures_in(folder, "support_dir")
+    if shots is not None and shots > len(addresses):
+        msg = f"support_shots is {shots}, and {folder} holds {len(addresses)} image(s): add images, or ask for fewer."
         raise D24fadError(msg)
     return addresses
 

@@ -221,10 +221,10 @@ def model():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([], "The support set has 0 images, expected at least 1"),
-        (torch.rand(2, 1, 64, 64), r"Support image 0 has the shape \(1, 64, 64\)"),
+        ([], "Got 0 support images, expected at least 1"),
+        (torch.rand(2, 1, 64, 64), r"The support image 0 has the shape \(1, 64, 64\)"),
         (torch.randn(1, 3, 64, 64), r"values from -.*expected \(3, height, width\) with values in \[0, 1\]"),
-        ([torch.rand(3, 8, 8), torch.full((3, 8, 8), torch.nan)], "Support image 1 has"),
+        ([torch.rand(3, 8, 8), torch.full((3, 8, 8), torch.nan)], "The support image 1 has"),
         ("/there/is/none", "support_dir is /there/is/none: there is no such folder"),
     ],
 )
@@ -292,6 +292,8 @@ def test_calibrating_needs_something_to_calibrate():
     with pytest.raises(D24fadError, match="no support set to calibrate for"):
         model.recalibrate()
     model.set_support(pictures(1))
+    with pytest.raises(D24fadError, match="Got 0 normal images, expected at least 1"):
+        model.recalibrate([])
     with pytest.raises(D24fadError, match="There are 1 support images, expected at least 2 to leave one out"):
         model.recalibrate()
     raw = D24fad(**ARGUMENTS, post_processor=False)
