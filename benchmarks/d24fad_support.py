@@ -1,11 +1,11 @@
 """One wrong image in the support of D2-4FAD: is it warned of, and what does it cost?
 
-    python benchmarks/d24fad_support.py warnings
+    python benchmarks/d24fad_support.py warnings --ckpt_path <checkpoint>
     python benchmarks/d24fad_support.py auroc --target brain_flair --ckpt_path <checkpoint>
 
-`warnings` needs the teacher's weights only. It draws supports of normal images of different patients and replaces one
-by an abnormal image of the same data set or by a normal image of another. `auroc` scores the target's test set with
-such supports. ANOMALIB_MEDICAL_DATA and ANOMALIB_MEDICAL_TEACHER name data and teacher.
+`warnings` draws supports of normal images of different patients and replaces one by an abnormal image of the same data
+set or by a normal image of another. `auroc` scores the target's test set with such supports. ANOMALIB_MEDICAL_DATA
+names the data.
 """
 
 import argparse
@@ -35,8 +35,16 @@ def folder(name: str) -> MedicalFolder:
 
 
 @torch.no_grad()
+def encode(model: D24fad, paths: list[str]) -> list[torch.Tensor]:
+    """The student's features of images, at each scale."""
+    prepare = model.pre_processor
+    parts = [model.model.encode(prepare(read_image(path)[None]))[1] for path in paths]
+    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
+
+
+@torch.no_grad()
 def embeddings(model: D24fad, paths: list[str]) -> torch.Tensor:
-    """One vector an image, as the warning sees it."""
+    """One vector an image, as the choice of diverse images sees it."""
     prepare = model.pre_processor
     return torch.cat([embed(model.model.teacher(prepare(read_image(path)[None]))) for path in paths])
 
@@ -52,34 +60,39 @@ def abnormal_of(data: MedicalFolder, most: int = 200) -> list[str]:
     return list(paths.sample(min(most, len(paths)), random_state=0))
 
 
+@torch.no_grad()
 def warnings(arguments: argparse.Namespace) -> None:
     """Print how often the warning is right and wrong."""
-    model = D24fad("resnet18", arguments.image_size, teacher_weights=os.environ["ANOMALIB_MEDICAL_TEACHER"]).eval()
-    model.load_teacher()
-    normal, abnormal, tables = {}, {}, {}
+    model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
+    tables, normal, abnormal = {}, {}, {}
     for name in SETS:
         data = folder(name)
         tables[name] = normals_of(data)
-        normal[name] = embeddings(model, list(tables[name].image_path))
-        abnormal[name] = embeddings(model, abnormal_of(data))
-    print(f"Warned above {OUTLIER_RATIO} times the distance among the others; {arguments.draws} draws.\n")
+        tables[name] = tables[name].assign(row=range(len(tables[name])))
+        normal[name] = encode(model, list(tables[name].image_path))
+        abnormal[name] = encode(model, abnormal_of(data))
+
+    def ratios(rest: list[torch.Tensor], added: list[torch.Tensor], row: int) -> torch.Tensor:
+        support = [torch.cat([scale, other[[row]]]) for scale, other in zip(rest, added, strict=True)]
+        model.model.support.fill(model.model.with_keys(support))
+        return outlier_ratios(model.model)
+
+    print(f"Warned above a ratio of {OUTLIER_RATIO}; {arguments.draws} draws.\n")
     print("| data | K | warned without reason | abnormal image warned of | ... most unlike the others | other organ |")
     print("|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)
     for name in SETS:
-        others = torch.cat([normal[other] for other in SETS if other != name])
+        foreign = [torch.cat([normal[other][scale] for other in SETS if other != name]) for scale in range(3)]
         for shots in (4, 8):
             counts = np.zeros(4)
             for draw in range(arguments.draws):
-                # Rows of the support, by path: draw_support keeps to different patients.
-                numbered = tables[name].assign(row=range(len(tables[name])))
-                support = normal[name][draw_support(numbered, shots, draw).row.to_list()]
-                counts[0] += bool((outlier_ratios(support) > OUTLIER_RATIO).any())
-                planted = outlier_ratios(torch.cat([support[1:], abnormal[name][[rng.integers(len(abnormal[name]))]]]))
+                *rows, last = draw_support(tables[name], shots, draw).row.to_list()
+                rest = [scale[rows] for scale in normal[name]]
+                counts[0] += bool((ratios(rest, normal[name], last) > OUTLIER_RATIO).any())
+                planted = ratios(rest, abnormal[name], int(rng.integers(len(abnormal[name][0]))))
                 counts[1] += float(planted[-1]) > OUTLIER_RATIO
                 counts[2] += int(planted.argmax()) == shots - 1
-                foreign = outlier_ratios(torch.cat([support[1:], others[[rng.integers(len(others))]]]))
-                counts[3] += float(foreign[-1]) > OUTLIER_RATIO
+                counts[3] += float(ratios(rest, foreign, int(rng.integers(len(foreign[0]))))[-1]) > OUTLIER_RATIO
             print(f"| {name} | {shots} | " + " | ".join(f"{count:.2f}" for count in counts / arguments.draws) + " |")
 
 
@@ -87,17 +100,12 @@ def warnings(arguments: argparse.Namespace) -> None:
 def auroc(arguments: argparse.Namespace) -> None:
     """Print the AUROC with clean, polluted and diverse supports."""
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
-    network, prepare = model.model, model.pre_processor
-
-    def encode(paths: list[str]) -> list[torch.Tensor]:
-        parts = [network.encode(prepare(read_image(path)[None]))[1] for path in paths]
-        return [torch.cat(scale) for scale in zip(*parts, strict=True)]
-
+    network = model.model
     data = folder(arguments.target)
     test = data.test_data.samples
-    tested = encode(list(test.image_path))
+    tested = encode(model, list(test.image_path))
     pool = normals_of(data).assign(row=lambda table: range(len(table)))
-    student = encode(list(pool.image_path))
+    student = encode(model, list(pool.image_path))
     similar = embeddings(model, list(pool.image_path))
     rng = np.random.default_rng(0)
     ill = np.flatnonzero(test.label_index == 1)
@@ -134,14 +142,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(required=True)
     warning = subparsers.add_parser("warnings")
-    warning.add_argument("--image_size", type=int, default=128)
     warning.set_defaults(run=warnings)
     cost = subparsers.add_parser("auroc")
     cost.add_argument("--target", choices=SETS, required=True)
-    cost.add_argument("--ckpt_path", type=Path, required=True)
     cost.set_defaults(run=auroc)
     for each in (warning, cost):
-        each.add_argument("--draws", type=int, default=300 if each is warning else 10)
+        each.add_argument("--ckpt_path", type=Path, required=True)
+        each.add_argument("--draws", type=int, default=100 if each is warning else 10)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

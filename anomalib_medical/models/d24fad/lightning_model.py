@@ -220,6 +220,11 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         super().on_train_epoch_end()
         self._take_target()
 
+    def on_fit_end(self) -> None:
+        """Look at the support with the final weights."""
+        super().on_fit_end()
+        self._warn_of_outliers()
+
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)
         if support is None:
@@ -344,21 +349,18 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
                 f"The support images have different sizes ({sizes}), and the model has no pre-processor to resize them."
             )
             raise D24fadError(msg)
-        images = torch.cat(prepared)
-        encoded = self.model.encode_support(images)
+        encoded = self.model.encode_support(torch.cat(prepared))
         changed = not _same(encoded, list(self.model.support))
         self.model.support.fill(encoded)
-        known = {image.digest for image in self.support_images}
         self.support_images = support.images
         if changed and isinstance(self.post_processor, MedicalPostProcessor):
             self.post_processor.invalidate()
-        if known != {image.digest for image in support.images}:
-            self._warn_of_outliers(images, support.images)
 
     def _take_explicit(self) -> None:
         support = self._read_explicit()
         if support is not None:
             self._take(support)
+            self._warn_of_outliers()
 
     def _wanted_support(self) -> Support | None:
         """Return the explicit support, or else that of the data, if there is one."""
@@ -371,7 +373,9 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
             return None
         if self.support_selection == "diverse":
             pool = [ImageAddress.parse(path) for path in datamodule.support_pool.image_path]
-            datamodule.choose_support(self._diverse(pool, datamodule.target_shots, datamodule.window))
+            if len(pool) > len(data):
+                logger.info("Choosing %d diverse support images of %d.", len(data), len(pool))
+                datamodule.choose_support(self._diverse(pool, len(data), datamodule.window))
         addresses = [ImageAddress.parse(path) for path in data.samples.image_path]
         return Support.read(addresses, datamodule.window)
 
@@ -394,17 +398,16 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
             embeddings.append(embed(self.model.teacher(image)).cpu())
         return diverse_rows(torch.cat(embeddings), shots, self.seed or 0)
 
-    @torch.no_grad()
-    def _warn_of_outliers(self, images: torch.Tensor, known: Sequence[SupportImage]) -> None:
-        """Say which support image is unlike the others; a polluted support hides anomalies like its own."""
-        if images.shape[0] < FEWEST_FOR_OUTLIERS:
+    def _warn_of_outliers(self) -> None:
+        """Say which support image is unlike the others: what is abnormal in the support hides its like."""
+        if len(self.model.support) < FEWEST_FOR_OUTLIERS:
             return
-        ratios = outlier_ratios(embed(self.model.teacher(images)))
+        ratios = outlier_ratios(self.model)
         for index in (ratios > OUTLIER_RATIO).nonzero().flatten().tolist():
             logger.warning(
-                "Support image %s is an outlier: %.1f times as far from the others as these are from one another. An "
-                "abnormal image in the support makes such anomalies look normal: look at it.",
-                known[index].name or f"number {index}",
+                "Support image %s is an outlier: it scores %.1f times as high against the others as these do against "
+                "one another. A wrong or abnormal image in the support makes its like look normal: look at it.",
+                self.support_images[index].name or f"number {index}",
                 float(ratios[index]),
             )
 
@@ -430,6 +433,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         support = self._wanted_support()
         if support is not None and support.images != self.support_images:
             self._take(support)
+            self._warn_of_outliers()
         loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
         datasets = [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
         for dataset in datasets:

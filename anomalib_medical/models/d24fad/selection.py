@@ -6,10 +6,12 @@ import torch
 from anomalib.models.components import KCenterGreedy
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
+from .torch_model import D24fadModel
+
 # Fewer than two others say nothing about what is usual among them.
 FEWEST_FOR_OUTLIERS = 3
 # Chosen for few false alarms: see benchmarks/results/d24fad_support.md.
-OUTLIER_RATIO = 2.0
+OUTLIER_RATIO = 3.5
 
 
 def embed(features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -45,17 +47,19 @@ def random_rows(available: int, count: int, seed: int) -> list[int]:
     return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:count].tolist()
 
 
-def outlier_ratios(embeddings: torch.Tensor) -> torch.Tensor:
-    """How far each image is from the others, over how far these are from one another.
+def outlier_ratios(model: D24fadModel) -> torch.Tensor:
+    """How unlike the others each support image is for the model, over how unlike these are one another.
 
     Args:
-        embeddings: ``(K, D)``, K at least 3.
+        model: A network that holds a support of at least 3 images.
 
     Returns:
-        ``(K,)``: mean distance to the others, over the mean distance among these.
+        ``(K,)``: score against the others, over their mean score against each other without it.
     """
-    distances = torch.cdist(embeddings, embeddings)
-    count = distances.shape[0]
-    own = distances.sum(dim=1)
-    among_others = (distances.sum() - 2 * own) / ((count - 1) * (count - 2))
-    return own / (count - 1) / among_others.clamp(min=1e-12)
+    scores: torch.Tensor = model.leave_one_out().pred_score  # type: ignore[assignment]  # the model scores
+    ratios = []
+    for index, score in enumerate(scores):
+        others: torch.Tensor = model.leave_one_out(absent=index).pred_score  # type: ignore[assignment]
+        mean = (others.sum() - others[index]) / (others.shape[0] - 1)
+        ratios.append(score / mean.clamp(min=1e-6))
+    return torch.stack(ratios)

@@ -233,10 +233,19 @@ class D24fadModel(nn.Module):
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
         return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
 
-    def leave_one_out(self) -> InferenceBatch:
-        """Score each support image against the others: ``(K,)`` and ``(K, 1, H, W)``."""
+    def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
+        """Score each support image against the others.
+
+        Args:
+            absent: A support image that no other one is compared with.
+
+        Returns:
+            Scores ``(K,)`` and maps ``(K, 1, H, W)``.
+        """
         support = list(self.support)
         student = [one.features for one in support]
         member = ~torch.eye(len(self.support), dtype=torch.bool, device=student[0].device)
+        if absent is not None:
+            member[:, absent] = False
         with torch.no_grad():
             return self.compare(student, self.weigh(student, support, member))

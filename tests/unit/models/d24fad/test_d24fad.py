@@ -7,6 +7,7 @@ from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
+from anomalib_medical.models.d24fad.selection import diverse_rows, outlier_ratios
 from anomalib_medical.models.d24fad.support import unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
@@ -302,13 +303,41 @@ def test_calibrating_needs_something_to_calibrate():
         raw.recalibrate()
 
 
-def test_an_outlier_is_named_and_ordinary_images_are_not(model, caplog):
+def test_an_outlier_is_named_and_ordinary_images_are_not(network, caplog):
+    model = D24fad(**ARGUMENTS).eval()
+    model.model = network
     usual = [0.4 + 0.1 * image for image in pictures(5, seed=4)]
     model.set_support(usual)
     assert "outlier" not in caplog.text
     model.set_support([*usual[:3], torch.zeros(3, SIZE, SIZE)])
     assert "Support image number 3 is an outlier" in caplog.text
     assert caplog.text.count("is an outlier") == 1
+    # Of two images nobody can say which is the odd one.
+    model.set_support([usual[0], torch.zeros(3, SIZE, SIZE)])
+    assert caplog.text.count("is an outlier") == 1
+
+
+def test_an_outlier_does_not_hide_behind_its_own_weight(supported):
+    """Of each image's score and the mean score of the others without it."""
+    ratios = outlier_ratios(supported)
+    support = pictures(4, seed=5)
+    for index in range(4):
+        rest = support[[row for row in range(4) if row != index]]
+        own = supported.score(support[[index]], supported.encode_support(rest)).pred_score[0]
+        others = D24fadModel("resnet18")
+        others.load_state_dict(supported.state_dict())
+        others.support.fill(others.encode_support(rest))
+        torch.testing.assert_close(ratios[index], own / others.leave_one_out().pred_score.mean(), rtol=1e-3, atol=0)
+
+
+def test_diverse_images_are_far_from_one_another():
+    groups = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    embeddings = (groups[:, None] + 0.1 * torch.rand(3, 20, 2)).flatten(0, 1)
+    state = torch.random.get_rng_state()
+    for seed in range(5):
+        assert {row // 20 for row in diverse_rows(embeddings, 3, seed)} == {0, 1, 2}
+    assert diverse_rows(embeddings, 3, 1) == diverse_rows(embeddings, 3, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
