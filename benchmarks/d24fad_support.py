@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_medical import D24fad, MedicalFolder
 from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
 from anomalib_medical.data.io import read_image
-from anomalib_medical.models.d24fad.selection import OUTLIER_RATIO, diverse_rows, embed, outlier_ratios
+from anomalib_medical.models.d24fad.selection import diverse_rows, embed, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.torch_model import EncodedSupport
 
 PATTERNS = {"brain_flair": r"^(TCGA_[^_]+_[^_]+)_", "chest_xray": r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)"}
@@ -69,30 +69,31 @@ def warnings(arguments: argparse.Namespace) -> None:
         data = folder(name)
         tables[name] = normals_of(data)
         tables[name] = tables[name].assign(row=range(len(tables[name])))
-        normal[name] = encode(model, list(tables[name].image_path))
-        abnormal[name] = encode(model, abnormal_of(data))
+        # The embeddings travel as a fourth scale.
+        for images, paths in ((normal, list(tables[name].image_path)), (abnormal, abnormal_of(data))):
+            images[name] = [*encode(model, paths), embeddings(model, paths)]
 
-    def ratios(rest: list[torch.Tensor], added: list[torch.Tensor], row: int) -> torch.Tensor:
-        support = [torch.cat([scale, other[[row]]]) for scale, other in zip(rest, added, strict=True)]
+    def with_added(rest: list[torch.Tensor], added: list[torch.Tensor], row: int) -> list[int]:
+        """Outliers of a support of ``rest`` and, at its end, one row of ``added``."""
+        *support, vectors = (torch.cat([scale, other[[row]]]) for scale, other in zip(rest, added, strict=True))
         model.model.support.fill(model.model.with_keys(support))
-        return outlier_ratios(model.model)
+        return find_outliers(model.model, vectors)
 
-    print(f"Warned above a ratio of {OUTLIER_RATIO}; {arguments.draws} draws.\n")
+    print(f"{arguments.draws} draws\n")
     print("| data | K | warned without reason | abnormal image warned of | ... most unlike the others | other organ |")
     print("|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)
     for name in SETS:
-        foreign = [torch.cat([normal[other][scale] for other in SETS if other != name]) for scale in range(3)]
+        foreign = [torch.cat([normal[other][scale] for other in SETS if other != name]) for scale in range(4)]
         for shots in (4, 8):
             counts = np.zeros(4)
             for draw in range(arguments.draws):
                 *rows, last = draw_support(tables[name], shots, draw).row.to_list()
                 rest = [scale[rows] for scale in normal[name]]
-                counts[0] += bool((ratios(rest, normal[name], last) > OUTLIER_RATIO).any())
-                planted = ratios(rest, abnormal[name], int(rng.integers(len(abnormal[name][0]))))
-                counts[1] += float(planted[-1]) > OUTLIER_RATIO
-                counts[2] += int(planted.argmax()) == shots - 1
-                counts[3] += float(ratios(rest, foreign, int(rng.integers(len(foreign[0]))))[-1]) > OUTLIER_RATIO
+                counts[0] += bool(with_added(rest, normal[name], last))
+                counts[1] += shots - 1 in with_added(rest, abnormal[name], int(rng.integers(len(abnormal[name][0]))))
+                counts[2] += int(score_ratios(model.model).argmax()) == shots - 1
+                counts[3] += shots - 1 in with_added(rest, foreign, int(rng.integers(len(foreign[0]))))
             print(f"| {name} | {shots} | " + " | ".join(f"{count:.2f}" for count in counts / arguments.draws) + " |")
 
 

@@ -31,7 +31,7 @@ from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .checks import addresses_of, check_post_processor, read_normals, refuse_other_window, refuse_support_images
 from .loss import D24fadLoss
-from .selection import FEWEST_FOR_OUTLIERS, OUTLIER_RATIO, diverse_rows, embed, outlier_ratios, random_rows
+from .selection import diverse_rows, embed, find_outliers, random_rows
 from .support import Support, SupportImage, images_of, list_support, record_of, unique_support
 from .torch_model import D24fadError, D24fadModel, EncodedSupport, EpisodeFeatures
 
@@ -147,6 +147,8 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         self._explicit: Support | None = None
         # The support of the task that is left out, while the others train.
         self._target: Support | None = None
+        # One vector for each image of the support that was encoded last, none for a checkpoint's.
+        self._embeddings: torch.Tensor | None = None
         self._validated_episodes = False
         # A fork of the random state: building a model to load a checkpoint into it leaves the user's alone.
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -349,7 +351,9 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
                 f"The support images have different sizes ({sizes}), and the model has no pre-processor to resize them."
             )
             raise D24fadError(msg)
-        encoded = self.model.encode_support(torch.cat(prepared))
+        images = torch.cat(prepared)
+        encoded = self.model.encode_support(images)
+        self._embeddings = embed(self.model.teacher(images))
         changed = not _same(encoded, list(self.model.support))
         self.model.support.fill(encoded)
         self.support_images = support.images
@@ -400,15 +404,13 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
 
     def _warn_of_outliers(self) -> None:
         """Say which support image is unlike the others: what is abnormal in the support hides its like."""
-        if len(self.model.support) < FEWEST_FOR_OUTLIERS:
+        if self._embeddings is None:
             return
-        ratios = outlier_ratios(self.model)
-        for index in (ratios > OUTLIER_RATIO).nonzero().flatten().tolist():
+        for index in find_outliers(self.model, self._embeddings):
             logger.warning(
-                "Support image %s is an outlier: it scores %.1f times as high against the others as these do against "
-                "one another. A wrong or abnormal image in the support makes its like look normal: look at it.",
+                "Support image %s is an outlier: it is far less like the others than these are like one another. A "
+                "wrong or abnormal image in the support makes its like look normal: look at it.",
                 self.support_images[index].name or f"number {index}",
-                float(ratios[index]),
             )
 
     # Testing and predicting

@@ -7,7 +7,7 @@ from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
-from anomalib_medical.models.d24fad.selection import diverse_rows, outlier_ratios
+from anomalib_medical.models.d24fad.selection import diverse_rows, feature_ratios, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.support import unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
@@ -319,7 +319,7 @@ def test_an_outlier_is_named_and_ordinary_images_are_not(network, caplog):
 
 def test_an_outlier_does_not_hide_behind_its_own_weight(supported):
     """Of each image's score and the mean score of the others without it."""
-    ratios = outlier_ratios(supported)
+    ratios = score_ratios(supported)
     support = pictures(4, seed=5)
     for index in range(4):
         rest = support[[row for row in range(4) if row != index]]
@@ -328,6 +328,14 @@ def test_an_outlier_does_not_hide_behind_its_own_weight(supported):
         others.load_state_dict(supported.state_dict())
         others.support.fill(others.encode_support(rest))
         torch.testing.assert_close(ratios[index], own / others.leave_one_out().pred_score.mean(), rtol=1e-3, atol=0)
+
+
+def test_an_outlier_is_found_by_features_alone(supported):
+    near = torch.eye(4)[:3] * 0.1
+    far = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(feature_ratios(torch.cat([near, near[:1]]))[:3], torch.tensor([2 / 3, 1.5, 1.5]))
+    assert find_outliers(supported, torch.eye(4)) == []
+    assert find_outliers(supported, torch.cat([near[:1], far, near[1:]])) == [1]
 
 
 def test_diverse_images_are_far_from_one_another():
