@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from types import TracebackType
 
 from anomalib.models import UnknownModelError
@@ -9,6 +10,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 # What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
+_UNION_ERROR = re.compile(
+    r"Does not validate against any of the Union subtypes\n.*?^ *Errors:\n(?P<reasons>.*?)^ *Given value",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 class MedicalError(Exception):
@@ -26,6 +32,8 @@ def is_user_error(error: Exception) -> bool:
     """
     if isinstance(error, OSError | MisconfigurationException | MedicalError | UnknownModelError):
         return True
+    if _refused_arguments(error):
+        return True
     return isinstance(error, ValueError | ImportError) and _raised_in(error.__traceback__) in {
         "anomalib",
         "anomalib_medical",
@@ -39,7 +47,16 @@ def user_message(error: Exception) -> str:
             f"{os.strerror(error.errno)}: {os.fsdecode(error.filename)}. Results need a folder that can be written: "
             "make this one writable, or choose another with --default_root_dir."
         )
-    return _without_worker_traceback(error)
+    return "; ".join(_refused_arguments(error)) or _without_worker_traceback(error)
+
+
+def _refused_arguments(error: Exception) -> list[str]:
+    """What a class said of arguments from the command line, which jsonargparse buries in a message of its own."""
+    found = _UNION_ERROR.match(str(error)) if isinstance(error, ValueError) else None
+    if found is None:
+        return []
+    reasons = [reason.strip() for reason in re.split(r"^ *- ", found["reasons"], flags=re.MULTILINE)]
+    return [" ".join(reason.split()) for reason in reasons if reason and not reason.startswith("Expected a <class")]
 
 
 def _without_worker_traceback(error: Exception) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
+from anomalib.visualization.image.functional import (
+    add_text_to_image,
+    overlay_images,
+    visualize_anomaly_map,
+    visualize_image,
+)
 from PIL import Image as PillowImage
 from torchvision.tv_tensors import Image
 
@@ -18,13 +26,17 @@ from anomalib_medical.data.io import ImageAddress, read_image
 _SHOWN_BY_PILLOW = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 HEATMAPS = "images"  # anomalib's name for their folder
 MASKS = "masks"
+UNCERTAINTY = "uncertainty"
 
 
 class MedicalVisualizer(ImageVisualizer):
     """anomalib's visualizer for every image that we can read, frames and slices too.
 
     Beside the heatmaps in ``images/`` it saves the predicted masks in ``masks/``, as black and white PNG of the image's
-    own size.
+    own size, and, where the model's step leaves an ``uncertainty_map``, (B, 1, H, W) or (B, H, W), in the batch, that
+    map on the image in ``uncertainty/``. Its colours go from 0 (dark blue) to the value that is written on the picture
+    (dark red): the model's ``uncertainty_scale``, a float, so that pictures can be compared; without one the image's
+    own maximum, so that they cannot.
     """
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 # anomalib's own, passed on
@@ -41,7 +53,7 @@ class MedicalVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Save the pictures of a batch."""
-        del pl_module, outputs, batch_idx, dataloader_idx
+        del outputs, batch_idx, dataloader_idx
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
         datamodule = getattr(trainer, "datamodule", None)
@@ -49,7 +61,9 @@ class MedicalVisualizer(ImageVisualizer):
         window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
         # What has the folder's name, below which paths are kept.
         source = datamodule if datamodule is not None else dataset
-        for item in batch:
+        # Not the item's own: anomalib's plain batches lose it when they are taken apart.
+        uncertainty_maps = getattr(batch, "uncertainty_map", None)
+        for index, item in enumerate(batch):
             address = ImageAddress.parse(item.image_path or "")
             pixels = Image(read_image(address, window)) if item.image_path else item.image
             # Without its path the item is drawn from its pixels.
@@ -60,11 +74,33 @@ class MedicalVisualizer(ImageVisualizer):
             if item.pred_mask is not None:
                 size = (pixels.shape[-1], pixels.shape[-2])
                 mask = PillowImage.fromarray(item.pred_mask.squeeze().cpu().numpy().astype(np.uint8) * 255)
-                folder = _mask_folder(Path(self.output_dir))
-                path = self._free(address, folder, source).with_suffix(".png")
+                path = self._free(address, _companion(Path(self.output_dir), MASKS), source, ".png")
                 mask.resize(size, PillowImage.Resampling.NEAREST).save(path)
+            if uncertainty_maps is not None:
+                picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module))
+                picture.save(self._free(address, _companion(Path(self.output_dir), UNCERTAINTY), source, ".png"))
 
-    def _free(self, address: ImageAddress, folder: Path, source: object) -> Path:
+    def _draw_uncertainty(
+        self, image: torch.Tensor, uncertainty: torch.Tensor, scale: float | None
+    ) -> PillowImage.Image:
+        """Draw a map on its image as anomalib draws anomaly maps.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            uncertainty: (1, h, w) or (h, w).
+            scale: The value of the strongest colour, None for the map's maximum.
+        """
+        values = uncertainty.detach().float().cpu().reshape(uncertainty.shape[-2:])
+        full = float(values.max()) if scale is None else scale
+        # anomalib's own scaling would stretch even the flattest map over all colours.
+        shares = (values / full).clamp(0, 1) if full > 0 else torch.zeros_like(values)
+        drawn = overlay_images(visualize_image(image).resize(self.field_size), visualize_anomaly_map(shares))
+        text = dict(self.text_config)
+        if text.pop("enable", True):
+            return add_text_to_image(drawn, f"Uncertainty up to {full:.2g}", **text)
+        return drawn.convert("RGB")
+
+    def _free(self, address: ImageAddress, folder: Path, source: object, suffix: str | None = None) -> Path:
         """Return the file to write, numbered where this run has written one of the same name for another image."""
         wanted = generate_output_filename(
             input_path=address.path.with_name(_picture_name(address)),
@@ -72,6 +108,8 @@ class MedicalVisualizer(ImageVisualizer):
             dataset_name=getattr(source, "name", None),
             category=getattr(source, "category", None),
         )
+        if suffix is not None:
+            wanted = wanted.with_suffix(suffix)
         path, number = wanted, 0
         while path in self._written:
             number += 1
@@ -101,12 +139,19 @@ def _picture_name(address: ImageAddress) -> str:
     return name if address.path.suffix.lower() in _SHOWN_BY_PILLOW and not selection else f"{name}.png"
 
 
-def _mask_folder(heatmaps: Path) -> Path:
-    """Return ``masks_1`` for ``images_1``; within a folder of another name, ``masks``."""
+def _companion(heatmaps: Path, companion: str) -> Path:
+    """Return ``<companion>_1`` for ``images_1``; within a folder of another name, ``<companion>``."""
     name = heatmaps.name
     if name.split("_")[0] == HEATMAPS:
-        return heatmaps.with_name(name.replace(HEATMAPS, MASKS, 1))
-    return heatmaps / MASKS
+        return heatmaps.with_name(name.replace(HEATMAPS, companion, 1))
+    return heatmaps / companion
+
+
+def _uncertainty_scale(model: object) -> float | None:
+    """Return the uncertainty of the strongest colour, None where the model has no usable one."""
+    scale = getattr(model, "uncertainty_scale", None)
+    # A buffer that no validation has filled is nan.
+    return float(scale) if scale is not None and 0 < float(scale) < math.inf else None
 
 
 def _predicted_dataset(trainer: object) -> object:

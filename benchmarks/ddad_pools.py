@@ -82,6 +82,7 @@ class KeepReconstructions(Callback):
     """Writes a module's reconstructions of the test images at milestones, and stops in time."""
 
     def __init__(self, job: Job, folder: Path, milestones: list[int], images: torch.Tensor, minutes: float) -> None:
+        super().__init__()
         self.job, self.folder, self.milestones, self.images = job, folder, milestones, images
         self.deadline = time.monotonic() + 60 * minutes
         self.started = time.monotonic()
@@ -106,6 +107,7 @@ class KeepReconstructions(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it went."""
+        del pl_module
         losses = {name: float(value) for name, value in trainer.callback_metrics.items() if "step" not in name}
         record = {
             "job": self.job.name,
@@ -171,9 +173,13 @@ def test_images(datamodule: MedicalFolder, resize: Resize, scratch: Path) -> tor
     return images
 
 
+def default_scratch() -> Path:
+    """Where reconstructions go unless told."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "anomalib-medical" / "ddad_pools"
+
+
 def main() -> int:
     """Run the command line; returns the exit code."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "anomalib-medical" / "ddad_pools"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["b", "0.0", "0.2", "0.4", "0.6", "pool"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
@@ -183,7 +189,9 @@ def main() -> int:
     parser.add_argument("--aliased", action="store_true", help="resize without antialiasing")
     parser.add_argument("--minutes", type=float, default=40, help="time limit of each job")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--scratch", type=Path, default=cache, help="where reconstructions go: not the repository")
+    parser.add_argument(
+        "--scratch", type=Path, default=default_scratch(), help="where reconstructions go: not the repository"
+    )
     args = parser.parse_args()
     root = os.environ.get("ANOMALIB_MEDICAL_DATA")
     if not root:

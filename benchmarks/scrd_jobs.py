@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from anomalib.models import Patchcore, ReverseDistillation
+from anomalib.models import Ganomaly, Patchcore, ReverseDistillation
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from safetensors.torch import load_file
@@ -38,11 +38,15 @@ class TrainedJob:
         build: Makes the model; the global seed is set before.
         teacher: Whether the teacher's weights are loaded; otherwise they are random.
         epochs: Fixed number of epochs, for a model that makes one pass; None trains until the wall-clock cap.
+        batch_size: Training batch of its own recipe; None for the common one.
+        uses_datamodule: Whether the model draws its batches from the datamodule itself.
     """
 
     build: Callable[[ModelOptions], AnomalibModule]
     teacher: bool = True
     epochs: int | None = None
+    batch_size: int | None = None
+    uses_datamodule: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,26 @@ def _scrd(**changes: object) -> Callable[[ModelOptions], AnomalibModule]:
     return build
 
 
+def _ddad(**changes: object) -> Callable[[ModelOptions], AnomalibModule]:
+    """Build Ddad at the paper's 64x64, whatever the others' size."""
+
+    def build(options: ModelOptions) -> AnomalibModule:
+        from anomalib_medical import Ddad
+
+        return Ddad(seed=options.seed, evaluator=False, visualizer=False, **changes)
+
+    return build
+
+
+def _ganomaly(options: ModelOptions) -> AnomalibModule:
+    """Build anomalib's reconstruction model, at 64x64 too."""
+    del options
+    steps = Compose([Resize((64, 64), antialias=True), Normalize(mean=[0.5] * 3, std=[0.5] * 3)])
+    return Ganomaly(
+        batch_size=64, pre_processor=PreProcessor(steps), post_processor=False, evaluator=False, visualizer=False
+    )
+
+
 def _grey(path: str) -> FloatArray:
     image = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if image is None:
@@ -140,6 +164,12 @@ JOBS: dict[str, TrainedJob | TrivialJob] = {
     "scrd": TrainedJob(_scrd()),
     "rd": TrainedJob(_reverse_distillation),
     "patchcore": TrainedJob(_patchcore, epochs=1),
+    "ddad_inter": TrainedJob(_ddad(), teacher=False, batch_size=64, uses_datamodule=True),
+    "ddad_intra": TrainedJob(_ddad(score="intra"), teacher=False, batch_size=64, uses_datamodule=True),
+    "ddad_reconstruction": TrainedJob(
+        _ddad(score="reconstruction", members=1), teacher=False, batch_size=64, uses_datamodule=True
+    ),
+    "ganomaly": TrainedJob(_ganomaly, teacher=False, batch_size=64),
     "scrd_random": TrainedJob(_scrd(), teacher=False),
     "rd_random": TrainedJob(_reverse_distillation, teacher=False),
     "patchcore_random": TrainedJob(_patchcore, teacher=False, epochs=1),
@@ -166,6 +196,17 @@ GROUPS: dict[str, list[str]] = {
         "patchcore_random",
         "rd_random",
         "scrd_random",
+    ],
+    "ddad": [
+        "thumbnail_nn",
+        "sharpness",
+        "mean_intensity",
+        "patchcore",
+        "rd",
+        "ganomaly",
+        "ddad_reconstruction",
+        "ddad_intra",
+        "ddad_inter",
     ],
     "ablation": [
         "scrd_no_contrast",

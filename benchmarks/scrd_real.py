@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENT_PATTERNS = {
     "brain_flair": r"^(TCGA_[A-Z0-9]+_[A-Z0-9]+)_",
-    "chest_xray": r"^(?:NORMAL2-)?(IM-\d+|person\d+)",
+    "chest_xray": r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)",
 }
 
 
@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "anomalib-medical" / "scrd_real"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="brain_flair", help="data set: a folder of ANOMALIB_MEDICAL_DATA")
-    parser.add_argument("--jobs", nargs="+", default=["main"], help="job names, or the groups main and ablation")
+    parser.add_argument("--jobs", nargs="+", default=["main"], help="job names, or the groups main, ddad and ablation")
     parser.add_argument("--minutes", type=float, default=10, help="wall-clock cap of each training")
     parser.add_argument("--max_steps", type=int, help="also stop after so many optimizer steps")
     parser.add_argument("--image_size", type=int, default=128)
@@ -78,6 +78,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="run finished jobs again")
     parser.add_argument("--table", action="store_true", help="print the results as Markdown and stop")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--requested", help=argparse.SUPPRESS)  # the jobs as the user named them
     return parser.parse_args()
 
 
@@ -107,7 +108,8 @@ def _run_all(args: argparse.Namespace) -> int:
             print(f"[{number}/{len(names)}] {name}: done before")
             continue
         print(f"[{number}/{len(names)}] {name} ...", flush=True)
-        command = [sys.executable, __file__, *sys.argv[1:], "--jobs", name, "--child"]
+        requested = " ".join(args.jobs)
+        command = [sys.executable, __file__, *sys.argv[1:], "--jobs", name, "--child", "--requested", requested]
         if subprocess.run(command, env=environment, check=False).returncode:
             failed.append(name)
     if failed:
@@ -208,7 +210,7 @@ def _command(args: argparse.Namespace) -> str:
     """Rebuild the command without machine paths and without the job, so that one table can show one command."""
     steps = "" if args.max_steps is None else f" --max_steps {args.max_steps}"
     return (
-        f"python benchmarks/scrd_real.py --data {args.data} --jobs main ablation --minutes {args.minutes:g}{steps} "
+        f"python benchmarks/scrd_real.py --data {args.data} --jobs {args.requested} --minutes {args.minutes:g}{steps} "
         f"--image_size {args.image_size} --batch_size {args.batch_size} --backbone {args.backbone} --seed {args.seed} "
         f"--threads {args.threads} --accelerator {args.accelerator}"
     )

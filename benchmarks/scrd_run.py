@@ -95,12 +95,13 @@ def _train(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    batch_size = job.batch_size or options.batch_size
     data = datamodule.train_data
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         shuffle=True,
-        drop_last=job.epochs is None and len(data) >= options.batch_size,
+        drop_last=job.epochs is None and len(data) >= batch_size,
         collate_fn=data.collate_fn,
         num_workers=options.num_workers,
         persistent_workers=options.num_workers > 0,
@@ -108,7 +109,13 @@ def _train(
         generator=torch.Generator().manual_seed(model_options.seed),
     )
     started = time.monotonic()
-    trainer.fit(model, train_dataloaders=loader)
+    if job.uses_datamodule:
+        datamodule.train_batch_size = batch_size
+        trainer.limit_val_batches = 0  # validated once, below, as the others
+        trainer.fit(model, datamodule=datamodule)
+        trainer.limit_val_batches = 1.0
+    else:
+        trainer.fit(model, train_dataloaders=loader)
     seconds = time.monotonic() - started
     losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if isinstance(getattr(model, "post_processor", None), torch.nn.Module):
@@ -147,18 +154,19 @@ def _score(model: AnomalibModule, loader: DataLoader[Any], device: torch.device)
         paths += batch.image_path
         labels.append(batch.gt_label.cpu().numpy().astype(bool))
         scores.append(output.pred_score.float().cpu().numpy().reshape(-1).astype(np.float64))
-        maps.append(output.anomaly_map.float().cpu().numpy().reshape(len(images), *output.anomaly_map.shape[-2:]))
-        if truth is not None:
-            masks.append(truth.numpy().astype(bool).reshape(maps[-1].shape))
+        if output.anomaly_map is not None:
+            maps.append(output.anomaly_map.float().cpu().numpy().reshape(len(images), *output.anomaly_map.shape[-2:]))
+            if truth is not None:
+                masks.append(truth.numpy().astype(bool).reshape(maps[-1].shape))
         of_scales = model.model.scale_weights(images) if hasattr(model.model, "scale_weights") else None
         if of_scales is not None:
             weights.append(of_scales.float().cpu().numpy().astype(np.float64))
-    complete = len(masks) == len(maps)
+    complete = bool(masks) and len(masks) == len(maps)
     return Scored(
         paths=paths,
         labels=np.concatenate(labels),
         scores=np.concatenate(scores),
-        maps=np.concatenate(maps),
+        maps=np.concatenate(maps) if maps else None,
         masks=np.concatenate(masks) if complete else None,
         scale_weights=np.concatenate(weights) if weights else None,
     )

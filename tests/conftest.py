@@ -32,3 +32,11 @@ def make_folder(root: Path, size: int = 64, layout: dict[str, int] | None = None
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 64x64 images as `MedicalFolder` reads it; the name tests non-ASCII paths. Do not write to it."""
     return make_folder(tmp_path_factory.mktemp("data") / "Größe_脑")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder for commands that run in this process."""
+    monkeypatch.setattr("anomalib_medical.cli.configure_logger", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -44,9 +44,12 @@ class _Pending:
 class PredictionsCSV(Callback):
     """Writes `predictions.csv` into the run's folder, beside `images/`, in test and predict.
 
-    The columns are the fields of `Prediction`. A finished file is never overwritten: the next one is
-    `predictions_1.csv`, and its heatmaps, which anomalib would write over those in `images/`, go to `images_1/`. A run
-    that stops early leaves `predictions_partial.csv` with the images scored so far.
+    The columns are the fields of `Prediction`, always all of them: what neither model nor data say is empty. The
+    uncertainty is the attribute `uncertainty`, (B,), of the batch that the model's step returns.
+
+    A finished file is never overwritten: the next one is `predictions_1.csv`, and its heatmaps, which anomalib would
+    write over those in `images/`, go to `images_1/`. A run that stops early leaves `predictions_partial.csv` with the
+    images scored so far.
 
     If the model compares images with a support, `predictions_support.json` beside the file says with which: what the
     model's `support_record` returns.
@@ -243,6 +246,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
     unknown = [""] * size
     paths = getattr(batch, "image_path", None)
     patients = getattr(batch, "patient_id", None)
+    uncertainty = getattr(batch, "uncertainty", None)
     return [
         Prediction(*row)
         for row in zip(
@@ -253,6 +257,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
             unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
+            unknown if uncertainty is None else _numbers(uncertainty),
             strict=True,
         )
     ]

@@ -23,6 +23,7 @@ class Prediction(NamedTuple):
         threshold: The raw score above which an image is called abnormal.
         gt_label: `normal` or `abnormal`, if the data says so.
         patient: Salted hash of the patient, the same within the run's folder.
+        uncertainty: How uncertain the model is of the score, if it says so: raw, larger is less certain.
     """
 
     path: str
@@ -31,7 +32,9 @@ class Prediction(NamedTuple):
     label: str
     threshold: str
     gt_label: str
+    # Files of earlier versions end before these.
     patient: str = ""
+    uncertainty: str = ""
 
 
 def check_writable(folder: Path) -> None:

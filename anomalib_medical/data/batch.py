@@ -21,6 +21,8 @@ class NumpyMedicalItem(NumpyImageItem):
     support_index: NDArray[np.int64] | None = None
     task: str | None = None
     patient_id: str | None = None
+    uncertainty: np.float32 | None = None
+    uncertainty_map: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -34,6 +36,8 @@ class NumpyMedicalBatch(NumpyImageBatch):
     support_index: NDArray[np.int64] | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
+    uncertainty: NDArray[np.float32] | None = None
+    uncertainty_map: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -46,6 +50,8 @@ class MedicalImageItem(ImageItem):
         support_index: (K,) int64, which image each of them is: the same number is the same image.
         task: The task (organ, scanner) of a few-shot episode.
         patient_id: The patient; images that share it never stand on both sides of a split.
+        uncertainty: Scalar float, how uncertain the model is of its score: raw, larger is less certain.
+        uncertainty_map: The same of each pixel, (1, H, W) or (H, W) as in the batch.
     """
 
     numpy_class: ClassVar[type[NumpyImageItem]] = NumpyMedicalItem
@@ -55,6 +61,8 @@ class MedicalImageItem(ImageItem):
     support_index: torch.Tensor | None = None
     task: str | None = None
     patient_id: str | None = None
+    uncertainty: torch.Tensor | None = None
+    uncertainty_map: torch.Tensor | None = None
 
 
 @dataclass
@@ -67,6 +75,8 @@ class MedicalImageBatch(ImageBatch):
         support_index: (B, K) int64, which image each of them is: supports of a batch may share images.
         task: The task (organ, scanner) of each image's few-shot episode.
         patient_id: The patient of each image.
+        uncertainty: (B,) float, how uncertain the model is of each score: raw, larger is less certain.
+        uncertainty_map: The same of each pixel, (B, 1, H, W) or (B, H, W) at the model's size.
     """
 
     item_class: ClassVar[type[ImageItem]] = MedicalImageItem
@@ -77,6 +87,8 @@ class MedicalImageBatch(ImageBatch):
     support_index: torch.Tensor | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
+    uncertainty: torch.Tensor | None = None
+    uncertainty_map: torch.Tensor | None = None
 
 
 def collate(items: Sequence[ImageItem]) -> MedicalImageBatch:

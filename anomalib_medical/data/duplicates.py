@@ -113,7 +113,7 @@ def find_duplicates(
     Returns:
         The pairs, most similar first.
     """
-    shown = [index for index, record in enumerate(fingerprints) if record.std >= _BLANK_STD]
+    shown = [index for index, record in enumerate(fingerprints) if not is_blank(record)]
     records = [fingerprints[index] for index in shown]
     codes = np.unique([parts[index] for index in shown], return_inverse=True)[1] if parts is not None else None
     found = {(pair.first, pair.second): pair for pair in _exact(records, codes)}
@@ -124,6 +124,11 @@ def find_duplicates(
         DuplicatePair(shown[pair.first], shown[pair.second], pair.kind, pair.similarity) for pair in found.values()
     ]
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def is_blank(record: Fingerprint) -> bool:
+    """Whether an image shows nothing, so that it is no duplicate of another."""
+    return record.std < _BLANK_STD
 
 
 def _exact(records: Sequence[Fingerprint], codes: NDArray[np.intp] | None) -> list[DuplicatePair]:

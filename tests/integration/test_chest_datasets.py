@@ -11,7 +11,7 @@ import openvino
 import pytest
 from anomalib.engine import Engine
 
-from anomalib_medical import RSNA, Scrd, VinDrCXR, cli
+from anomalib_medical import RSNA, Ddad, Scrd, VinDrCXR, cli
 from anomalib_medical.data import PublishedDataModule
 from anomalib_medical.data.io import read_image
 from tests.chest_trees import make_prepared, make_rsna, make_vindr, write_mapping
@@ -46,6 +46,18 @@ def test_train_and_test(layout: str, tmp_path: Path) -> None:
     assert not patients[2] & (patients[0] | patients[1] | set(data.unlabeled_data.samples.patient_id))
     assert not patients[0] & patients[1]
     assert not set(data.test_data.samples.image_path) & set(data.unlabeled_data.samples.image_path)
+
+
+@pytest.mark.parametrize("layout", ["RSNA, DICOM", "VinDr-CXR, prepared"])
+def test_ddad_learns_from_the_unlabeled_pool(layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cls, make = LAYOUTS[layout]
+    data = cls(root=make(tmp_path / "data"), train_batch_size=4, num_workers=0)
+    with caplog.at_level("INFO"):
+        (results,) = engine(tmp_path / "run").train(Ddad(image_size=16, members=2, seed=0), datamodule=data)
+    assert 0 <= results["image_AUROC"] <= 1
+    known, unlabeled = len(data.train_data), len(data.unlabeled_data)
+    assert unlabeled
+    assert f"{known} known normal and {unlabeled} unlabeled images" in caplog.text
 
 
 @pytest.mark.slow

@@ -3,9 +3,6 @@
 What may depend on imports runs in fresh processes with nothing imported first; the rest, for speed, in this one.
 """
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from PIL import Image
 from anomalib_medical import cli
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.data.io import read_image
+from tests.commands import fail, start, succeed
 from tests.conftest import make_folder
 from tests.dicom_files import write_dicom
 
@@ -27,39 +25,6 @@ SCRD = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed"
 MODEL = [f"--model.{name}={str(value).lower()}" for name, value in SCRD.items()]
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1"]
 CSV = "--trainer.callbacks+=anomalib_medical.callbacks.PredictionsCSV"
-
-
-def start(program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a console script of the environment the tests run in."""
-    command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
-def succeed(program: str, *arguments: object, cwd: Path) -> str:
-    """Run a console script that must succeed; returns all it printed."""
-    result = start(program, *arguments, cwd=cwd)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout + result.stderr
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty working folder for commands that run in this process."""
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def fail(capsys, *arguments: object) -> str:
-    """Run `anomalib-medical` in this process, which must fail with one line; returns it."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(argument) for argument in arguments])
-    assert stop.value.code == 1
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    (error,) = [line for line in shown.splitlines() if line.startswith("error: ")]
-    return error
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anomalib_medical import D24fad
-from tests.export_parity import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, compiled, images, run_exported
+from tests.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def exported_uncalibrated(uncalibrated, tmp_path_factory):
 def test_exported_models_equal_the_engine(model, exported, kind, size):
     batch = images(size)
     expected = by_engine(model, batch)
-    assert_equal_results(expected, run_exported(kind, exported[kind], batch))
+    assert_equal_results(expected, by_export(exported, kind, batch))
     assert expected.anomaly_map.std() > 10 * TOLERANCE
 
 
@@ -58,7 +58,7 @@ def test_without_a_threshold_raw_scores_and_no_labels_come_out(uncalibrated, exp
     with torch.no_grad():
         raw = uncalibrated.model(uncalibrated.pre_processor(batch)).pred_score
     torch.testing.assert_close(expected.pred_score, raw)
-    got = run_exported(kind, exported_uncalibrated[kind], batch)
+    got = by_export(exported_uncalibrated, kind, batch)
     assert_equal_results(expected, got)
     assert got.get("pred_label") is got.get("pred_mask") is expected.pred_label is None
 

@@ -10,7 +10,10 @@ from anomalib.models import UnknownModelError, get_model, list_models
 
 from anomalib_medical import registration
 
-SMALL = {"backbone": "resnet18", "image_size": 64, "pre_trained": False}
+SMALL = {
+    "Ddad": {"image_size": 32},
+    "Scrd": {"backbone": "resnet18", "image_size": 64, "pre_trained": False},
+}
 SHORT_NAMES = [path.rpartition(".")[2] for path in registration.MODELS]
 
 
@@ -23,10 +26,11 @@ def registered() -> None:
 def test_models_are_found_by_every_name(path):
     name = path.rpartition(".")[2]
     cls = getattr(anomalib.models, name)
+    small = SMALL[name]
     assert {name.lower()} <= list_models()
-    assert isinstance(get_model(name.lower(), **SMALL), cls)
+    assert isinstance(get_model(name.lower(), **small), cls)
     for class_path in (name, f"anomalib_medical.{name}", path, f"{cls.__module__}.{name}"):
-        assert isinstance(get_model({"class_path": class_path, "init_args": dict(SMALL)}), cls)
+        assert isinstance(get_model({"class_path": class_path, "init_args": dict(small)}), cls)
 
 
 @pytest.mark.parametrize("path", registration.DATAMODULES)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
@@ -73,6 +74,79 @@ def test_masks_have_the_size_of_the_image(tmp_path: Path) -> None:
     assert mask.shape == (20, 30)
     assert (mask[:10] == 255).all()
     assert not mask[10:].any()
+
+
+def test_masks_of_images_that_differ_in_their_suffix(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / f"b.{suffix}" for suffix in ("png", "jpg")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        Image.new("L", (8, 8)).save(path)
+    show(tmp_path, paths)
+    assert saved(tmp_path, "images") == ["a/b.jpg", "a/b.png"]
+    assert saved(tmp_path, "masks") == ["a/b.png", "a/b_1.png"]
+
+
+def show_uncertainty(
+    tmp_path: Path, maps: torch.Tensor, scale: float | None = None, batch_class: type = MedicalImageBatch, **settings
+) -> list[np.ndarray]:
+    """Draw uncertainty maps, (B, 1, H, W) or (B, H, W), on black images and return the pictures."""
+    paths = [tmp_path / "a" / f"{index}.png" for index in range(len(maps))]
+    paths[0].parent.mkdir(exist_ok=True)
+    for path in paths:
+        Image.new("L", (30, 20)).save(path)
+    batch = batch_class(image=torch.zeros(len(maps), 3, 8, 8), image_path=[str(path) for path in paths])
+    batch.uncertainty_map = maps
+    visualizer = MedicalVisualizer(**{"field_size": (64, 48), "text_config": {"enable": False}, **settings})
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path / "run"))
+    visualizer.on_predict_batch_end(trainer, SimpleNamespace(uncertainty_scale=scale), None, batch, 0)
+    assert saved(tmp_path, "uncertainty") == [f"a/{path.name}" for path in paths]
+    return [np.asarray(Image.open(tmp_path / "run" / "uncertainty" / "a" / path.name)) for path in paths]
+
+
+# Half of anomalib's colours on black: the strongest, the middle and the weakest.
+RED, GREEN, BLUE = (63, 0, 0), (63, 127, 63), (0, 0, 71)
+
+
+@pytest.mark.parametrize("batch_class", [MedicalImageBatch, ImageBatch])
+@pytest.mark.parametrize("shape", [(3, 1, 8, 8), (3, 8, 8)])
+def test_the_models_scale_makes_uncertainty_comparable(tmp_path: Path, batch_class: type, shape: tuple) -> None:
+    maps = torch.tensor([0.0, 0.1, 0.5]).reshape(3, *[1] * (len(shape) - 1)).expand(shape)
+    pictures = show_uncertainty(tmp_path, maps, 0.2, batch_class)
+    for picture, colour in zip(pictures, (BLUE, GREEN, RED), strict=True):
+        assert picture.shape == (48, 64, 3)
+        assert np.abs(picture.astype(int) - colour).max() <= 5
+
+
+@pytest.mark.parametrize("scale", [None, float("nan")])
+def test_without_a_scale_an_images_maximum_is_red(tmp_path: Path, scale: float | None) -> None:
+    maps = torch.zeros(2, 1, 8, 8)
+    maps[:, :, :, 4:] = torch.tensor([0.1, 5.0]).reshape(2, 1, 1, 1)
+    for picture in show_uncertainty(tmp_path, maps, scale):
+        assert np.abs(picture[:, :16].astype(int) - BLUE).max() <= 5
+        assert np.abs(picture[:, -16:].astype(int) - RED).max() <= 5
+
+
+def test_a_flat_map_is_not_stretched(tmp_path: Path) -> None:
+    flat = 0.1 + 1e-4 * torch.rand(1, 1, 8, 8)
+    (picture,) = show_uncertainty(tmp_path, flat, 0.2)
+    assert np.abs(picture.astype(int) - GREEN).max() <= 5
+
+
+def test_certainty_everywhere_is_blue(tmp_path: Path) -> None:
+    (picture,) = show_uncertainty(tmp_path, torch.zeros(1, 1, 8, 8))
+    assert np.abs(picture.astype(int) - BLUE).max() <= 5
+
+
+def test_the_strongest_colours_value_is_written(tmp_path: Path) -> None:
+    settings = {"field_size": (256, 256), "text_config": {}}
+    low, high = (show_uncertainty(tmp_path, torch.full((1, 1, 8, 8), 9.0), scale, **settings) for scale in (1.0, 2.0))
+    assert (low[0][64:] == high[0][64:]).all()
+    assert (low[0] != high[0]).any()
+
+
+def test_models_without_uncertainty_get_no_folder_for_it(tmp_path: Path) -> None:
+    show(tmp_path, [write_dicom(tmp_path / "a" / "b.dcm", np.zeros((8, 8), np.uint8))])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["images", "masks"]
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:

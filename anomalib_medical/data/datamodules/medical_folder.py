@@ -37,7 +37,8 @@ class MedicalFolder(MedicalDataModule):
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
         deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient; they are kept
-            once in each split, and dropped from training and pool if one is in the test.
+            once in each split, training and pool being one, and dropped from these if one is in validation or test.
+            Without it a pool that holds a file of another split once more, under any name, is refused.
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.

@@ -34,8 +34,9 @@ def merge_copies(samples: DataFrame) -> tuple[list[str], list[int]]:
 def drop_leaks(samples: DataFrame, copies: Sequence[int] | None, name: str) -> DataFrame:
     """Drop what makes a test too easy; counts of what was dropped are logged.
 
-    The test set decides: images of the training set and the unlabeled pool whose patient has test images are dropped.
-    Copies are kept once in each part; in the test, copies of different labels are all kept.
+    The held-out parts decide: images of the training set and the unlabeled pool whose patient has test or validation
+    images are dropped. Copies are kept once in each part, where training set and pool are one: what is known to be
+    normal is not unlabeled. In the test, copies of different labels are all kept.
 
     Args:
         samples: Columns split, label_index and patient_id.
@@ -43,27 +44,36 @@ def drop_leaks(samples: DataFrame, copies: Sequence[int] | None, name: str) -> D
         name: The dataset, for the log.
     """
     tested = set(samples[samples.split == "test"].patient_id)
+    validated = set(samples[samples.split == "val"].patient_id)
     leaking = samples.patient_id.isin(tested) & (samples.split != "test")
+    leaking |= samples.patient_id.isin(validated) & samples.split.isin(["train", UNLABELED])
     repeated = leaking & False
     if copies is not None:
         # Labels of the unlabeled pool decide nothing.
         label = samples.label_index.where(samples.split == "test", 0)
-        kinds = DataFrame({"split": samples.split, "label": label, "copies": list(copies)})
-        repeated = kinds[~leaking].duplicated().reindex(samples.index, fill_value=False)
-    for part in ("train", UNLABELED, "test"):
+        kinds = DataFrame({"part": samples.split, "label": label, "copies": list(copies)})[~leaking]
+        # The first of its kind is kept: known normals come before the pool.
+        kinds = kinds.sort_values("part", key=lambda parts: parts == UNLABELED, kind="stable")
+        repeated = kinds.replace({"part": {UNLABELED: "train"}}).duplicated().reindex(samples.index, fill_value=False)
+    held_out = "the test or the validation" if validated else "the test"
+    for part in ("train", UNLABELED, "val", "test"):
         inside = samples.split == part
         shared, again = int((leaking & inside).sum()), int((repeated & inside).sum())
         if shared:
             logger.info(
-                "%s: dropped %d of %d images from %s, whose patient%s has images in the test.",
+                "%s: dropped %d of %d images from %s, whose patient%s has images in %s.",
                 name,
                 shared,
                 int(inside.sum()),
                 part,
                 " or copy" if copies is not None else "",
+                held_out,
             )
         if again:
-            logger.info("%s: dropped %d of %d images from %s, copies of others in it.", name, again, inside.sum(), part)
+            where = "it or in train" if part == UNLABELED else "it"
+            logger.info(
+                "%s: dropped %d of %d images from %s, copies of others in %s.", name, again, inside.sum(), part, where
+            )
     return samples[~leaking & ~repeated].reset_index(drop=True)
 
 

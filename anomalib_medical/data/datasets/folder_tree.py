@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.io import ImageAddress, image_stem, list_images
 from anomalib_medical.data.samples import UNLABELED
+
+logger = logging.getLogger(__name__)
 
 EXPECTED_TREE = """Expected:
   <root>/train/good/*                   normal images (PNG, JPEG, TIFF, BMP, DICOM or NIfTI)
@@ -62,7 +65,7 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
 
 
 def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list[Path]:
-    """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists.
+    """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists (a warning if it is empty).
 
     Args:
         root: The data set's folder.
@@ -73,7 +76,11 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list
         FileNotFoundError: If ``folder`` was named and has no images.
         ValueError: If an image is in both.
     """
-    pool = list_images(folder or root / UNLABELED)
+    default = root / UNLABELED
+    pool = list_images(folder or default)
+    if folder is None and not pool and (default.exists() or default.is_symlink()):
+        # No error: most models do without a pool, and those that cannot say so.
+        logger.warning("%s holds no images that can be read: there is no unlabeled pool.", default)
     if folder is not None and not pool:
         found = "is empty of images" if folder.is_dir() else "does not exist"
         msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."

@@ -14,6 +14,7 @@ from anomalib_medical.data.datasets.clean import drop_leaks, merge_copies
 from anomalib_medical.data.datasets.entries import Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
+from anomalib_medical.data.datasets.pool_copies import refuse_copies
 from anomalib_medical.data.io import ImageAddress, Slicing, Window
 from anomalib_medical.data.samples import UNLABELED
 
@@ -96,8 +97,9 @@ def make_medical_folder_dataset(
         unlabeled_dir: The unlabeled pool, if it is not ``<root>/unlabeled``.
         manifest: CSV file, see `read_manifest`; the folder tree is not looked at then.
         slicing: How volumes become slices; all axial slices if None.
-        deduplicate: Whether near-duplicates count as images of one patient, are kept once in each split, and are
-            dropped from all others if one is in the test; what is dropped is logged.
+        deduplicate: Whether near-duplicates count as images of one patient, are kept once in each split (in training
+            set and pool together), and are dropped from these two if one is in validation or test; what is dropped is
+            logged.
         seed: Decides which normal patients of a manifest without splits are in the test.
 
     Returns:
@@ -105,7 +107,8 @@ def make_medical_folder_dataset(
 
     Raises:
         FileNotFoundError: If there is no training image, or a file of the manifest is missing.
-        ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images.
+        ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images with the
+            other parts, be it as copies of other names (those are dropped with ``deduplicate``).
         TableError: If the manifest cannot be used.
         ImageReadError: If a header cannot be read, or a mask and its image differ in size.
     """
@@ -122,6 +125,8 @@ def make_medical_folder_dataset(
             entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool]
         find_patients(entries, root, patient_pattern)
         check_patients(Path(manifest), entries)
+    if not deduplicate:
+        refuse_copies(entries)
     samples = build_samples(entries, slicing)
     if deduplicate:
         patients, copies = merge_copies(samples)

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
+from torchvision.transforms.v2 import Compose, Resize, Transform
+
+_BILINEAR = ("bilinear", 2)  # torchvision keeps the name, its enumeration or Pillow's number
 
 
 class AntialiasedPreProcessor(PreProcessor):
@@ -44,7 +46,7 @@ def _is_antialiased(part: Transform | None) -> bool:
     return (
         isinstance(part, Resize)
         and bool(part.antialias)
-        and part.interpolation == InterpolationMode.BILINEAR
+        and getattr(part.interpolation, "value", part.interpolation) in _BILINEAR
         and part.size is not None
         and len(part.size) == 2
     )
@@ -71,7 +73,7 @@ class AntialiasedResize(nn.Module):
 def _weights(like: torch.Tensor, length: int, wanted: int) -> torch.Tensor:
     """Weights ``(wanted, length)`` of a triangle filter as wide as the reduction, at least two pixels."""
     pixels = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
-    centres = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) / wanted * length
+    centres = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * length / wanted
     # A tensor, because a length that is symbolic in an exported graph cannot be compared with 1.
     half_width = torch.full_like(centres[:1], 1 / wanted).mul(length).clamp(min=1)
     weights = (1 - (pixels - centres[:, None]).abs() / half_width).clamp(min=0)

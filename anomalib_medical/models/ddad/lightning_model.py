@@ -236,7 +236,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         trainer = self.trainer
         if trainer.world_size > 1:
             msg = (
-                f"Ddad trains on one device, and the trainer has {trainer.world_size}: the networks are small, and each "
+                f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
                 "draws its own batches. Set --trainer.devices 1."
             )
             raise DdadError(msg)

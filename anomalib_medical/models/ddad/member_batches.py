@@ -184,7 +184,7 @@ class MemberBatches:
         for pool, name in zip(self._pools, ("training", "known normal"), strict=True):
             if min(self.batch_size, len(pool)) < 2:
                 msg = (
-                    f"Batches of {min(self.batch_size, len(pool))} image(s): batch normalisation needs 2 or more. There "
+                    f"Batches of {min(self.batch_size, len(pool))} images: batch normalisation needs 2 or more. There "
                     f"are {len(pool)} {name} image(s), and train_batch_size is {self.batch_size}."
                 )
                 raise DdadDataError(msg)

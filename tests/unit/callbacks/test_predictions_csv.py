@@ -21,6 +21,7 @@ from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.visualization import MedicalVisualizer
 
 VALUES = (0.0, 1.0, 2.0, 3.0, 10.0)
 
@@ -59,6 +60,18 @@ class Module(AnomalibModule):
     @property
     def learning_type(self) -> LearningType:
         return LearningType.ONE_CLASS
+
+
+class UncertainModule(Module):
+    """Its uncertainty is a third of the image's mean."""
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
+        batch = super().predict_step(batch, batch_idx, dataloader_idx)
+        batch.uncertainty = batch.image.mean((1, 2, 3)) / 3
+        batch.uncertainty_map = batch.image.mean(1, keepdim=True) / 3
+        return batch
+
+    test_step = predict_step
 
 
 def fitted(kind: type[PostProcessor] = PostProcessor, **kwargs) -> PostProcessor:
@@ -149,6 +162,20 @@ def test_without_ground_truth_the_cell_is_empty(tmp_path):
     assert {row.gt_label for row in run(tmp_path, Module(fitted()), labeled=False)} == {""}
 
 
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_the_uncertainty_is_raw(stage, tmp_path):
+    rows = run(tmp_path, UncertainModule(fitted()), stage)
+    assert [torch.tensor(float(row.uncertainty)) for row in rows] == [torch.tensor(value) / 3 for value in VALUES]
+
+
+def test_the_columns_are_the_same_without_uncertainty(tmp_path):
+    rows = run(tmp_path / "without", Module(fitted()))
+    run(tmp_path / "with", UncertainModule(fitted()))
+    assert {row.uncertainty for row in rows} == {""}
+    headers = {(tmp_path / name / "predictions.csv").read_text().splitlines()[0] for name in ("without", "with")}
+    assert headers == {"path,raw_score,score,label,threshold,gt_label,patient,uncertainty"}
+
+
 def test_batch_of_one(tmp_path):
     assert len(run(tmp_path, Module(fitted()), batch_size=1)) == 5
 
@@ -206,6 +233,19 @@ def test_heatmaps_of_an_interrupted_run_are_kept(pictures, tmp_path):
     run(tmp_path, Module(fitted(), visualizer=ImageVisualizer()), pictures=pictures)
     assert heatmaps(tmp_path) == {"images": 4, "images_1": 5}
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["predictions_1.csv", "predictions_partial.csv"]
+
+
+def test_uncertainty_is_numbered_like_the_predictions(pictures, tmp_path):
+    for stage in ("test", "predict"):
+        run(tmp_path, UncertainModule(fitted(), visualizer=MedicalVisualizer()), stage, pictures=pictures)
+    for suffix in ("", "_1"):
+        assert (tmp_path / f"predictions{suffix}.csv").is_file()
+        heatmaps, uncertainty = (
+            sorted(file.name for file in (tmp_path / f"{folder}{suffix}").rglob("*.png"))
+            for folder in ("images", "uncertainty")
+        )
+        assert heatmaps == uncertainty
+        assert len(uncertainty) == 5
 
 
 def test_a_heatmap_folder_of_the_users_choice_stays(pictures, tmp_path):

@@ -28,6 +28,16 @@ def test_rows_are_on_disk_before_the_file_is_closed(tmp_path):
     partial.close()
 
 
+def test_files_of_earlier_versions_can_be_read(tmp_path):
+    columns = "path,raw_score,score,label,threshold,gt_label"
+    for name, header, line in (("first", columns, "a,1,,,,"), ("second", f"{columns},patient", "a,1,,,,,p")):
+        file = tmp_path / name
+        file.write_text(f"{header}\n{line}\n")
+        (prediction,) = read_predictions(file)
+        assert (prediction.path, prediction.raw_score, prediction.uncertainty) == ("a", "1", "")
+        assert prediction.patient == ("p" if name == "second" else "")
+
+
 def test_neither_partial_nor_final_files_are_overwritten(tmp_path):
     published = []
     for content in "abc":

@@ -14,7 +14,10 @@ from anomalib_medical.data.datasets.clean import drop_leaks, merge_copies
 
 ROWS = st.lists(
     st.tuples(
-        st.sampled_from(["train", "unlabeled", "test"]), st.booleans(), st.sampled_from("pqrst"), st.integers(0, 5)
+        st.sampled_from(["train", "unlabeled", "val", "test"]),
+        st.booleans(),
+        st.sampled_from("pqrst"),
+        st.integers(0, 5),
     ),
     max_size=30,
 )
@@ -45,6 +48,12 @@ def test_no_patient_and_no_copy_of_the_test_is_left_elsewhere(rows: list[tuple[s
         assert not set(tested[column]) & set(others[column])
     assert not kept.duplicated(["split", "copies", "label_index"]).any()
     assert not others.duplicated(["split", "copies"]).any()
+    learned, validated = others[others.split != "val"], others[others.split == "val"]
+    assert not learned.duplicated("copies").any()
+    assert not set(validated.patient_id) & set(learned.patient_id)
+    # The pool loses what is known, and training nothing for the pool's sake.
+    train = samples[(samples.split == "train") & ~samples.patient_id.isin([*tested.patient_id, *validated.patient_id])]
+    assert set(learned[learned.split == "train"].copies) == set(train.copies)
     # The test loses copies only.
     assert set(tested.copies) == set(samples[samples.split == "test"].copies)
 
@@ -67,6 +76,18 @@ def test_counts_are_logged_and_no_patient(caplog: pytest.LogCaptureFixture) -> N
         "X: dropped 1 of 3 images from train, whose patient or copy has images in the test.",
         "X: dropped 1 of 3 images from train, copies of others in it.",
         "X: dropped 1 of 1 images from unlabeled, whose patient or copy has images in the test.",
+    ]
+
+
+def test_the_log_names_validation_and_pool(caplog: pytest.LogCaptureFixture) -> None:
+    samples = table(
+        [("unlabeled", False, "p", 0), ("train", False, "p", 0), ("train", False, "q", 1), ("val", False, "q", 2)]
+    )
+    with caplog.at_level(logging.INFO):
+        drop_leaks(samples, samples.copies.tolist(), "X")
+    assert [record.getMessage() for record in caplog.records] == [
+        "X: dropped 1 of 2 images from train, whose patient or copy has images in the test or the validation.",
+        "X: dropped 1 of 1 images from unlabeled, copies of others in it or in train.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What tests of exported models share: the engine's way of an image, and the comparison."""
+"""Exported models against the engine."""
 
 import numpy as np
 import openvino
@@ -34,18 +34,22 @@ def compiled(path):
     return core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def run_exported(kind, path, batch):
-    """Outputs of an exported model (torch, onnx or openvino) by name."""
-    if kind == "torch":
-        # The file is ours, made a moment ago: only such a file may be unpickled.
-        loaded = torch.load(path, weights_only=False)["model"].eval()
-        with torch.no_grad():
-            return loaded(batch)._asdict()
-    network = compiled(path)
-    return {output.get_any_name(): value for output, value in network(batch.numpy()).items()}
-
-
 def assert_equal_results(expected, got):
     score, anomaly_map = (np.asarray(got[name]).squeeze() for name in ("pred_score", "anomaly_map"))
     np.testing.assert_allclose(score, expected.pred_score.numpy(), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze(1).numpy(), rtol=0, atol=TOLERANCE)
+
+
+def export_all(model, folder):
+    return {"torch": model.to_torch(folder), "onnx": model.to_onnx(folder), "openvino": model.to_openvino(folder)}
+
+
+def by_export(exported, kind, batch):
+    """What an exported model says about a batch, by name."""
+    if kind == "torch":
+        # The file is ours, made a moment ago: only such a file may be unpickled.
+        loaded = torch.load(exported["torch"], weights_only=False)["model"].eval()
+        with torch.no_grad():
+            return loaded(batch)._asdict()
+    network = compiled(exported[kind])
+    return {output.get_any_name(): value for output, value in network(batch.numpy()).items()}
