@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pandas import DataFrame
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from anomalib_medical import D24fad, MedicalFolder
 from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
@@ -98,6 +99,19 @@ def warnings(arguments: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
+def spread(model: D24fad, paths: list[str]) -> str:
+    """How far apart student and teacher see images: 1 - cos of their features, mean over pairs, at each scale."""
+    encoded = [model.model.encode(model.pre_processor(read_image(path)[None])) for path in paths]
+    means = []
+    for who in (1, 0):
+        scales = [torch.cat(scale).flatten(1) for scale in zip(*(each[who] for each in encoded), strict=True)]
+        half = len(paths) // 2
+        similar = [F.cosine_similarity(scale[:half], scale[half : 2 * half]).mean() for scale in scales]
+        means.append(", ".join(f"{1 - float(value):.3f}" for value in similar))
+    return f"two test images differ by {means[0]} for the student, {means[1]} for the teacher"
+
+
+@torch.no_grad()
 def auroc(arguments: argparse.Namespace) -> None:
     """Print the AUROC with clean, polluted and diverse supports."""
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
@@ -117,7 +131,8 @@ def auroc(arguments: argparse.Namespace) -> None:
         scores = network.compare(queries, network.weigh(queries, support)).pred_score
         return float(roc_auc_score(test.label_index.to_numpy()[rows], scores))
 
-    print(f"{arguments.target}, {arguments.draws} draws, mean and standard deviation over draws of the image AUROC\n")
+    print(f"{arguments.target}: {spread(model, list(test.image_path[:100]))}")
+    print(f"{arguments.draws} draws, mean and standard deviation over draws of the image AUROC\n")
     print("| K | random support | one abnormal image in it | the same with K - 1 normal images | diverse support |")
     print("|---|---|---|---|---|")
     for shots in (2, 4, 8):
