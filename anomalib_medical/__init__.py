@@ -12,7 +12,7 @@ from .data import (
     Phantom,
     VinDrCXR,
 )
-from .models import Ddad, Scrd
+from .models import D24fad, Ddad, Scrd
 from .post_processing import MedicalPostProcessor
 from .registration import register
 
@@ -20,6 +20,7 @@ __all__ = [
     "APTOS2019",
     "BrainTumorMRI",
     "Camelyon16",
+    "D24fad",
     "Ddad",
     "FewShotTasks",
     "ISIC2018",

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 import anomalib_medical
 from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.commands import COMMANDS
+from anomalib_medical.commands import COMMANDS, CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import Axis, Slicing, Window
 from anomalib_medical.errors import is_user_error, user_message
@@ -93,6 +93,13 @@ class MedicalCLI(AnomalibCLI):
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
             # Without a datamodule nobody else does it.
             self.model.visualizer = with_our_reader(self.model.visualizer)
+        if subcommand == "export" and kwargs.get("ckpt_path") and getattr(self.model, "support_dir", None):
+            # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
+            msg = (
+                "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
+                "checkpoint of the new support with `anomalib-medical retarget`, and export that."
+            )
+            raise CommandError(msg)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
             # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
             kwargs["return_predictions"] = False

@@ -13,7 +13,7 @@ import anomalib.models
 
 logger = logging.getLogger(__name__)
 
-MODELS = ("anomalib_medical.models.Ddad", "anomalib_medical.models.Scrd")
+MODELS = ("anomalib_medical.models.D24fad", "anomalib_medical.models.Ddad", "anomalib_medical.models.Scrd")
 DATAMODULES = (
     "anomalib_medical.data.APTOS2019",
     "anomalib_medical.data.BrainTumorMRI",

@@ -1,5 +1,6 @@
 """Saves the score of every image: `anomalib predict` and `anomalib test` keep images only."""
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ class PredictionsCSV(Callback):
     A finished file is never overwritten: the next one is `predictions_1.csv`, and its heatmaps, which anomalib would
     write over those in `images/`, go to `images_1/`. A run that stops early leaves `predictions_partial.csv` with the
     images scored so far.
+
+    If the model compares images with a support, `predictions_support.json` beside the file says with which: what the
+    model's `support_record` returns.
 
     In a configuration file:
 
@@ -126,13 +130,13 @@ class PredictionsCSV(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the complete file its name."""
-        del pl_module
         self._finish(trainer, _data_size(trainer.test_dataloaders))
+        self._write_support(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the complete file its name."""
-        del pl_module
         self._finish(trainer, _data_size(trainer.predict_dataloaders))
+        self._write_support(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what was scored under its partial name."""
@@ -201,6 +205,14 @@ class PredictionsCSV(Callback):
             logger.info("Wrote the scores of %d images to %s", count, self.path)
         self._release_heatmaps()
         self._file = None
+
+    def _write_support(self, trainer: Trainer, model: LightningModule) -> None:
+        """Say beside the predictions which support images they rest on."""
+        record = getattr(model, "support_record", None)
+        if record is None or self.path is None or self._hasher is None or not trainer.is_global_zero:
+            return
+        content = json.dumps(record(self._hasher), indent=2)
+        self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
 
 
 def raw_threshold(post_processor: PostProcessor | None) -> float:

@@ -18,6 +18,7 @@ class NumpyMedicalItem(NumpyImageItem):
 
     known_normal: NDArray[np.bool_] | None = None
     support: NDArray[np.float32] | None = None
+    support_index: NDArray[np.int64] | None = None
     task: str | None = None
     patient_id: str | None = None
     uncertainty: np.float32 | None = None
@@ -32,6 +33,7 @@ class NumpyMedicalBatch(NumpyImageBatch):
 
     known_normal: NDArray[np.bool_] | None = None
     support: NDArray[np.float32] | None = None
+    support_index: NDArray[np.int64] | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
     uncertainty: NDArray[np.float32] | None = None
@@ -45,6 +47,7 @@ class MedicalImageItem(ImageItem):
     Attributes:
         known_normal: Scalar bool; False for an image of the unlabeled pool, whose label no code may read in training.
         support: Normal images of the same task, (K, 3, H, W) in [0, 1].
+        support_index: (K,) int64, which image each of them is: the same number is the same image.
         task: The task (organ, scanner) of a few-shot episode.
         patient_id: The patient; images that share it never stand on both sides of a split.
         uncertainty: Scalar float, how uncertain the model is of its score: raw, larger is less certain.
@@ -55,6 +58,7 @@ class MedicalImageItem(ImageItem):
 
     known_normal: torch.Tensor | None = None
     support: torch.Tensor | None = None
+    support_index: torch.Tensor | None = None
     task: str | None = None
     patient_id: str | None = None
     uncertainty: torch.Tensor | None = None
@@ -68,6 +72,7 @@ class MedicalImageBatch(ImageBatch):
     Attributes:
         known_normal: (B,) bool; False for images of the unlabeled pool, whose labels no code may read in training.
         support: Normal images of each image's task, (B, K, 3, H, W) in [0, 1]; the pre-processor leaves them alone.
+        support_index: (B, K) int64, which image each of them is: supports of a batch may share images.
         task: The task (organ, scanner) of each image's few-shot episode.
         patient_id: The patient of each image.
         uncertainty: (B,) float, how uncertain the model is of each score: raw, larger is less certain.
@@ -79,6 +84,7 @@ class MedicalImageBatch(ImageBatch):
 
     known_normal: torch.Tensor | None = None
     support: torch.Tensor | None = None
+    support_index: torch.Tensor | None = None
     task: list[str] | None = None
     patient_id: list[str] | None = None
     uncertainty: torch.Tensor | None = None

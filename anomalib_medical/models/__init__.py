@@ -1,6 +1,7 @@
 """Models: each a Lightning module and a torch model."""
 
+from .d24fad import D24fad
 from .ddad import Ddad
 from .scrd import Scrd
 
-__all__ = ["Ddad", "Scrd"]
+__all__ = ["D24fad", "Ddad", "Scrd"]

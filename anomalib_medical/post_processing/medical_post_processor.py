@@ -5,7 +5,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import Batch, ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import CatMetric
@@ -59,10 +59,62 @@ class MedicalPostProcessor(PostProcessor):
         self._map_maxima = CatMetric(nan_strategy="ignore")
         self._validated_step: int | None = None
         self._held_out = 0
+        # Set while scores have no meaning that a threshold could be compared with. A plain value, which exporting can
+        # decide by: a graph then gives raw scores and maps only.
+        self.awaits_calibration = False
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "threshold", "target_specificity")
+        return (*super()._checkpoint_config_keys, "threshold", "target_specificity", "awaits_calibration")
+
+    def invalidate(self) -> None:
+        """Forget threshold and score range: raw scores and no labels come out until the next calibration."""
+        for value in (
+            self._image_threshold,
+            self._pixel_threshold,
+            self.image_min,
+            self.image_max,
+            self.pixel_min,
+            self.pixel_max,
+        ):
+            value.fill_(math.nan)
+        self._held_out = 0
+        self.awaits_calibration = True
+
+    def calibrate(
+        self,
+        scores: torch.Tensor,
+        map_minima: torch.Tensor | None = None,
+        map_maxima: torch.Tensor | None = None,
+    ) -> None:
+        """Set threshold and score range from held-out normal images, NaNs left out.
+
+        Args:
+            scores: Raw scores ``(N,)``.
+            map_minima: Smallest value of each image's anomaly map ``(N,)``.
+            map_maxima: Largest value of each image's anomaly map ``(N,)``.
+
+        Raises:
+            ValueError: If no score is left.
+        """
+        given = [value if value is not None else scores.new_empty(0) for value in (scores, map_minima, map_maxima)]
+        values = [value.detach().float()[~value.isnan()] for value in given]
+        if not values[0].numel():
+            msg = f"Got {scores.numel()} scores to calibrate with, none of them a number: expected at least 1."
+            raise ValueError(msg)
+        self._set_thresholds(*values)
+        self._validated_step = None
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Normalise scores and maps, and compare them with the thresholds, if there is any."""
+        if self.awaits_calibration:
+            return InferenceBatch(pred_score=predictions.pred_score, anomaly_map=predictions.anomaly_map)
+        return super().forward(predictions)
+
+    def post_process_batch(self, batch: Batch[Any]) -> None:
+        """Do the same with a batch, in place."""
+        if not self.awaits_calibration:
+            super().post_process_batch(batch)
 
     def on_validation_batch_end(  # type: ignore[override]  # as anomalib's
         self,
@@ -93,6 +145,7 @@ class MedicalPostProcessor(PostProcessor):
         """Set the thresholds and the range of the normal scores."""
         if self.threshold == "f1":
             super().on_validation_epoch_end(trainer, pl_module)
+            self.awaits_calibration = False
             return
         if trainer is not None:
             if trainer.sanity_checking:
@@ -112,6 +165,9 @@ class MedicalPostProcessor(PostProcessor):
                 100 * self.target_specificity,
             )
             return
+        self._set_thresholds(scores, minima, maxima)
+
+    def _set_thresholds(self, scores: torch.Tensor, minima: torch.Tensor, maxima: torch.Tensor) -> None:
         self._image_threshold.copy_(self._order_statistic(scores))
         self.image_min.copy_(scores.min())
         self.image_max.copy_(scores.max())
@@ -120,11 +176,12 @@ class MedicalPostProcessor(PostProcessor):
             self.pixel_min.copy_(minima.min())
             self.pixel_max.copy_(maxima.max())
         self._held_out = scores.numel()
+        self.awaits_calibration = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the threshold is, or what is wrong with it."""
         del pl_module
-        if self.threshold == "f1" or not self.enable_thresholding:
+        if self.threshold == "f1" or not self.enable_thresholding or self.awaits_calibration:
             return
         if torch.isnan(self._image_threshold):
             logger.warning("No validation ran: the model has no threshold and its scores stay as they are.")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_medical.models.components import GaussianBlur, cosine_distance_maps, reduce_map
+from anomalib_medical.models.components import GaussianBlur, cosine_distance_maps, feature_distances, reduce_map
 from anomalib_medical.models.components.noise import fractal_simplex_noise, random_permutations
-from anomalib_medical.models.scrd.loss import ScrdLoss, feature_distances
+from anomalib_medical.models.scrd.loss import ScrdLoss
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -11,6 +11,7 @@ from anomalib.models import UnknownModelError, get_model, list_models
 from anomalib_medical import registration
 
 SMALL = {
+    "D24fad": {"backbone": "resnet18", "image_size": 64, "pre_trained": False},
     "Ddad": {"image_size": 32},
     "Scrd": {"backbone": "resnet18", "image_size": 64, "pre_trained": False},
 }

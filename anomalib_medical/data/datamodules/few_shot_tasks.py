@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from anomalib_medical.data.datamodules.medical_folder import MedicalFolder
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
+from anomalib_medical.data.datasets.folder_tree import list_tree
 from anomalib_medical.data.io import ImageAddress, list_images, read_image
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ EXPECTED_TREE = """Expected:
   <root>/<task>/train/good/*    normal images of each task
   <root>/<task>/test/good/*     normal test images    } at least of the target
   <root>/<task>/test/<class>/*  abnormal test images  }
-  <root>/<task>/support/*       optional: the target's support, instead of a random one
+  <root>/<task>/support/*       optional: the target's support, instead of a random one (it then needs no train/)
 or tasks=[...], a list of datamodules."""
 
 
@@ -119,6 +121,7 @@ class FewShotTasks(MedicalDataModule):
         self._given_tasks = tasks
         self._patient_patterns = patient_patterns or {}
         self.support_data: MedicalDataset
+        self.support_pool: DataFrame
 
     @property
     def name(self) -> str:  # type: ignore[override] # Lightning declares an attribute, anomalib makes it a property
@@ -163,6 +166,9 @@ class FewShotTasks(MedicalDataModule):
                 normals = normals[~normals.patient_id.isin(set(self.test_data.samples.patient_id))]
             self._check_count(self.target, len(normals), self.target_shots, "its support")
             support = draw_support(normals, self.target_shots, self.support_seed)
+            self.support_pool = _one_a_patient(normals, self.target_shots, self.support_seed)
+        else:
+            self.support_pool = support
         self.support_data = target.train_data.subsample([0])
         self.support_data.samples = support
         self._refuse_tested_support()
@@ -204,6 +210,15 @@ class FewShotTasks(MedicalDataModule):
                 data.pool = self.train_data.samples
         for name, count in self.train_data.samples.task.value_counts().items():
             self._check_count(str(name), int(count), self.shots + 1, "a query and its support, less those held out")
+
+    def choose_support(self, rows: Sequence[int]) -> None:
+        """Take other images as the target's support; a folder ``support/`` stays as it is.
+
+        Args:
+            rows: Rows of ``support_pool``, the normal images that may be taken, of different patients where possible.
+        """
+        if len(self.support_pool) > len(self.support_data):
+            self.support_data.samples = self.support_pool.iloc[list(rows)].reset_index(drop=True)
 
     def support_images(self) -> torch.Tensor:
         """Read the target's support.
@@ -247,19 +262,23 @@ class FewShotTasks(MedicalDataModule):
         if not root.is_dir():
             msg = f"There is no folder {root}. {EXPECTED_TREE}"
             raise FileNotFoundError(msg)
-        folders = sorted(child for child in root.iterdir() if (child / "train").is_dir())
+        folders = sorted(child for child in root.iterdir() if (child / "train").is_dir() or self._is_new(child))
         unknown = set(self._patient_patterns) - {folder.name for folder in folders}
         if unknown:
             msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
             raise ValueError(msg)
         return {
-            folder.name: MedicalFolder(
+            folder.name: (_NewTask if self._is_new(folder) else MedicalFolder)(
                 folder,
                 patient_pattern=self._patient_patterns.get(folder.name),
                 window=None if self.window is None else (self.window.center, self.window.width),
             )
             for folder in folders
         }
+
+    def _is_new(self, folder: Path) -> bool:
+        """Whether this is the target, and nothing but its support is there to learn from."""
+        return folder.name == self.target and not (folder / "train").is_dir() and (folder / SUPPORT).is_dir()
 
     def _check_names(self, names: list[str]) -> None:
         there = ", ".join(names) or "none"
@@ -280,6 +299,21 @@ class FewShotTasks(MedicalDataModule):
             raise ValueError(msg)
 
 
+class _NewTask(MedicalFolder):
+    """A task of which there are ``support/`` and ``test/`` only."""
+
+    def _setup(self, _stage: str | None = None) -> None:
+        support = [Entry(ImageAddress(path), "train", NORMAL_CLASS) for path in list_images(self.root / SUPPORT)]
+        entries = support + list_tree(self.root, needs_normals=False)[0]
+        find_patients(entries, self.root, self.patient_pattern)
+        samples = build_samples(entries)
+        data = MedicalDataset(window=self.window)
+        data.samples = samples
+        self.train_data = data.subsample(list(data.samples.index[data.samples.split == "train"]))
+        if (data.samples.split == "test").any():
+            self.test_data = data.subsample(list(data.samples.index[data.samples.split == "test"]))
+
+
 def draw_support(normals: DataFrame, shots: int, seed: int) -> DataFrame:
     """Draw K normal images, of different patients as long as there are any.
 
@@ -295,6 +329,12 @@ def draw_support(normals: DataFrame, shots: int, seed: int) -> DataFrame:
     support = shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:shots]].reset_index(drop=True)
     support.attrs = dict(normals.attrs)
     return support
+
+
+def _one_a_patient(normals: DataFrame, shots: int, seed: int) -> DataFrame:
+    """Keep one image of each patient, or all images where that leaves fewer than a support."""
+    patients = normals.patient_id.nunique()
+    return normals if patients < shots else draw_support(normals, patients, seed)
 
 
 def _of_task(samples: DataFrame, name: str) -> DataFrame:

@@ -53,7 +53,7 @@ class EpisodeDataset(MedicalDataset):
             index: Row of ``samples``, or an episode.
 
         Returns:
-            Item with image (3, H, W), task and, for an episode, support (K, 3, H, W).
+            Item with image (3, H, W), task and, for an episode, support (K, 3, H, W) and its rows in the pool.
 
         Raises:
             ImageReadError: If a file cannot be read.
@@ -63,6 +63,7 @@ class EpisodeDataset(MedicalDataset):
         item = super().__getitem__(index.query)
         item.image = self._resize(item.image)
         item.support = torch.stack([self._read_support(row) for row in index.support])
+        item.support_index = torch.tensor(index.support)
         return item
 
     def _read_support(self, row: int) -> torch.Tensor:

@@ -20,12 +20,13 @@ EXPECTED_TREE = """Expected:
 or a CSV file with the columns path, label, patient, mask, split, named by manifest=..."""
 
 
-def list_tree(root: Path, unlabeled_dir: Path | None = None) -> tuple[list[Entry], int]:
+def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: bool = True) -> tuple[list[Entry], int]:
     """List the files of a folder tree.
 
     Args:
         root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``.
         unlabeled_dir: The unlabeled pool if it is elsewhere.
+        needs_normals: Whether a folder without ``train/good`` is refused.
 
     Returns:
         The files, and the number of masks that belong to none of them.
@@ -37,7 +38,7 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None) -> tuple[list[Entry
     """
     normal_dir = root / "train" / NORMAL_CLASS
     train = list_images(normal_dir)
-    if not train:
+    if not train and needs_normals:
         raise _no_normals(root, normal_dir)
     images = [("train", NORMAL_CLASS, path) for path in train]
     images += [("test", folder.name, path) for folder in _subfolders(root / "test") for path in list_images(folder)]

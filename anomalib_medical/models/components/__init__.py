@@ -2,6 +2,7 @@
 
 from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
 from .arguments import check_choice, check_image_size, check_seed
+from .distances import feature_distances
 from .distillation import DistillationMixin
 from .module import MedicalModuleMixin
 from .noise import add_noise_patches
@@ -23,5 +24,6 @@ __all__ = [
     "check_image_size",
     "check_seed",
     "cosine_distance_maps",
+    "feature_distances",
     "reduce_map",
 ]

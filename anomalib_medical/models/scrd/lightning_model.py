@@ -18,9 +18,10 @@ from anomalib_medical.models.components import (
     check_choice,
     check_image_size,
     check_seed,
+    feature_distances,
 )
 
-from .loss import ScrdLoss, feature_distances
+from .loss import ScrdLoss
 from .torch_model import SCALES, ScrdModel
 
 

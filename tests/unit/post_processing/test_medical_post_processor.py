@@ -193,3 +193,37 @@ def test_nan_scores_are_left_out(caplog):
     with caplog.at_level(logging.WARNING):
         assert fit(MedicalPostProcessor(), torch.full((5,), torch.nan)).image_threshold.isnan()
     assert "no normal image with a finite score" in caplog.text
+
+
+def test_calibrating_is_what_validation_does():
+    scores, maps = torch.linspace(1, 2, 40), torch.rand(40, 1, 4, 4)
+    validated = fit(MedicalPostProcessor(), scores, maps=maps)
+    calibrated = MedicalPostProcessor()
+    calibrated.calibrate(scores, maps.amin(dim=(1, 2, 3)), maps.amax(dim=(1, 2, 3)))
+    for name, value in validated.named_buffers():
+        torch.testing.assert_close(calibrated.get_buffer(name), value, msg=name)
+    with pytest.raises(ValueError, match="Got 2 scores to calibrate with, none of them a number"):
+        calibrated.calibrate(torch.full((2,), torch.nan))
+
+
+def test_invalidated_it_gives_raw_scores_and_no_labels_also_after_a_checkpoint(caplog):
+    post_processor = fit(MedicalPostProcessor(), torch.arange(40.0), maps=torch.rand(40, 1, 4, 4))
+    post_processor.invalidate()
+    restored = MedicalPostProcessor()
+    restored.load_checkpoint_config(post_processor.checkpoint_config())
+    restored.load_state_dict(post_processor.state_dict())
+    scores, maps = torch.tensor([3.0, 50.0]), torch.rand(2, 1, 4, 4)
+    for each in (post_processor, restored):
+        result = each(InferenceBatch(pred_score=scores, anomaly_map=maps))
+        assert result.pred_label is result.pred_mask is None
+        torch.testing.assert_close(result.pred_score, scores)
+        torch.testing.assert_close(result.anomaly_map, maps)
+        batch = ImageBatch(image=torch.zeros(2, 3, 4, 4), pred_score=scores.clone(), anomaly_map=maps.clone())
+        each.post_process_batch(batch)
+        assert batch.pred_label is batch.pred_mask is None
+        torch.testing.assert_close(batch.pred_score, scores)
+        assert each.image_threshold.isnan()
+    post_processor.on_fit_end(SimpleNamespace(global_step=1), None)
+    assert not caplog.text
+    fit(restored, torch.arange(40.0))
+    assert restored(InferenceBatch(pred_score=scores, anomaly_map=maps)).pred_label.tolist() == [False, True]

@@ -71,6 +71,17 @@ def test_batches_hold_queries_and_their_supports(root: Path) -> None:
         assert set(batch.task) <= {"brain", "lung"}
 
 
+def test_batches_say_which_support_images_are_the_same(root: Path) -> None:
+    datamodule = ready(root, shots=5, train_batch_size=20)
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch.support_index.shape == batch.support.shape[:2]
+    flat, index = batch.support.flatten(0, 1).flatten(1), batch.support_index.flatten()
+    assert len(index.unique()) < len(index)
+    for first in range(len(index)):
+        for second in range(first):
+            assert torch.equal(flat[first], flat[second]) == bool(index[first] == index[second])
+
+
 def episodes(sampler: EpisodeSampler, epoch: int = 0) -> list:
     sampler.set_epoch(epoch)
     return list(sampler)
@@ -159,6 +170,45 @@ def test_a_support_folder_comes_first(root: Path) -> None:
     datamodule = ready(root)
     assert [Path(path).name for path in datamodule.support_data.samples.image_path] == ["s0.png", "s1.png"]
     assert datamodule.support_images().shape == (2, 3, 8, 8)
+
+
+def test_a_new_target_needs_a_support_and_no_training_images(root: Path) -> None:
+    for index in range(2):
+        put(root / "liver" / "support" / f"s{index}.png", (10, 10))
+        put(root / "liver" / "test" / "bad" / f"t{index}.png", (10, 10))
+    datamodule = ready(root, "liver")
+    assert set(datamodule.train_data.samples.task) == set(SIZES)
+    assert [Path(path).name for path in datamodule.support_data.samples.image_path] == ["s0.png", "s1.png"]
+    assert len(datamodule.test_data) == 2
+    assert set(datamodule.test_data.samples.label_index) == {1}
+    # As another task's target it is none: there is nothing to learn from it.
+    assert set(ready(root).train_data.samples.task) == set(SIZES) - {"skin"}
+
+
+def test_a_new_target_with_an_empty_support_is_refused(root: Path) -> None:
+    (root / "liver" / "support").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"The task liver has 0 normal image\(s\), expected at least 1 for the support in"
+    ):
+        ready(root, "liver")
+
+
+def test_the_support_can_be_chosen_from_the_pool(root: Path) -> None:
+    datamodule = ready(root, target_shots=2, patient_patterns=PATTERNS)
+    pool = datamodule.support_pool
+    assert pool.patient_id.nunique() == len(pool) == 8
+    datamodule.choose_support([6, 1])
+    assert set(datamodule.support_data.samples.image_path) == set(pool.image_path.iloc[[1, 6]])
+    # With fewer patients than support images, images of one patient have to do.
+    assert len(ready(root, target_shots=9, patient_patterns=PATTERNS).support_pool) == 16
+
+
+def test_a_support_folder_is_not_chosen_from(root: Path) -> None:
+    for index in range(2):
+        put(root / "skin" / "support" / f"s{index}.png", (10, 10))
+    datamodule = ready(root)
+    datamodule.choose_support([0])
+    assert len(datamodule.support_data) == 2
 
 
 def test_a_list_of_datamodules(root: Path) -> None:

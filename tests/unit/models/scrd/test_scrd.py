@@ -7,9 +7,8 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_medical import Scrd
-from anomalib_medical.models.components import cosine_distance_maps
+from anomalib_medical.models.components import cosine_distance_maps, feature_distances
 from anomalib_medical.models.scrd import ScrdLoss, ScrdModel
-from anomalib_medical.models.scrd.loss import feature_distances
 from anomalib_medical.models.scrd.torch_model import ScaleAdaptation
 
 

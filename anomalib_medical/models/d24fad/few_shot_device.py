@@ -1,0 +1,133 @@
+"""Few-shot anomaly detection on a device: openvino and numpy, no torch.
+
+`anomalib-medical export_edge` puts this file beside the two graphs that it runs; copy the folder to the device:
+
+    from few_shot_device import FewShotDevice
+
+    device = FewShotDevice("edge")
+    device.bind(support)                         # a few normal images of the new organ
+    device.calibrate(normals)                    # others, for the threshold; or device.calibrate() without any
+    score, anomaly_map = device.score(image)
+    abnormal = score > device.threshold
+
+Images are numpy arrays ``(3, height, width)``, float32 in [0, 1], of any size, read as in training.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+
+ENCODER = "support_encoder.xml"
+SCORER = "query_scorer.xml"
+
+
+class FewShotDevice:
+    """Scores images against a support that is bound on the device.
+
+    Args:
+        folder: Where the graphs are.
+        device: OpenVINO's name of the device.
+        precision: OpenVINO's precision; ``f32`` gives the scores of the trained model within 1e-4.
+
+    Attributes:
+        threshold: Score above which an image is abnormal; NaN before :meth:`calibrate`, and after another support.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "CPU", precision: str = "f32") -> None:
+        core = openvino.Core()
+        hint = {"INFERENCE_PRECISION_HINT": precision}
+        self._encoder, self._scorer = (
+            core.compile_model(core.read_model(Path(folder) / name), device, hint) for name in (ENCODER, SCORER)
+        )
+        self._support: dict[str, NDArray[np.float32]] = {}
+        self._images: list[Image] = []
+        self.threshold = math.nan
+
+    def __len__(self) -> int:
+        """Count the support images."""
+        return len(next(iter(self._support.values()), ()))
+
+    def bind(self, images: Sequence[Image]) -> None:
+        """Compare with other normal images from now on; the threshold of the former ones is dropped.
+
+        Args:
+            images: One or more, each ``(3, height, width)`` in [0, 1].
+
+        Raises:
+            ValueError: If there are none, or one is no such image.
+        """
+        if not len(images):
+            msg = "The support set has 0 images, expected at least 1 normal image."
+            raise ValueError(msg)
+        # One by one: sizes may differ.
+        encoded = [self._encoder(_batch(image)) for image in images]
+        names = [output.get_any_name() for output in self._encoder.outputs]
+        self._support = {
+            name: np.concatenate([results[index] for results in encoded]) for index, name in enumerate(names)
+        }
+        self._images = list(images)
+        self.threshold = math.nan
+
+    def score(self, image: Image) -> tuple[float, NDArray[np.float32]]:
+        """Score an image.
+
+        Args:
+            image: ``(3, height, width)`` in [0, 1].
+
+        Returns:
+            Its raw anomaly score, and its anomaly map at the model's size.
+
+        Raises:
+            ValueError: If it is no such image, or no support is bound.
+        """
+        return self._score(image, self._support)
+
+    def calibrate(self, normals: Sequence[Image] | None = None, target_specificity: float = 0.95) -> float:
+        """Set the threshold that the wanted share of normal images stays at or below.
+
+        Args:
+            normals: Normal images that are not in the support, 19 or more for a specificity of 0.95. Without any, each
+                support image is compared with the others, of which there must be 1 or more.
+            target_specificity: The share, between 0 and 1.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            ValueError: If there are too few images.
+        """
+        if normals is None and len(self) > 1:
+            scores = [self._score(image, self._without(index))[0] for index, image in enumerate(self._images)]
+        else:
+            scores = [self.score(image)[0] for image in normals or ()]
+        if not scores:
+            msg = f"Got no normal images and {len(self)} support images, expected at least 1 or 2 of them."
+            raise ValueError(msg)
+        # As MedicalPostProcessor does: the k-th smallest of n scores.
+        rank = math.ceil((len(scores) + 1) * target_specificity - 1e-9)
+        self.threshold = sorted(scores)[min(rank, len(scores)) - 1]
+        return self.threshold
+
+    def _without(self, index: int) -> dict[str, NDArray[np.float32]]:
+        return {name: np.delete(values, index, axis=0) for name, values in self._support.items()}
+
+    def _score(self, image: Image, support: dict[str, NDArray[np.float32]]) -> tuple[float, NDArray[np.float32]]:
+        if not support:
+            msg = "No support is bound: call bind with a few normal images first."
+            raise ValueError(msg)
+        result = self._scorer({"images": _batch(image), **support})
+        return float(result["pred_score"][0]), result["anomaly_map"][0, 0]
+
+
+def _batch(image: Image) -> Image:
+    values = np.asarray(image, dtype=np.float32)
+    if values.ndim != 3 or values.shape[0] != 3 or not bool(((values >= 0) & (values <= 1)).all()):
+        msg = f"Got an image of shape {values.shape}, expected (3, height, width) with values in [0, 1]."
+        raise ValueError(msg)
+    return values[None]

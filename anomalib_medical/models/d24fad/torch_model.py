@@ -1,0 +1,251 @@
+"""The network of D2-4FAD."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components.backbone import get_decoder
+from torch import nn
+
+from anomalib_medical.errors import MedicalError
+from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
+
+from .attention import SupportAttention
+
+SCALES = 3
+# Height of an image over the height of its features at the first scale.
+_FIRST_REDUCTION = 4
+_ENCODED_AT_ONCE = 16
+
+
+class D24fadError(MedicalError, ValueError):
+    """D2-4FAD cannot do what was asked."""
+
+
+class EncodedSupport(NamedTuple):
+    """Support of one scale: features and keys, both ``(K, C, H, W)``, float32."""
+
+    features: torch.Tensor
+    keys: torch.Tensor
+
+
+class EpisodeFeatures(NamedTuple):
+    """What loss and scores need of a batch of queries: each a list of three ``(B, C_k, H_k, W_k)``."""
+
+    teacher: list[torch.Tensor]
+    student: list[torch.Tensor]
+    support: list[torch.Tensor]
+
+
+class SupportSet(nn.Module):
+    """The encoded support in buffers: part of checkpoints and of exported graphs, for any number of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scale in range(SCALES):
+            for part in EncodedSupport._fields:
+                self.register_buffer(f"{part}_{scale}", torch.empty(0, 0, 0, 0))
+
+    def __len__(self) -> int:
+        """Count the support images."""
+        return int(self.get_buffer("features_0").shape[0])
+
+    def __iter__(self) -> Iterator[EncodedSupport]:
+        """Go through the scales, fine to coarse."""
+        for scale in range(SCALES):
+            yield EncodedSupport(*(self.get_buffer(f"{part}_{scale}") for part in EncodedSupport._fields))
+
+    def fill(self, encoded: Sequence[EncodedSupport]) -> None:
+        """Replace the support.
+
+        Args:
+            encoded: One a scale.
+        """
+        for scale, one in enumerate(encoded):
+            for part in EncodedSupport._fields:
+                setattr(self, f"{part}_{scale}", getattr(one, part).detach().clone())
+
+    def fit_to(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Make room for a state dict's support, which may have another number of images.
+
+        Args:
+            state_dict: What is going to be loaded.
+            prefix: Where this module's tensors are in it.
+        """
+        for name, own in list(self.named_buffers()):
+            given = state_dict.get(prefix + name)
+            if given is not None and given.shape != own.shape:
+                setattr(self, name, own.new_empty(given.shape))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
+        self.fit_to(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class D24fadModel(nn.Module):
+    """Teacher, student, learn-to-weight, and the encoded support.
+
+    Args:
+        backbone: timm name of the teacher.
+        weighting: ``learned`` for learn-to-weight, ``none`` for the plain mean of the support.
+        score_reduction: ``max`` or ``mean`` of the map as image score.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "wide_resnet50_2",
+        weighting: str = "learned",
+        score_reduction: Literal["mean", "max"] = "max",
+    ) -> None:
+        super().__init__()
+        self.teacher = Teacher(backbone, layers=(1, 2, 3, 4))
+        self.decoder = get_decoder(self.teacher.architecture)
+        channels = self.teacher.extractor.out_dims[:SCALES]
+        self.attention = nn.ModuleList(SupportAttention(count, learned=weighting == "learned") for count in channels)
+        self.support = SupportSet()
+        self.blur = GaussianBlur(sigma=4.0)
+        self.score_reduction = score_reduction
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images against the support in the buffers.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``, of the size that the support had.
+
+        Returns:
+            Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+
+        Raises:
+            D24fadError: If there is no support, or it had another size.
+        """
+        if len(self.support) == 0:
+            msg = (
+                "The model has no support set to compare with. Give a folder of a few normal images: "
+                "--model.support_dir FOLDER, or model.set_support(images)."
+            )
+            raise D24fadError(msg)
+        return self.score(images, list(self.support))
+
+    def score(self, images: torch.Tensor, support: Sequence[EncodedSupport]) -> InferenceBatch:
+        """Score images against an encoded support.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``.
+            support: What :meth:`encode_support` returned for images of the same height and width.
+
+        Returns:
+            Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+
+        Raises:
+            D24fadError: If images and support have different sizes.
+        """
+        expected = tuple(_FIRST_REDUCTION * side for side in support[0].features.shape[-2:])
+        if (images.shape[-2], images.shape[-1]) != expected:
+            msg = (
+                f"Got images of {images.shape[-2]}x{images.shape[-1]} pixels (height x width), and a support of "
+                f"{expected[0]}x{expected[1]}: both must be resized alike, as the model's own pre-processor does."
+            )
+            raise D24fadError(msg)
+        _, student = self.encode(images)
+        return self.compare(student, self.weigh(student, support))
+
+    def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Extract the teacher's and the student's features.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
+
+        Returns:
+            For each of them a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
+        """
+        *teacher, last = self.teacher(images)
+        return teacher, list(self.decoder(last))
+
+    def encode_support(self, images: torch.Tensor) -> list[EncodedSupport]:
+        """Encode support images, a few at a time, in evaluation mode whatever the mode is, without gradient.
+
+        Args:
+            images: Normalised images ``(K, 3, H, W)``.
+
+        Returns:
+            Features and keys of each of the three scales.
+        """
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            parts = [self.encode(part)[1] for part in torch.split(images, _ENCODED_AT_ONCE)]
+            features = [torch.cat(scale).float() for scale in zip(*parts, strict=True)]
+            encoded = self.with_keys(features)
+        self.train(training)
+        return encoded
+
+    def with_keys(self, student: Sequence[torch.Tensor]) -> list[EncodedSupport]:
+        """Add the keys to the student's features of support images, each ``(K, C_k, H_k, W_k)``."""
+        return [
+            EncodedSupport(features, attention.keys(features))  # type: ignore[operator]  # a module list is untyped
+            for attention, features in zip(self.attention, student, strict=True)
+        ]
+
+    def episode(
+        self,
+        images: torch.Tensor,
+        support: torch.Tensor,
+        member: torch.Tensor,
+        *,
+        stop_gradient: bool = False,
+    ) -> EpisodeFeatures:
+        """Features of queries and of their supports: every image is encoded once.
+
+        Args:
+            images: Normalised queries ``(B, 3, H, W)``.
+            support: The normalised support images of all queries ``(K, 3, H, W)``.
+            member: Which of them are in the support of which query ``(B, K)``, bool.
+            stop_gradient: Whether the support's features are constants; learn-to-weight still learns.
+        """
+        count = images.shape[0]
+        teacher, student = self.encode(torch.cat([images, support]))
+        others = [features[count:].detach() if stop_gradient else features[count:] for features in student]
+        encoded = self.with_keys(others)
+        queries = [features[:count] for features in student]
+        return EpisodeFeatures(
+            teacher=[features[:count] for features in teacher],
+            student=queries,
+            support=self.weigh(queries, encoded, member),
+        )
+
+    def weigh(
+        self,
+        student: Sequence[torch.Tensor],
+        support: Sequence[EncodedSupport],
+        member: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Weigh the support for each query, at every scale; see :class:`SupportAttention`."""
+        return [
+            attention(features, one.features, one.keys, member)
+            for attention, features, one in zip(self.attention, student, support, strict=True)
+        ]
+
+    def compare(self, student: Sequence[torch.Tensor], support: Sequence[torch.Tensor]) -> InferenceBatch:
+        """Maps and scores from the student's features of queries and their weighted supports."""
+        size = (_FIRST_REDUCTION * student[0].shape[-2], _FIRST_REDUCTION * student[0].shape[-1])
+        maps = cosine_distance_maps(student, support, size)
+        anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
+        return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
+
+    def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
+        """Score each support image against the others.
+
+        Args:
+            absent: A support image that no other one is compared with.
+
+        Returns:
+            Scores ``(K,)`` and maps ``(K, 1, H, W)``.
+        """
+        support = list(self.support)
+        student = [one.features for one in support]
+        member = ~torch.eye(len(self.support), dtype=torch.bool, device=student[0].device)
+        if absent is not None:
+            member[:, absent] = False
+        with torch.no_grad():
+            return self.compare(student, self.weigh(student, support, member))

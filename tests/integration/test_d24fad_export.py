@@ -1,0 +1,71 @@
+"""Exported D2-4FAD models, with the support in them, against the engine: the same scores and maps."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_medical import D24fad
+from tests.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Untrained, but with the statistics of some images: with fresh ones all maps are alike."""
+    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
+    with torch.no_grad():
+        for _ in range(3):
+            d24fad.model.train().encode(d24fad.pre_processor(images(NATIVE, count=8)))
+    d24fad.set_support(torch.rand(3, 3, *ODD, generator=torch.Generator().manual_seed(2)))
+    d24fad.recalibrate()
+    return d24fad.eval()
+
+
+@pytest.fixture(scope="module")
+def uncalibrated(model):
+    chosen = copy.deepcopy(model)
+    chosen.post_processor.invalidate()
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    return {"torch": model.to_torch(folder), "onnx": model.to_onnx(folder), "openvino": model.to_openvino(folder)}
+
+
+@pytest.fixture(scope="module")
+def exported_uncalibrated(uncalibrated, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uncalibrated")
+    return {"torch": uncalibrated.to_torch(folder), "onnx": uncalibrated.to_onnx(folder)}
+
+
+@pytest.mark.parametrize("size", [NATIVE, ODD], ids=["native", "odd"])
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+def test_exported_models_equal_the_engine(model, exported, kind, size):
+    batch = images(size)
+    expected = by_engine(model, batch)
+    assert_equal_results(expected, by_export(exported, kind, batch))
+    assert expected.anomaly_map.std() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", [NATIVE, ODD], ids=["native", "odd"])
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_without_a_threshold_raw_scores_and_no_labels_come_out(uncalibrated, exported_uncalibrated, kind, size):
+    batch = images(size)
+    expected = by_engine(uncalibrated, batch)
+    with torch.no_grad():
+        raw = uncalibrated.model(uncalibrated.pre_processor(batch)).pred_score
+    torch.testing.assert_close(expected.pred_score, raw)
+    got = by_export(exported_uncalibrated, kind, batch)
+    assert_equal_results(expected, got)
+    assert got.get("pred_label") is got.get("pred_mask") is expected.pred_label is None
+
+
+def test_the_exported_graph_takes_any_batch_and_has_the_four_outputs(exported):
+    network = compiled(exported["openvino"])
+    names = [output.get_any_name() for output in network.outputs]
+    assert sorted(names) == ["anomaly_map", "pred_label", "pred_mask", "pred_score"]
+    for count in (1, 5):
+        assert np.size(network(images(ODD, count=count).numpy())["pred_score"]) == count
