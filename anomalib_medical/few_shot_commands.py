@@ -38,7 +38,7 @@ def add_retarget_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--window",
         type=str | tuple[float, float] | None,
-        help="The window that DICOM and NIfTI files are read with: bone, brain, lung, soft_tissue or [center, width].",
+        help="The window for DICOM and NIfTI files: bone, brain, lung, soft_tissue, or center and width.",
     )
 
 

@@ -42,7 +42,10 @@ def edge(model, tmp_path_factory):
     checkpoint["hyper_parameters"] = dict(model.hparams)
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, folder / "model.ckpt")
-    cli.main(["export_edge", "--ckpt_path", str(folder / "model.ckpt"), "--output", str(folder / "graphs")])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Keep the command line's log handler out of the tests that follow in this process.
+        monkeypatch.setattr(cli, "configure_logger", lambda: None)
+        cli.main(["export_edge", "--ckpt_path", str(folder / "model.ckpt"), "--output", str(folder / "graphs")])
     return folder / "graphs"
 
 
