@@ -11,7 +11,7 @@ Three ways to get 3 autoencoders, on the same normal images of chest_xray (32x32
 
 Printed for each: the mean over test images and pixels of the standard deviation between the three reconstructions, as
 mean over the repeats, with its standard error, and the ratio to `separate` with a 95% interval and the p value of
-Welch's t test of the logarithms. The repeats differ in all seeds.
+Welch's t test of the logarithms. The repeats differ in all seeds; those that `--out` holds are not run again.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import records
 import torch
 from lightning.pytorch import Trainer
 from scipy import stats
@@ -90,9 +91,10 @@ def measure(data: MedicalFolder, images: torch.Tensor, repeat: int, epochs: int)
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ddad_spread.jsonl")
     args = parser.parse_args()
     root = os.environ.get("ANOMALIB_MEDICAL_DATA")
     if not root:
@@ -104,14 +106,17 @@ def main() -> int:
     normal = [index for index, label in enumerate(data.test_data.samples.label_index) if label == 0][:100]
     images = torch.stack([resize(data.test_data[index].image, [SIZE, SIZE], antialias=True) for index in normal])
     images = to_network_range(to_grey(images))
-    results: list[dict[str, float]] = []
+    done = {record["repeat"]: record for record in records.read(args.out) if record["epochs"] == args.epochs}
     for repeat in range(args.repeats):
-        results.append(measure(data, images, repeat, args.epochs))
-        print(f"repeat {repeat}: {results[-1]}", flush=True)
+        if repeat not in done:
+            done[repeat] = {"repeat": repeat, "epochs": args.epochs, **measure(data, images, repeat, args.epochs)}
+            records.append(args.out, done[repeat])
+            print(done[repeat], flush=True)
+    results = [done[repeat] for repeat in range(args.repeats)]
     print(f"\n{MEMBERS} networks, {args.epochs} epochs of {len(data.train_data)} images, n = {args.repeats} repeats\n")
     print("| | mean spread (standard error) | ratio to separate | p |\n|---|---|---|---|")
     reference = np.log([result["separate"] for result in results])
-    for way in results[0]:
+    for way in ("separate", "one run", "shared order"):
         values = np.array([result[way] for result in results])
         told = "- | -"
         if way != "separate":
