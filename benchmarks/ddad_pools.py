@@ -26,6 +26,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Resize
+from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.data.pool import compose_pool
@@ -141,17 +142,7 @@ def run(job: Job, root: Path, args: argparse.Namespace) -> None:
         visualizer=False,
     )
     images = test_images(datamodule, resize, args.scratch)
-    trainer = Trainer(
-        max_epochs=args.epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[KeepReconstructions(job, folder, args.milestones, images, args.minutes)],
-    )
+    trainer = quiet_trainer(args.epochs, [KeepReconstructions(job, folder, args.milestones, images, args.minutes)])
     trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.exists() else None)
     trainer.save_checkpoint(checkpoint)
 

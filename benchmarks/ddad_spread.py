@@ -25,9 +25,9 @@ from unittest import mock
 import numpy as np
 import records
 import torch
-from lightning.pytorch import Trainer
 from scipy import stats
 from torchvision.transforms.v2.functional import resize
+from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.models.ddad import member_batches
@@ -53,16 +53,7 @@ def one_order_for_all() -> Iterator[None]:
 def train(data: MedicalFolder, members: int, seed: int, epochs: int) -> Ddad:
     """Train module B."""
     model = Ddad(score="reconstruction", members=members, image_size=SIZE, seed=seed, evaluator=False, visualizer=False)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(epochs)
     trainer.fit(model, datamodule=data)
     return model.eval()
 

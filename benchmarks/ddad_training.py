@@ -27,13 +27,13 @@ from pathlib import Path
 
 import torch
 from anomalib.pre_processing import PreProcessor
-from lightning.pytorch import Trainer
 from PIL import Image
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Compose, Resize
 from torchvision.transforms.v2.functional import pil_to_tensor
+from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.data.io import list_images
@@ -88,16 +88,7 @@ def train_sequentially(root: Path, epochs: int, normals: list[Path], *, keep: bo
 def train_ours(data: MedicalFolder, epochs: int) -> int:
     """Train all networks in one run; returns the number of their optimizer steps."""
     model = Ddad(seed=0, pre_processor=PreProcessor(Compose([Resize(list(SIZE))])), evaluator=False, visualizer=False)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(epochs)
     trainer.fit(model, datamodule=data)
     pool, normal = len(data.unlabeled_data), len(data.train_data)
     return MEMBERS * epochs * ((pool + normal) // BATCH + normal // BATCH)

@@ -74,10 +74,9 @@ def test_both_modules_learn_for_as_many_passes_over_their_own_data(pooled, tmp_p
     assert all(not torch.equal(before[name], parameters_of(getattr(model.model, name))) for name in steps)
 
 
-def test_members_train_on_different_batches(pooled, tmp_path, monkeypatch):
-    """Every network sees another image first, and no two orders are alike."""
+def record_batches(model, monkeypatch):
+    """Keep the batches that each network learns from, by module and index."""
     seen = {}
-    model = Ddad(**SMALL | {"members": 3})
     for name in ("module_a", "module_b"):
         for index, member in enumerate(getattr(model.model, name).members):
 
@@ -86,6 +85,13 @@ def test_members_train_on_different_batches(pooled, tmp_path, monkeypatch):
                 return original(images)
 
             monkeypatch.setattr(member, "loss", loss)
+    return seen
+
+
+def test_members_train_on_different_batches(pooled, tmp_path, monkeypatch):
+    """Every network sees another image first, and no two orders are alike."""
+    model = Ddad(**SMALL | {"members": 3})
+    seen = record_batches(model, monkeypatch)
     fit(pooled, tmp_path, model=model)
     assert len(seen) == 6
     for name in ("module_a", "module_b"):
@@ -264,17 +270,9 @@ def test_a_datamodule_serves_other_models_after_a_training_that_failed(pooled, t
 
 def test_joint_training_is_separate_training(pooled, tmp_path, monkeypatch):
     """Each network ends with the weights that it gets when it is trained alone on the same batches."""
-    seen = {}
     model = Ddad(**SMALL)
     alone = copy.deepcopy(model.model)
-    for name in ("module_a", "module_b"):
-        for index, member in enumerate(getattr(model.model, name).members):
-
-            def loss(images, key=(name, index), original=member.loss):
-                seen.setdefault(key, []).append(images.clone())
-                return original(images)
-
-            monkeypatch.setattr(member, "loss", loss)
+    seen = record_batches(model, monkeypatch)
     fit(pooled, tmp_path, model=model)
     for (name, index), batches in seen.items():
         network = getattr(alone, name).members[index].train()
