@@ -1,6 +1,7 @@
 """DDAD: dual-distribution discrepancy with unlabeled images."""
 
-from .lightning_model import Ddad, DdadError
+from .checks import DdadError
+from .lightning_model import Ddad
 from .torch_model import DdadModel
 
 __all__ = ["Ddad", "DdadError", "DdadModel"]

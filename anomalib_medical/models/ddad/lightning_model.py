@@ -18,7 +18,6 @@ from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchvision.transforms.v2 import Compose, Resize
 
-from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import (
     AntialiasedPreProcessor,
     MedicalModuleMixin,
@@ -28,6 +27,7 @@ from anomalib_medical.models.components import (
     reduce_map,
 )
 
+from .checks import DdadError, check_epochs, check_members, check_trainer, check_validation_interval, read_module_b
 from .member_batches import MemberBatches, Turn, Turns, is_random, read_images, stream_seed
 from .networks import NETWORKS, REDUCTION
 from .refinement import add_foreign_patches, focal_loss
@@ -37,10 +37,6 @@ logger = logging.getLogger(__name__)
 
 _REFINEMENT_LEARNING_RATE = 1e-4
 _REFINEMENT_WEIGHT_DECAY = 1e-4
-
-
-class DdadError(MedicalError, ValueError):
-    """DDAD cannot be trained as asked."""
 
 
 class DdadInferenceBatch(NamedTuple):
@@ -114,7 +110,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         check_choice("score", score, SCORES)
         check_choice("refinement_input", refinement_input, ("inter_intra", "intra"))
         check_seed(seed)
-        _check_members(members, score)
+        check_members(members, score)
         if refinement_epochs < 1:
             msg = f"refinement_epochs: got {refinement_epochs}, expected at least 1."
             raise ValueError(msg)
@@ -183,7 +179,12 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             return
         if self._data_seed is None:
             self._data_seed = int(torch.randint(2**62, ()))
-        datamodule = self._check_trainer()
+        datamodule = check_trainer(self.trainer)
+        if self.score == "refined":
+            check_epochs(self.trainer, self.refinement_epochs)
+            # An epoch of the refinement has another number of steps.
+            self._reload_dataloaders_every_n_epochs = self.trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+            self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # set dynamically there
         if self.uses_unlabeled and not len(getattr(datamodule, "unlabeled_data", ())):
             other = "score intra" if self.score == "inter" else "refinement_input intra"
             msg = (
@@ -239,53 +240,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             logger.info("Learning from %d known normal and %d unlabeled images.", known, unlabeled)
         self._batches = MemberBatches(images, loader.batch_size or 1, self.members, seed)
         self._read_in_epoch = self.current_epoch
-        self._check_validation_interval(self._batches)
-        return self._batches
-
-    def _check_validation_interval(self, batches: MemberBatches) -> None:
-        """Refuse now what Lightning would refuse when the refinement's shorter epochs begin."""
-        interval = self.trainer.val_check_interval
-        counted = isinstance(interval, int) and self.trainer.check_val_every_n_epoch is not None
-        if self.score == "refined" and counted and interval > batches.steps_of_refinement:
-            msg = (
-                f"--trainer.val_check_interval={interval} is more than the {batches.steps_of_refinement} steps of an "
-                "epoch of the refinement. Validate every so many epochs: --trainer.check_val_every_n_epoch."
-            )
-            raise DdadError(msg)
-
-    def _check_trainer(self) -> AnomalibDataModule:
-        trainer = self.trainer
-        if trainer.world_size > 1:
-            msg = (
-                f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
-                "draws its own batches. Set --trainer.devices 1."
-            )
-            raise DdadError(msg)
-        if trainer.precision.endswith("-true") and trainer.precision != "32-true":
-            msg = (
-                f"Ddad's maps are small differences of large numbers and need float32 weights: got "
-                f"--trainer.precision {trainer.precision}, use 32-true, bf16-mixed or 16-mixed."
-            )
-            raise DdadError(msg)
-        datamodule: AnomalibDataModule | None = getattr(trainer, "datamodule", None)
-        if datamodule is None:
-            msg = (
-                "Ddad draws the batches of each of its networks by itself and needs a datamodule for that, not a "
-                "dataloader: engine.fit(model, datamodule=...)."
-            )
-            raise DdadError(msg)
         if self.score == "refined":
-            epochs = trainer.max_epochs or -1
-            if epochs <= self.refinement_epochs:
-                msg = (
-                    f"The last refinement_epochs={self.refinement_epochs} of --trainer.max_epochs={epochs} train the "
-                    "refinement, and the epochs before them the networks: max_epochs must be larger (350 in the paper)."
-                )
-                raise DdadError(msg)
-            # An epoch of the refinement has another number of steps.
-            self._reload_dataloaders_every_n_epochs = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
-            trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # set dynamically there
-        return datamodule
+            check_validation_interval(self.trainer, self._batches.steps_of_refinement)
+        return self._batches
 
     def teardown(self, stage: str) -> None:
         """Give the datamodule its own loader back, and forget the images.
@@ -305,34 +262,8 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         """Take module B over, unless a checkpoint brought it."""
         super().on_fit_start()
         if self.module_b is not None and self.module_b != self._known_module_b:
-            self._take_module_b(Path(self.module_b))
+            self.model.module_b.load_state_dict(read_module_b(Path(self.module_b), self.model))
             self._known_module_b = self.module_b
-
-    def _take_module_b(self, path: Path) -> None:
-        if not path.is_file():
-            msg = f"module_b: there is no file {path}. Name a checkpoint of a trained Ddad."
-            raise DdadError(msg)
-        try:
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-            state = content["state_dict"]
-        except Exception as error:
-            msg = f"module_b: {path} is not a checkpoint ({type(error).__name__})."
-            raise DdadError(msg) from error
-        prefix = "model.module_b."
-        theirs: dict[str, Any] = content.get("hyper_parameters", {})
-        if not any(key.startswith(prefix) for key in state):
-            msg = f"module_b: {path} is a checkpoint of another model than Ddad."
-            raise DdadError(msg)
-        weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        own = self.model.module_b.state_dict()
-        # Sizes that swap height and width have tensors of the same shapes.
-        other_size = tuple(theirs.get("image_size", ())) != self.model.image_size
-        shapes, own_shapes = ({key: value.shape for key, value in part.items()} for part in (weights, own))
-        if other_size or shapes != own_shapes:
-            told = ", ".join(f"{key} {theirs.get(key)}" for key in ("network", "members", "image_size"))
-            msg = f"module_b: the networks in {path} are others ({told}): build this model with the same arguments."
-            raise DdadError(msg)
-        self.model.module_b.load_state_dict(weights)
 
     def configure_optimizers(self) -> optim.Adam:
         """Adam over all that is trained: the paper's recipes of networks and refinement."""
@@ -570,12 +501,3 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         self._data_seed = checkpoint.get("data_seed", self._data_seed)
         self._refined_steps = checkpoint.get("refined_steps", 0)
         self._known_module_b = checkpoint.get("hyper_parameters", {}).get("module_b")
-
-
-def _check_members(members: int, score: str) -> None:
-    if members < 1:
-        msg = f"members: got {members}, expected at least 1."
-        raise ValueError(msg)
-    if members == 1 and score in {"intra", "refined"}:
-        msg = f"members: got 1, expected at least 2: score {score} needs the spread between networks (the paper has 3)."
-        raise ValueError(msg)
