@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 import anomalib_medical
 from anomalib_medical.data import MedicalFolder, MedicalPredictDataset, io
-from anomalib_medical.data.io import Slicing, Window, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import Slicing, Window
 
 from . import edge
 from .checkpoint import load_model

@@ -56,8 +56,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         msg = f"There is no checkpoint {path}. Give the model.ckpt that a training has written."
         raise CheckpointError(msg)
+    # Some models keep enumerations of their own; which model it is stands in the file, if at all.
+    types = {one for cls in _known().values() for one in cls.checkpoint_safe_globals()}
     try:
-        with anomalib_safe_globals():
+        with anomalib_safe_globals(extra=list(types)):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         msg = f"{path} could not be read as a checkpoint ({type(error).__name__}): damaged, or another kind of file?"
@@ -76,13 +78,15 @@ def _class(name: str) -> type[AnomalibModule]:
         msg = f"--model {name}: there is no module {module}."
         raise CheckpointError(msg) from error
     if not (isinstance(found, type) and issubclass(found, AnomalibModule)):
-        known = ", ".join(
-            sorted(
-                key
-                for key, value in vars(anomalib.models).items()
-                if isinstance(value, type) and issubclass(value, AnomalibModule)
-            )
-        )
-        msg = f"--model {name}: there is no such model. Known: {known}."
+        msg = f"--model {name}: there is no such model. Known: {', '.join(sorted(_known()))}."
         raise CheckpointError(msg)
     return found
+
+
+def _known() -> dict[str, type[AnomalibModule]]:
+    """All models that have short names."""
+    return {
+        name: value
+        for name, value in vars(anomalib.models).items()
+        if isinstance(value, type) and issubclass(value, AnomalibModule)
+    }

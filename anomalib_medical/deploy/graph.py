@@ -15,6 +15,8 @@ from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import AntialiasedPreProcessor
 
 SCORE, MAP = "pred_score", "anomaly_map"
+# Of any height and width. One at a time: some of anomalib's models cannot be exported for any number of images.
+_ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 # Without it CPUs that know bfloat16 use it, and scores move by 3e-3.
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -33,7 +35,7 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
         model: A trained model with its pre-processor.
 
     Returns:
-        A graph from images ``(B, 3, H, W)`` in [0, 1] of any size to ``pred_score`` and, if there is one,
+        A graph from an image ``(1, 3, H, W)`` in [0, 1] of any size to ``pred_score`` and, if there is one,
         ``anomaly_map``.
 
     Raises:
@@ -50,7 +52,7 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         try:
-            onnx = chosen.eval().to_onnx(folder, verbose=False)
+            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, verbose=False)
         except (NotImplementedError, RuntimeError) as error:
             msg = f"{type(model).__name__} cannot be exported ({type(error).__name__}: {_first_line(error)})."
             raise BundleExportError(msg) from error
