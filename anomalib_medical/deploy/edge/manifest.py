@@ -13,6 +13,7 @@ from typing import Any, Literal
 FORMAT = 1
 NAME = "manifest.json"
 Normalization = Literal["none", "linear", "softsign"]
+Axis = Literal["axial", "coronal", "sagittal"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "linear", "softsign")
 
 
@@ -83,7 +84,7 @@ class Reading:
     """
 
     window: str | tuple[float, float] | None = None
-    axis: str = "axial"
+    axis: Axis = "axial"
     slice_range: tuple[float, float] = (0.0, 1.0)
     modality: str | None = None
 

@@ -114,7 +114,7 @@ class Processor:
         self._predictor = predictor
         self._modality = reading.modality
         self._window = Window.of(reading.window)
-        self._slicing = Slicing(reading.axis, reading.slice_range)  # type: ignore[arg-type]  # checked there
+        self._slicing = Slicing(reading.axis, reading.slice_range)
         self._heatmaps = output / HEATMAPS if heatmaps else None
         self._dicom = dicom
         if self._heatmaps is not None:

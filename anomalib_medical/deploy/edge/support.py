@@ -136,7 +136,7 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
 
 def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
     files = list_images(folder) if folder.is_dir() else []
-    slicing = Slicing(reading.axis, reading.slice_range)  # type: ignore[arg-type]  # checked there
+    slicing = Slicing(reading.axis, reading.slice_range)
     pictures = [address for file in files for address in list_pictures(file, slicing)]
     if not pictures:
         found = "no image in it" if folder.is_dir() else "no such folder"
