@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +127,7 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
         processing = content.pop("post_processing")
         calibrations = {name: Calibration(**processing[name]) for name in ("image", "pixel")}
         facts = SupportFacts(**content, post_processing=PostProcessing(**processing | calibrations))
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+    except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
         msg = damaged.format(f"damaged ({type(error).__name__})")
         raise EdgeError(msg) from error
     if facts.scorer != sha256(bundle / "model" / "query_scorer.bin"):
