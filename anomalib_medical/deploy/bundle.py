@@ -18,11 +18,10 @@ from anomalib.models.components import AnomalibModule
 from numpy.typing import NDArray
 
 import anomalib_medical
-from anomalib_medical.data import MedicalFolder, MedicalPredictDataset, io
+from anomalib_medical.data import MedicalFolder, MedicalPredictDataset
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import Slicing, Window
 
-from . import edge
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
 from .edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files, sha256
@@ -31,6 +30,7 @@ from .facts import image_size_of, post_processing_of
 from .graph import BundleExportError, Scorer, raw_graph, save
 from .measure import measure, open_test_data
 from .quantize import NormalImages, check_count, quantize
+from .runtime import copy_runtime
 from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import write_self_test_image
 
@@ -127,7 +127,8 @@ def _fill(
     quantized = None if normals is None else quantize(fp32, normals)
     save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")
     few_shot = _save_few_shot(model, folder / "model", fp16=precision == "fp16")
-    _copy_runtime(folder)
+    copy_runtime(folder)
+    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
     scorer = Scorer(folder / MODEL)
     raw_score, _ = scorer(image.numpy())
@@ -205,10 +206,3 @@ def _save_few_shot(model: AnomalibModule, folder: Path, *, fp16: bool) -> bool:
         for name in (few_shot_device.ENCODER, few_shot_device.SCORER):
             save(openvino.Core().read_model(Path(temporary) / name), folder / name, fp16=fp16)
     return True
-
-
-def _copy_runtime(folder: Path) -> None:
-    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(edge.__file__).parent, folder / "edge", ignore=ignored)
-    shutil.copytree(Path(io.__file__).parent, folder / "edge" / "io", ignore=ignored)
