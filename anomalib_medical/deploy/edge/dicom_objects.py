@@ -128,7 +128,7 @@ class DicomObjects:
             )
             capture.SeriesDescription = f"{self._model} anomaly map (research only)"
             capture.DerivationDescription = _text(picture.prediction)
-            capture.PatientOrientation = _orientation(original) or None
+            capture["PatientOrientation"].value = _orientation(original)
             capture.Laterality = original.get("Laterality")
             capture.BurnedInAnnotation = "NO"
             capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]

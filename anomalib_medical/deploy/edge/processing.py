@@ -128,11 +128,13 @@ class Processor:
         """
         result, pictures, note = FileResult(Path()), list[DicomPicture](), ""
         dicom: DicomObjects | None = None
+        drawn: list[Path] = []
         for event in _ahead(event for path in files for event in self._read(path)):
             match event:
                 case FileStart():
                     result, pictures = FileResult(event.path, event.image), []
                     dicom = self._dicom if event.is_dicom else None
+                    drawn = []
                     note = self._check_modality(event)
                 case Picture() if not result.reason:
                     try:
@@ -145,14 +147,18 @@ class Processor:
                         continue
                     overlay = draw_overlay(event.pixels, prediction)
                     if self._heatmaps is not None:
-                        write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
+                        drawn.append(self._heatmaps / f"{row.image}.png")
+                        write_atomically(drawn[-1], png(overlay))
                     if dicom is not None:
                         pictures.append(DicomPicture(row.image, overlay, prediction))
                 case FileEnd():
                     result.reason = result.reason or event.reason
                     result.holds_no_image = event.holds_no_image
                     if result.reason:
+                        # What failed at a later frame leaves no pictures of the earlier ones.
                         result.rows = []
+                        for path in drawn:
+                            path.unlink()
                         logger.warning("%s: %s", result.image or "a file", result.reason)
                     elif dicom is not None and (failure := dicom.write(result.path, pictures)):
                         logger.warning("%s: %s", result.image, failure)
