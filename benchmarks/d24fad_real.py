@@ -35,7 +35,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_medical import D24fad
 from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 from anomalib_medical.metrics import image_auroc
 from anomalib_medical.models.components import cosine_distance_maps
 
