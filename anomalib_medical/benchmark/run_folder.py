@@ -2,6 +2,7 @@
 
     <run>/plan.yaml                    the resolved plan, environment variables unexpanded
     <run>/plan.json                    `RunInfo`: versions, commit, machine, command, started
+    <run>/jobs.json                    names of all planned jobs, in order
     <run>/data/<dataset>.json          `DatasetInfo`: counts, audit findings, shortcut AUROCs
     <run>/jobs/<job>/job.json          `JobInfo`
     <run>/jobs/<job>/status.json       `JobStatus`, written last; traceback.txt and log.txt beside it
@@ -191,7 +192,7 @@ class RunFolder:
         """The resolved plan."""
         file = self.path / "plan.yaml"
         with explained(file):
-            plan: dict[str, Any] = yaml.safeload_json(file.read_text(encoding="utf-8"))
+            plan: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         return plan
 
     @property
@@ -216,6 +217,11 @@ class RunFolder:
     def job(self, name: str) -> JobFolder:
         """A job's folder, which need not exist."""
         return JobFolder(self.path / "jobs" / name)
+
+    @property
+    def planned_jobs(self) -> list[str]:
+        """Names of all jobs of the plan, begun or not, in order."""
+        return [str(name) for name in load_json(self.path / "jobs.json")]
 
     def jobs(self) -> list[JobFolder]:
         """The jobs that have begun, by name."""

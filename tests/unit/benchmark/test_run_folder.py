@@ -53,6 +53,10 @@ def test_what_is_written_is_read_back(tmp_path):
     assert run.dataset("d") == data
     assert run.dataset("e") is None
     assert [each.path for each in run.jobs()] == [job.path]
+    write_json(tmp_path / "jobs.json", ["a", "b"])
+    (tmp_path / "plan.yaml").write_text("name: x")
+    assert run.planned_jobs == ["a", "b"]
+    assert run.plan == {"name": "x"}
     assert job.faults is None
     assert job.pixels() is None
 
