@@ -176,7 +176,13 @@ def find_class(path: str, base: type, registry: ModuleType, where: str) -> type:
 
 
 def _call(cls: type, arguments: dict[str, Any], where: str) -> object:
-    accepted = inspect.signature(cls).parameters
+    accepted: dict[str, None] = {}
+    # A class that passes arguments on takes those of its base.
+    for each in cls.__mro__:
+        parameters = inspect.signature(each).parameters if "__init__" in vars(each) else {}
+        accepted |= dict.fromkeys(name for name, value in parameters.items() if value.kind != value.VAR_KEYWORD)
+        if not any(value.kind == value.VAR_KEYWORD for value in parameters.values()) and parameters:
+            break
     unknown = [name for name in arguments if name not in accepted]
     if unknown:
         msg = f"{where}: {cls.__name__} has no argument {unknown[0]!r}. It has {', '.join(accepted)}."
