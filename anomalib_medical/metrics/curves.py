@@ -109,3 +109,20 @@ def best_f1(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
     # 2 TP + FP + FN = TP + FP + P
     best: FloatArray = (2 * hits / (hits + false + hits[:, -1:])).max(axis=1)
     return best
+
+
+def accuracy_at_best_f1(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
+    """Accuracy at the threshold with the largest F1 score: what anomalib reports if it validates on the test set.
+
+    Args:
+        normal: Weight of the normal samples at each level, ``(R, K)``.
+        abnormal: Weight of the abnormal samples at each level, ``(R, K)``.
+
+    Returns:
+        One accuracy per resample, ``(R,)``.
+    """
+    hits, false = (np.cumsum(weights[:, ::-1], axis=1) for weights in (abnormal, normal))
+    best = (2 * hits / (hits + false + hits[:, -1:])).argmax(axis=1)[:, None]
+    right = hits + false[:, -1:] - false
+    accuracy: FloatArray = np.take_along_axis(right, best, axis=1)[:, 0] / (hits[:, -1] + false[:, -1])
+    return accuracy

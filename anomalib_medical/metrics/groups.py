@@ -45,8 +45,7 @@ def by_group(
     Returns:
         The groups by name; one that has only one class may have no estimate.
     """
-    abnormal, names = np.asarray(labels, dtype=bool), np.asarray([str(group) for group in groups])
-    return [_one(metric, names == name, abnormal, str(name)) for name in np.unique(names)]
+    return [_one(metric, members, labels, name) for name, members in group_members(groups).items()]
 
 
 def by_class(
@@ -62,13 +61,23 @@ def by_class(
     Returns:
         The classes of abnormal images by name.
     """
+    return [_one(metric, members, labels, name) for name, members in class_members(labels, classes).items()]
+
+
+def group_members(groups: Sequence[str]) -> dict[str, BoolArray]:
+    """Return the images of each group, masks ``(N,)``, by name."""
+    names = np.asarray([str(group) for group in groups])
+    return {str(name): names == name for name in np.unique(names)}
+
+
+def class_members(labels: Sequence[int], classes: Sequence[str]) -> dict[str, BoolArray]:
+    """Return the images of each abnormal class and all normal ones, masks ``(N,)``, by name."""
     abnormal, names = np.asarray(labels, dtype=bool), np.asarray([str(name) for name in classes])
-    return [
-        _one(metric, (names == name) & abnormal | ~abnormal, abnormal, str(name)) for name in np.unique(names[abnormal])
-    ]
+    return {str(name): (names == name) & abnormal | ~abnormal for name in np.unique(names[abnormal])}
 
 
-def _one(metric: Callable[[BoolArray], Estimate], members: BoolArray, abnormal: BoolArray, name: str) -> GroupResult:
+def _one(metric: Callable[[BoolArray], Estimate], members: BoolArray, labels: Sequence[int], name: str) -> GroupResult:
+    abnormal = np.asarray(labels, dtype=bool)
     counts = int((members & ~abnormal).sum()), int((members & abnormal).sum())
     if not counts[0] or not counts[1]:
         return GroupResult(name, *counts, None, f"no {'abnormal' if counts[0] else 'normal'} images")
