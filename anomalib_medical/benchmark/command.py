@@ -15,6 +15,7 @@ from anomalib_medical.benchmark.files import atomic, write_json
 from anomalib_medical.benchmark.machine import describe_run, find_devices
 from anomalib_medical.benchmark.plan import Plan, differences, load_plan, teacher_digest
 from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, estimate_seconds, is_done
 from anomalib_medical.data.privacy import SALT_FILE
@@ -78,6 +79,7 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan
     left = sum(not is_done(run.job(job.name)) for job in plan.jobs())
     print(f"{len(plan.jobs()) - left} of {len(plan.jobs())} jobs are done, {left - _count(plan, broken)} to run.")
     runner.run({"kind": "job", "skip": broken})
+    print(f"Report: {write_report(run)}")
     failed = [job.name for job in plan.jobs() if not is_done(run.job(job.name))]
     if failed:
         shown = "\n".join(f"  {name}: {_reason(run, name)}" for name in failed)

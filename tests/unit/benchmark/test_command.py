@@ -47,6 +47,7 @@ def no_jobs(monkeypatch):
                     job.folder.write("job", info)
 
     monkeypatch.setattr(command, "DeviceRunner", Runner)
+    monkeypatch.setattr(command, "write_report", lambda run: run.path)
     monkeypatch.setattr(RunFolder, "dataset", lambda *_: object())
     return ran
 
