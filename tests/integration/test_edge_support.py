@@ -92,7 +92,11 @@ def test_what_cannot_be_bound_is_said(bundle, images, tmp_path):
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(next(images["support"].rglob("*.png")), one)
+    unreadable = tmp_path / "unreadable"
+    unreadable.mkdir()
+    (unreadable / "DOE_JANE.png").write_text("no picture")
     for arguments, message in (
+        ([unreadable], "support: image 1, in the order of their names, cannot be read: found text"),
         ([tmp_path / "empty"], "support: found no image in it"),
         ([tmp_path / "missing"], "support: found no such folder"),
         ([one], "Got 1 support image and no --normals"),
@@ -101,6 +105,7 @@ def test_what_cannot_be_bound_is_said(bundle, images, tmp_path):
         process = on_device(bundle, "support", *arguments)
         assert process.returncode == 2
         assert message in process.stderr
+        assert "DOE_JANE" not in process.stderr
     assert not (bundle / "support").exists()
 
 
