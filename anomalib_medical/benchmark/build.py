@@ -20,7 +20,8 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_medical.benchmark.plan import JobSpec, Plan, PlanError, expand
+from anomalib_medical.benchmark.plan import JobSpec, Plan, PlanError
+from anomalib_medical.benchmark.plan_file import expand
 from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.data.datamodules.few_shot_tasks import FewShotTasks
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD

@@ -13,7 +13,8 @@ import yaml
 from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.files import atomic, write_json
 from anomalib_medical.benchmark.machine import describe_run, find_devices
-from anomalib_medical.benchmark.plan import Plan, differences, load_plan, teacher_digest
+from anomalib_medical.benchmark.plan import Plan
+from anomalib_medical.benchmark.plan_file import differences, load_plan, teacher_digest
 from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder

@@ -22,7 +22,8 @@ from pandas import DataFrame
 from anomalib_medical.benchmark.cost import measure_cost, peak_memory_mib
 from anomalib_medical.benchmark.files import write_csv, write_json
 from anomalib_medical.benchmark.gallery import write_gallery
-from anomalib_medical.benchmark.plan import JobSpec, Plan, load_run_plan
+from anomalib_medical.benchmark.plan import JobSpec, Plan
+from anomalib_medical.benchmark.plan_file import load_run_plan
 from anomalib_medical.benchmark.records import Cost, JobInfo, JobStatus, State, Thresholds
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.scoring import Scored, fault_scores, join_scores, pixel_result, score_table

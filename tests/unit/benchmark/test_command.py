@@ -7,7 +7,7 @@ import yaml
 
 from anomalib_medical.benchmark import command
 from anomalib_medical.benchmark.command import run_benchmark
-from anomalib_medical.benchmark.plan import load_plan
+from anomalib_medical.benchmark.plan_file import load_plan
 from anomalib_medical.benchmark.records import JobInfo, JobStatus
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.config_files import configs_dir

@@ -5,7 +5,8 @@ import copy
 import pytest
 
 from anomalib_medical.benchmark.build import build_datamodule, build_model, find_class
-from anomalib_medical.benchmark.plan import PlanError, differences, expand, load_plan, make_plan, teacher_digest
+from anomalib_medical.benchmark.plan import PlanError
+from anomalib_medical.benchmark.plan_file import differences, expand, load_plan, make_plan, teacher_digest
 
 PLAN = {
     "seeds": [0, 1],
