@@ -20,6 +20,7 @@ from anomalib_medical.few_shot_commands import (
     run_export_edge,
     run_retarget,
 )
+from anomalib_medical.report_command import add_report_arguments, run_report
 
 
 class CommandError(MedicalError):
@@ -110,6 +111,11 @@ COMMANDS: dict[str, Command] = {
         "Train, test and export a small model on generated images, in a few minutes without GPU or network.",
         _add_quickstart_arguments,
         _run_quickstart,
+    ),
+    "report": Command(
+        "Recompute the report of a benchmark from its saved scores: a page, Markdown and metrics.csv.",
+        add_report_arguments,
+        run_report,
     ),
     "retarget": Command(
         "Give a trained D24fad the support of a new task and a threshold for it, without training: a new checkpoint.",

@@ -1,13 +1,12 @@
 """Ranking metrics of image scores, with patient-clustered bootstrap intervals."""
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from . import curves
-from .arrays import Arrays, FloatArray, to_image_scores, to_patient_index
+from .arrays import Arrays, FloatArray, to_labels, to_patient_index
 from .bootstrap import bootstrap
 from .estimate import Estimate
+from .statistics import Curve, ranking
 
 
 def image_auroc(
@@ -32,7 +31,7 @@ def image_auroc(
     Returns:
         The value of scikit-learn's ``roc_auc_score`` and its interval.
     """
-    return _ranking(curves.auroc, scores, labels, patients, n_resamples, level, seed)
+    return _estimate(curves.auroc, scores, labels, patients, n_resamples, level, seed)
 
 
 def image_average_precision(
@@ -57,11 +56,87 @@ def image_average_precision(
     Returns:
         The value of scikit-learn's ``average_precision_score`` and its interval.
     """
-    return _ranking(curves.average_precision, scores, labels, patients, n_resamples, level, seed)
+    return _estimate(curves.average_precision, scores, labels, patients, n_resamples, level, seed)
 
 
-def _ranking(
-    curve: Callable[[FloatArray, FloatArray], FloatArray],
+def sensitivity_at_specificity(
+    scores: Arrays,
+    labels: Arrays,
+    target_specificity: float,
+    patients: Sequence[str | None] | None = None,
+    *,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Sensitivity at a given specificity.
+
+    The point is looked up on the ROC curve of these very images, so this describes the curve and is no promise for a
+    threshold; for that, see :func:`sensitivity` and :func:`specificity`.
+
+    Args:
+        scores: Image scores ``(N,)``, higher is more abnormal.
+        labels: ``(N,)``, 1 for abnormal.
+        target_specificity: At least this specificity, in (0, 1].
+        patients: Patient of each image; None resamples images.
+        n_resamples: Number of bootstrap resamples.
+        level: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The highest sensitivity of scikit-learn's ``roc_curve`` there, and its interval.
+    """
+    _check_share(target_specificity, "target_specificity")
+
+    def curve(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
+        return curves.sensitivity_at_specificity(normal, abnormal, target_specificity)
+
+    return _estimate(curve, scores, labels, patients, n_resamples, level, seed)
+
+
+def specificity_at_sensitivity(
+    scores: Arrays,
+    labels: Arrays,
+    target_sensitivity: float,
+    patients: Sequence[str | None] | None = None,
+    *,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Specificity at a given sensitivity.
+
+    The point is looked up on the ROC curve of these very images, so this describes the curve and is no promise for a
+    threshold; for that, see :func:`sensitivity` and :func:`specificity`.
+
+    Args:
+        scores: Image scores ``(N,)``, higher is more abnormal.
+        labels: ``(N,)``, 1 for abnormal.
+        target_sensitivity: At least this sensitivity, in (0, 1].
+        patients: Patient of each image; None resamples images.
+        n_resamples: Number of bootstrap resamples.
+        level: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The highest specificity of scikit-learn's ``roc_curve`` there, and its interval.
+    """
+    _check_share(target_sensitivity, "target_sensitivity")
+
+    def curve(normal: FloatArray, abnormal: FloatArray) -> FloatArray:
+        return curves.specificity_at_sensitivity(normal, abnormal, target_sensitivity)
+
+    return _estimate(curve, scores, labels, patients, n_resamples, level, seed)
+
+
+def _check_share(value: float, name: str) -> None:
+    if not 0 < value <= 1:
+        msg = f"{name} must be above 0 and at most 1, got {value}."
+        raise ValueError(msg)
+
+
+def _estimate(
+    curve: Curve,
     scores: Arrays,
     labels: Arrays,
     patients: Sequence[str | None] | None,
@@ -69,15 +144,7 @@ def _ranking(
     level: float,
     seed: int,
 ) -> Estimate:
-    values, abnormal = to_image_scores(scores, labels)
-    index = to_patient_index(patients, values.size)
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf) > 0)
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        of_normal, of_abnormal = (
-            np.add.reduceat((weights * members)[:, order], starts, axis=1) for members in (~abnormal, abnormal)
-        )
-        return curve(of_normal, of_abnormal)
-
+    statistic = ranking(curve, scores, labels)
+    abnormal = to_labels(labels).reshape(-1)
+    index = to_patient_index(patients, abnormal.size)
     return bootstrap(statistic, abnormal, index, n_resamples=n_resamples, level=level, seed=seed)

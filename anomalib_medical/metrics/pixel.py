@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from . import curves
 from .arrays import Arrays, FloatArray, to_labels, to_numpy, to_patient_index
-from .bootstrap import bootstrap
+from .bootstrap import Statistic, bootstrap
 from .estimate import Estimate
 
 # Quantiles of a million pixels are as good as those of all.
@@ -106,11 +106,8 @@ def pixel_auroc(
     Returns:
         The estimate.
     """
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        return curves.auroc(weights @ counts.normal, weights @ counts.abnormal)
-
     index = to_patient_index(patients, counts.regions.size)
+    statistic = pixel_auroc_statistic(counts)
     return bootstrap(statistic, counts.regions > 0, index, n_resamples=n_resamples, level=level, seed=seed)
 
 
@@ -139,14 +136,25 @@ def aupro(
     Returns:
         The value of anomalib's ``AUPRO`` and its interval.
     """
+    index = to_patient_index(patients, counts.regions.size)
+    statistic = aupro_statistic(counts, fpr_limit)
+    return bootstrap(statistic, counts.regions > 0, index, n_resamples=n_resamples, level=level, seed=seed)
+
+
+def pixel_auroc_statistic(counts: PixelCounts) -> Statistic:
+    """Make the statistic of :func:`pixel_auroc`."""
+    return lambda weights: curves.auroc(weights @ counts.normal, weights @ counts.abnormal)
+
+
+def aupro_statistic(counts: PixelCounts, fpr_limit: float = 0.3) -> Statistic:
+    """Make the statistic of :func:`aupro`."""
 
     def statistic(weights: FloatArray) -> FloatArray:
         false = np.cumsum((weights @ counts.normal)[:, ::-1], axis=1)
         found = np.cumsum((weights @ counts.overlap)[:, ::-1], axis=1)
         return curves.limited_area(false / false[:, -1:], found / (weights @ counts.regions)[:, None], fpr_limit)
 
-    index = to_patient_index(patients, counts.regions.size)
-    return bootstrap(statistic, counts.regions > 0, index, n_resamples=n_resamples, level=level, seed=seed)
+    return statistic
 
 
 def _planes(array: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.generic]:

@@ -1,10 +1,14 @@
-"""Error rates at a given threshold, with Wilson intervals."""
+"""Rates at a threshold: sensitivity and specificity with Wilson intervals, F1 and accuracy with bootstrap ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binomtest
 
-from .arrays import Arrays, BoolArray, to_labels, to_scores
+from .arrays import Arrays, BoolArray, to_labels, to_patient_index, to_scores
+from .bootstrap import bootstrap
 from .estimate import Estimate
+from .statistics import Rate, accuracy_rate, at_threshold, f1_rate
 
 
 def sensitivity(scores: Arrays, labels: Arrays, threshold: float, *, level: float = 0.95) -> Estimate:
@@ -39,6 +43,79 @@ def specificity(scores: Arrays, labels: Arrays, threshold: float, *, level: floa
     """
     above, abnormal = _above(scores, labels, threshold)
     return _share(~above[~abnormal], "normal", level)
+
+
+def f1(
+    scores: Arrays,
+    labels: Arrays,
+    threshold: float,
+    patients: Sequence[str | None] | None = None,
+    *,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """F1 score at a threshold; depends on the share of abnormal images, so compare within one test set.
+
+    Args:
+        scores: Image scores ``(N,)``, higher is more abnormal.
+        labels: ``(N,)``, 1 for abnormal.
+        threshold: Chosen without these images; a score equal to it counts as normal, as in anomalib.
+        patients: Patient of each image; None resamples images.
+        n_resamples: Number of bootstrap resamples.
+        level: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The value of scikit-learn's ``f1_score`` and its interval.
+    """
+    return _estimate(f1_rate, scores, labels, threshold, patients, n_resamples, level, seed)
+
+
+def accuracy(
+    scores: Arrays,
+    labels: Arrays,
+    threshold: float,
+    patients: Sequence[str | None] | None = None,
+    *,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Share of right decisions at a threshold; depends on the share of abnormal images.
+
+    Args:
+        scores: Image scores ``(N,)``, higher is more abnormal.
+        labels: ``(N,)``, 1 for abnormal.
+        threshold: Chosen without these images; a score equal to it counts as normal, as in anomalib.
+        patients: Patient of each image; None resamples images.
+        n_resamples: Number of bootstrap resamples.
+        level: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The value of scikit-learn's ``accuracy_score`` and its interval.
+    """
+    return _estimate(accuracy_rate, scores, labels, threshold, patients, n_resamples, level, seed)
+
+
+def _estimate(
+    rate: Rate,
+    scores: Arrays,
+    labels: Arrays,
+    threshold: float,
+    patients: Sequence[str | None] | None,
+    n_resamples: int,
+    level: float,
+    seed: int,
+) -> Estimate:
+    statistic = at_threshold(rate, scores, labels, threshold)
+    abnormal = to_labels(labels).reshape(-1)
+    if not abnormal.size:
+        msg = "there are no images to take a rate of."
+        raise ValueError(msg)
+    index = to_patient_index(patients, abnormal.size)
+    return bootstrap(statistic, abnormal, index, n_resamples=n_resamples, level=level, seed=seed)
 
 
 def _above(scores: Arrays, labels: Arrays, threshold: float) -> tuple[BoolArray, BoolArray]:

@@ -1,0 +1,121 @@
+"""Files that appear complete or not at all, and errors that name them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+import numpy as np
+import yaml
+from pandas import DataFrame
+
+from anomalib_medical.benchmark.records import Cost, Latency
+from anomalib_medical.errors import MedicalError
+
+_T = TypeVar("_T")
+
+
+class RunFolderError(MedicalError):
+    """A run folder cannot be used, or a file in it cannot be read."""
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a dataclass, or what JSON knows, complete or not at all; nan becomes null."""
+    with atomic(path) as file:
+        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path, kind: type[_T]) -> _T:
+    """Read a dataclass.
+
+    Raises:
+        RunFolderError: If the file is missing, damaged or of another kind.
+    """
+    return build(kind, load_json(path), path)
+
+
+def write_csv(path: Path, table: DataFrame) -> None:
+    """Write a table, complete or not at all."""
+    with atomic(path) as file:
+        table.to_csv(file, index=False, float_format="%.9g", lineterminator="\n")
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open a new file that takes ``path``'s place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding, newline = (None, None) if mode == "wb" else ("utf-8", "")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    """Read JSON."""
+    with explained(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what reading ``path`` raises into a `RunFolderError` that says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"{path} is missing: this is no complete run folder. Run the benchmark with this folder as --output."
+        raise RunFolderError(msg) from error
+    except (ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+        msg = (
+            f"{path} is damaged ({type(error).__name__}: {error}). Delete it and run the benchmark again to remake it."
+        )
+        raise RunFolderError(msg) from error
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Take what is no mapping as an empty one, which no dataclass accepts."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def build(kind: type[_T], content: object, path: Path) -> _T:
+    """Make a dataclass of what JSON holds; ``path`` is for the error."""
+    try:
+        values = mapping(content)
+        if kind is Cost and "latency" in values:
+            values["latency"] = {name: Latency(**entry) for name, entry in values["latency"].items()}
+        return kind(**values)
+    except TypeError as error:
+        msg = (
+            f"{path} does not hold a {kind.__name__} ({error}). It was written by another version, or is damaged: "
+            "delete the job's folder and run the benchmark again to remake it."
+        )
+        raise RunFolderError(msg) from error

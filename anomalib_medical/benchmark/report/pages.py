@@ -1,0 +1,60 @@
+"""Renders the report's content as a page and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from anomalib_medical.benchmark.report.evaluate import N_RESAMPLES
+from anomalib_medical.benchmark.report.view import View
+
+_PROTOCOL = {
+    "clean": "Protocol: clean. Thresholds come from held-out normal images of the training side; the last weights are "
+    "scored once on the test set.",
+    "published": "Protocol: published. As clean, and the test set was also scored during training, to show what "
+    "choosing a checkpoint on it adds; no figure but that one uses it.",
+}
+
+
+def render_html(view: View) -> str:
+    """Return the page, which needs no other file and no network."""
+    return _render("page.html.jinja", view, autoescape=True)
+
+
+def render_markdown(view: View) -> str:
+    """Return the report as Markdown, without pictures."""
+    text = _render("report.md.jinja", view, autoescape=False)
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+
+
+def _render(name: str, view: View, *, autoescape: bool) -> str:
+    # Markdown is no HTML: its own escaping is the filter `md`.
+    environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
+    environment.filters["md"] = _escape
+    template = environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    intervals = (
+        f"Intervals: 95%, {N_RESAMPLES} bootstrap resamples of patients (of images where patients are unknown) within "
+        "strata of class, of the mean over the seeds. They say how a figure varies with the patients, not with the "
+        "seed, whose values stand beside it."
+    )
+    protocol = [
+        _PROTOCOL.get(str(view.run.plan.get("protocol", "clean")), ""),
+        intervals,
+    ]
+    return template.render(
+        run=view.run,
+        overview=view.overview,
+        datasets=view.datasets,
+        teachers=view.teachers,
+        protocol=protocol,
+        plan=yaml.safe_dump(view.run.plan, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _escape(value: object) -> str:
+    """Keep text from being read as Markdown or HTML."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(str(value).split()))

@@ -1,0 +1,264 @@
+"""The report of a run folder: self-contained, all sections, figures equal to the metrics, names escaped."""
+
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from anomalib_medical.benchmark.report import write_report
+from anomalib_medical.benchmark.report.compare import contrasts
+from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
+from anomalib_medical.benchmark.report.faults import effects
+from anomalib_medical.benchmark.report.results import align, load_run
+from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
+from tests.run_folders import make_run
+
+EVIL = "<script>alert(1)</script>|x"
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, its ids, headings and table cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "action", "data", "poster"}:
+                self.addresses.append(value or "")
+            elif name == "id":
+                self.ids.append(value or "")
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"} and self.rows:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in {"h1", "h2", "h3", "h4"}:
+            self.headings.append(data)
+        if {"td", "th"} & set(self.open) and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunFolder:
+    run = make_run(tmp_path_factory.mktemp("run"))
+    path = write_report(run)
+    assert path == run.path / "report" / "index.html"
+    return run
+
+
+def page(run: RunFolder) -> str:
+    return (run.path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def records(run: RunFolder) -> pd.DataFrame:
+    return pd.read_csv(run.path / "report" / "metrics.csv")
+
+
+def test_page_needs_nothing_else(run):
+    text = page(run)
+    parsed = Page(text)
+    assert parsed.addresses
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in parsed.addresses)
+    assert not re.search(r"@import|url\((?!#)|https?://", text)
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    targets = {address[1:] for address in parsed.addresses if address.startswith("#")}
+    targets |= set(re.findall(r"url\(#([\w-]+)\)", text))
+    assert targets <= set(parsed.ids)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_all_sections_are_there(run):
+    headings = Page(page(run)).headings
+    assert {
+        *("Overview", "brain", "Summary", "Score distributions", "Operating points", "At the threshold"),
+        *("Localisation", "By patient", "Calibration of the normalised score", "Cost", "By view"),
+        *("By class, each against all normal images", "Best and worst cases", "What each fault adds"),
+        *("What failed or could not be measured", "Protocol and versions"),
+    } <= set(headings)
+    markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
+    for wanted in ("## brain", "### Summary", "### Cost", "## What each fault adds", "## What failed"):
+        assert wanted in markdown
+    text = page(run)
+    for wanted in ("ab" * 32, "v1-3-gabc", "torch 2.10", "anomalib-medical benchmark --config x.yaml"):
+        assert wanted in text
+
+
+def test_figures_on_the_page_are_the_metrics(run):
+    scores = [run.job(f"brain__scrd__seed{seed}").scores().query("split == 'test'") for seed in (0, 1)]
+    aurocs = [roc_auc_score(table.label, table.raw_score) for table in scores]
+    summary = next(row for row in Page(page(run)).rows if row[0] == "Scrd" and len(row) == 6)
+    assert summary[1].startswith(f"{np.mean(aurocs):.3f} [")
+    assert summary[2] == " ".join(f"{auroc:.3f}" for auroc in aurocs)
+    table = records(run).set_index(["dataset", "model", "metric"])
+    row = table.loc[("brain", "scrd", "image_auroc")]
+    assert row.value == pytest.approx(np.mean(aurocs))
+    assert (row.n_images, row.n_patients, row.n_seeds) == (60, 30, 2)
+    assert f"[{row.low:.3f}, {row.high:.3f}]" in summary[1]
+    assert f"| **Scrd** | {np.mean(aurocs):.3f}" in (run.path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_failed_is_listed(run):
+    rows = Page(page(run)).rows
+    assert ["brain__ddad__seed0", "out of memory", "Used 9 GiB of 8 GiB."] in rows
+    assert any(row[:2] == ["brain__ddad__seed1", "not run"] for row in rows)
+    assert ["brain__sharpness__seed0", "not measured", "latency, parameters: no network"] in rows
+    assert "5 of 7 planned jobs have results" in page(run)
+    markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "brain\\_\\_ddad\\_\\_seed0: out of memory. Used 9 GiB" in markdown
+
+
+def test_shortcuts_and_findings_stand_beside_the_models(run):
+    text = page(run)
+    assert "3 patients are in train and test." in text
+    assert any(row[0] == "shortcut: file size" and row[1].startswith("0.810") for row in Page(text).rows)
+
+
+def test_faults_are_measured_on_the_same_scores(run):
+    model = load_run(run).datasets[0].models[0]
+    found = {effect.fault: effect for effect in effects(model)}
+    test = model.first.test
+    blurred = roc_auc_score(test.label, test.raw_score + test.label) - roc_auc_score(test.label, test.raw_score)
+    assert found["batch_blur"].added.trainings[0] == pytest.approx(blurred)
+    assert found["batch_blur"].added.estimate.low > 0
+    assert found["checkpoint"].added.estimate.value == pytest.approx(0.1)
+    best = max(
+        (2 * (test.label[test.raw_score >= level]).sum()) / ((test.raw_score >= level).sum() + test.label.sum())
+        for level in test.raw_score
+    )
+    assert found["test_threshold"].published.trainings[0] == pytest.approx(best)
+    accuracy = found["same_as_test_threshold"]
+    assert accuracy.added.estimate.value == pytest.approx(
+        accuracy.published.estimate.value - accuracy.clean.estimate.value
+    )
+
+
+def test_a_trivial_score_has_no_maps_and_says_so(run):
+    models = {model.name: model for model in load_run(run).datasets[0].models}
+    by_key = {metric.key: metric for metric in METRICS}
+    value = evaluate(models["sharpness"], by_key["aupro"])
+    assert (value.estimate, value.reason) == (None, "no masks or no maps")
+    assert evaluate(models["scrd"], by_key["aupro"]).estimate.low > 0
+
+
+def test_an_extreme_rate_has_an_interval(run):
+    model = load_run(run).datasets[0].models[0]
+    for training in model.trainings:
+        training.test["raw_score"] = training.test.label * 10.0
+    value = evaluate(model, next(metric for metric in METRICS if metric.key == "sensitivity"))
+    assert value.estimate.value == 1
+    assert value.estimate.high == pytest.approx(1)
+    # Wilson, 15 of 15 patients.
+    assert value.estimate.low == pytest.approx(0.796, abs=1e-3)
+    perfect = evaluate(model, METRICS[0]).estimate
+    assert perfect.value == 1
+    assert math.isnan(perfect.low)
+
+
+def test_models_are_compared_on_the_images_both_have(run):
+    models = load_run(run).datasets[0].models
+    shorter = models[0].trainings[0].take(np.arange(59, 9, -1))
+    first, second = align([shorter, models[1].trainings[0]])
+    assert list(first.test.path_hash) == list(second.test.path_hash) == [f"i{i:03}" for i in range(59, 9, -1)]
+    assert first.faults.image_blur_scores == pytest.approx(list(first.test.raw_score))
+    assert len(first.pixels.true_positive) == 50
+    found = contrasts(models, models[1])
+    assert set(found) == {"scrd", "sharpness"}
+    assert found["scrd"].significant
+    assert found["scrd"].adjusted >= found["scrd"].result.p_value
+
+
+def test_names_are_escaped(tmp_path):
+    run = make_run(tmp_path, seeds=(0,))
+    job = run.job("brain__scrd__seed0")
+    job.write("job", replace(job.info, label=EVIL))
+    table = job.scores()
+    job.write_scores(table.assign(meta_view=EVIL, class_name=EVIL))
+    findings = [AuditFinding(EVIL, "note", EVIL)]
+    write_json(run.dataset_file("brain"), replace(run.dataset("brain"), findings=findings))
+    write_report(run)
+    text = page(run)
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;|x" in text
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "<script>" not in re.sub(r"\\[<>|]", "", markdown)
+    assert "\\<script\\>alert(1)\\</script\\>\\|x" in markdown
+
+
+def test_a_run_without_a_finished_job_has_a_report(tmp_path):
+    run = make_run(tmp_path, seeds=(0,))
+    for name in run.planned_jobs:
+        shutil.rmtree(run.job(name).path, ignore_errors=True)
+    (run.dataset_file("brain")).unlink()
+    write_report(run)
+    assert "0 of 5 planned jobs have results" in page(run)
+    assert "No finished job on this dataset." in page(run)
+    assert "has not finished: no audit" in page(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scores.csv", "path_hash\nx\n", "is damaged"),
+        ("status.json", "{", "is damaged"),
+        ("scores.csv", None, "is missing"),
+    ],
+)
+def test_a_damaged_job_leaves_the_others(tmp_path, name, content, message):
+    run = make_run(tmp_path, seeds=(0,))
+    file = run.job("brain__scrd__seed0").path / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    loaded = load_run(run)
+    assert [model.name for model in loaded.datasets[0].models] == ["patchcore", "sharpness"]
+    assert any(each.job == "brain__scrd__seed0" and message in each.text for each in loaded.problems)
+
+
+def test_scores_that_are_not_finite_are_a_problem(tmp_path):
+    run = make_run(tmp_path, seeds=(0,))
+    job = run.job("brain__scrd__seed0")
+    table = job.scores()
+    table.loc[table.index[-1], "raw_score"] = math.nan
+    job.write_scores(table)
+    problem = next(each for each in load_run(run).problems if each.job == "brain__scrd__seed0")
+    assert (problem.what, problem.text) == ("no valid scores", "1 of 60 test scores are nan or infinite.")
+
+
+def test_no_run_folder(tmp_path):
+    with pytest.raises(RunFolderError, match="is missing: this is no complete run folder"):
+        write_report(Path(tmp_path))
+
+
+def test_what_faults_add_is_on_the_page(run):
+    effect = next(each for each in effects(load_run(run).datasets[0].models[0]) if each.fault == "batch_blur")
+    rows = Page(page(run)).rows
+    head = next(row for row in rows if any(cell.startswith("maps blurred across the batch") for cell in row))
+    row = rows[rows.index(head) + 1]
+    assert row[0] == "Scrd"
+    cell = row[next(place for place, title in enumerate(head) if title.startswith("maps blurred"))]
+    assert cell.startswith(f"{effect.added.estimate.value:+.3f} [{effect.added.estimate.low:+.3f}")
+    assert "Calling every image of this test set abnormal has an F1 of 0.667." in page(run)
