@@ -106,7 +106,10 @@ class MedicalCLI(AnomalibCLI):
         return kwargs
 
     def _run_subcommand(self) -> None:
-        if self.subcommand not in COMMANDS:
+        if self.subcommand == "benchmark":
+            # Not through anomalib, which calls it experimental.
+            CheckedBenchmark().run(self.config["benchmark"])
+        elif self.subcommand not in COMMANDS:
             super()._run_subcommand()
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from anomalib_medical.audit_command import add_audit_arguments, run_audit
+from anomalib_medical.bundle_command import add_bundle_arguments, run_bundle
 from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.few_shot_commands import (
@@ -94,6 +95,11 @@ COMMANDS: dict[str, Command] = {
         "Look for leaks between splits and shortcuts to the label; exit code 0 clean, 1 findings, 2 could not run.",
         add_audit_arguments,
         run_audit,
+    ),
+    "bundle": Command(
+        "Make a folder that runs a trained model without torch: OpenVINO graph, thresholds, runtime, model card.",
+        add_bundle_arguments,
+        run_bundle,
     ),
     "configs": Command("List or copy the configuration files.", _add_configs_arguments, _run_configs),
     "export_edge": Command(

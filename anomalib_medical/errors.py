@@ -30,7 +30,10 @@ def is_user_error(error: Exception) -> bool:
     Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
     does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
     """
-    if isinstance(error, OSError | MisconfigurationException | MedicalError | UnknownModelError):
+    # Not imported above: the package of that module imports this one.
+    from anomalib_medical.data.io.errors import ImageReadError
+
+    if isinstance(error, OSError | MisconfigurationException | MedicalError | ImageReadError | UnknownModelError):
         return True
     if _refused_arguments(error):
         return True

@@ -16,7 +16,7 @@ from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.commands import CommandError
 from anomalib_medical.config_files import configs_dir
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 
 STAMP = "quickstart.json"
 CHECKED_IMAGES = 8

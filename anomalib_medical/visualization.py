@@ -21,7 +21,8 @@ from PIL import Image as PillowImage
 from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageItem
-from anomalib_medical.data.io import ImageAddress, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress
 
 _SHOWN_BY_PILLOW = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 HEATMAPS = "images"  # anomalib's name for their folder

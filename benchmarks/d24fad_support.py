@@ -9,38 +9,19 @@ names the data.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from pandas import DataFrame
+from few_shot_sets import SETS, encode, folder, normals_of
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from anomalib_medical import D24fad, MedicalFolder
 from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 from anomalib_medical.models.d24fad.selection import diverse_rows, embed, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.torch_model import EncodedSupport
-
-PATTERNS = {"brain_flair": r"^(TCGA_[^_]+_[^_]+)_", "chest_xray": r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)"}
-SETS = ("brain_flair", "breast_ultrasound", "chest_xray", "skin")
-
-
-def folder(name: str) -> MedicalFolder:
-    """Return a data set, read."""
-    data = MedicalFolder(Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / name, patient_pattern=PATTERNS.get(name))
-    data.setup()
-    return data
-
-
-@torch.no_grad()
-def encode(model: D24fad, paths: list[str]) -> list[torch.Tensor]:
-    """The student's features of images, at each scale."""
-    prepare = model.pre_processor
-    parts = [model.model.encode(prepare(read_image(path)[None]))[1] for path in paths]
-    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
 
 @torch.no_grad()
@@ -48,11 +29,6 @@ def embeddings(model: D24fad, paths: list[str]) -> torch.Tensor:
     """One vector an image, as the choice of diverse images sees it."""
     prepare = model.pre_processor
     return torch.cat([embed(model.model.teacher(prepare(read_image(path)[None]))) for path in paths])
-
-
-def normals_of(data: MedicalFolder, most: int = 300) -> DataFrame:
-    """Normal training images, of different patients as far as there are any."""
-    return draw_support(data.train_data.samples, min(most, len(data.train_data)), seed=0)
 
 
 def abnormal_of(data: MedicalFolder, most: int = 200) -> list[str]:

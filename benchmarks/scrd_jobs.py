@@ -56,14 +56,15 @@ class TrivialJob:
     score: Scorer
 
 
-def _load_teacher(extractor: nn.Module, weights: Path) -> None:
+def load_teacher(extractor: nn.Module, weights: Path) -> None:
     """Load the layers that the extractor has; one that the file lacks is an error."""
     state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
     wanted = extractor.state_dict()
     extractor.load_state_dict({name: state[name].to(wanted[name].dtype) for name in wanted if name in state})
 
 
-def _baseline_arguments(options: ModelOptions) -> dict[str, Any]:
+def baseline_arguments(options: ModelOptions) -> dict[str, Any]:
+    """Arguments of anomalib's models that give them our size and pre-processing."""
     size = (options.image_size, options.image_size)
     normalize = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     return {
@@ -77,9 +78,9 @@ def _baseline_arguments(options: ModelOptions) -> dict[str, Any]:
 
 
 def _reverse_distillation(options: ModelOptions) -> AnomalibModule:
-    model = ReverseDistillation(**_baseline_arguments(options))
+    model = ReverseDistillation(**baseline_arguments(options))
     if options.teacher_weights:
-        _load_teacher(model.model.encoder.feature_extractor, options.teacher_weights)
+        load_teacher(model.model.encoder.feature_extractor, options.teacher_weights)
     return model
 
 
@@ -87,10 +88,10 @@ def _patchcore(options: ModelOptions) -> AnomalibModule:
     model = Patchcore(
         layers=["layer2", "layer3"],
         coreset_sampling_ratio=0.01,
-        **_baseline_arguments(options),
+        **baseline_arguments(options),
     )
     if options.teacher_weights:
-        _load_teacher(model.model.feature_extractor.feature_extractor, options.teacher_weights)
+        load_teacher(model.model.feature_extractor.feature_extractor, options.teacher_weights)
     return model
 
 
@@ -144,7 +145,8 @@ def _thumbnails(paths: list[str]) -> FloatArray:
     return np.stack([cv2.resize(_grey(path), (32, 32), interpolation=cv2.INTER_AREA).ravel() for path in paths])
 
 
-def _nearest_thumbnail(train: list[str], test: list[str]) -> FloatArray:
+def nearest_thumbnail(train: list[str], test: list[str]) -> FloatArray:
+    """Distance to the nearest training image at 32x32 pixels."""
     normal = _thumbnails(train)
     return np.stack([np.linalg.norm(normal - thumbnail, axis=1).min() for thumbnail in _thumbnails(test)])
 
@@ -173,7 +175,7 @@ JOBS: dict[str, TrainedJob | TrivialJob] = {
     "scrd_random": TrainedJob(_scrd(), teacher=False),
     "rd_random": TrainedJob(_reverse_distillation, teacher=False),
     "patchcore_random": TrainedJob(_patchcore, teacher=False, epochs=1),
-    "thumbnail_nn": TrivialJob(_nearest_thumbnail),
+    "thumbnail_nn": TrivialJob(nearest_thumbnail),
     "sharpness": TrivialJob(_sharpness),
     "mean_intensity": TrivialJob(_mean_intensity),
     "scrd_no_contrast": TrainedJob(_scrd(contrast=False)),

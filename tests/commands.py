@@ -10,11 +10,13 @@ import pytest
 from anomalib_medical import cli
 
 
-def start(program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def start(program: str, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run a console script of the environment the tests run in."""
     command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def succeed(program: str, *arguments: object, cwd: Path) -> str:

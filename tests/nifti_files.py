@@ -10,7 +10,8 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from anomalib_medical.data.io import ImageAddress, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress
 
 AXES = ("axial", "coronal", "sagittal")
 # Right, anterior, superior; no two voxels and no two sides are alike.

@@ -15,7 +15,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Window, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress, ImageReadError, Window
 
 THUMBNAIL_SIZE = 64
 COLOUR_SIZE = 32

@@ -13,7 +13,7 @@ from anomalib.engine import Engine
 
 from anomalib_medical import RSNA, Ddad, Scrd, VinDrCXR, cli
 from anomalib_medical.data import PublishedDataModule
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 from tests.chest_trees import make_prepared, make_rsna, make_vindr, write_mapping
 
 Maker = Callable[[Path], Path]

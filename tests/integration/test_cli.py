@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_medical import cli
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 from tests.commands import fail, start, succeed
 from tests.conftest import make_folder
 from tests.dicom_files import write_dicom

@@ -15,7 +15,7 @@ import anomalib_medical
 from anomalib_medical import Scrd, cli
 from anomalib_medical.data.datamodules.published import PublishedDataModule
 from anomalib_medical.data.datasets.published import PublishedCounts
-from anomalib_medical.data.io import read_image
+from anomalib_medical.data.images import read_image
 from tests.published_trees import ORIGINALS, write_anomalib_bmad, write_prepared
 
 SIZE = 64

@@ -20,7 +20,8 @@ from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
 from anomalib_medical.data.datasets.folder_tree import list_tree
-from anomalib_medical.data.io import ImageAddress, list_images, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress, list_images
 
 logger = logging.getLogger(__name__)
 

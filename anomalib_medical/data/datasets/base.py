@@ -17,7 +17,8 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Window, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageAddress, ImageReadError, Window
 
 
 class MedicalDataset(AnomalibDataset):

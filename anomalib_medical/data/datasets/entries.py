@@ -12,15 +12,8 @@ from pandas import DataFrame
 from tqdm import tqdm
 
 from anomalib_medical.data.datasets.base import mask_size_error
-from anomalib_medical.data.io import (
-    ImageAddress,
-    ImageReadError,
-    Slicing,
-    image_size,
-    image_stem,
-    list_pictures,
-    read_mask,
-)
+from anomalib_medical.data.images import read_mask
+from anomalib_medical.data.io import ImageAddress, ImageReadError, Slicing, image_size, image_stem, list_pictures
 from anomalib_medical.data.patients import file_facts
 from anomalib_medical.data.samples import METADATA, UNLABELED
 

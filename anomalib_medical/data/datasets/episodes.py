@@ -14,7 +14,8 @@ from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageItem
 from anomalib_medical.data.datasets.base import MedicalDataset
-from anomalib_medical.data.io import Window, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import Window
 
 
 class Episode(NamedTuple):

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
+from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import (
     IMAGE_SUFFIXES,
     ImageAddress,
@@ -18,7 +19,6 @@ from anomalib_medical.data.io import (
     Window,
     list_images,
     list_pictures,
-    read_image,
 )
 from anomalib_medical.data.patients import file_facts
 

@@ -1,26 +1,33 @@
-"""Reading pixels: any supported file becomes a float32 tensor in [0, 1]."""
+"""Reading pixels: any supported file becomes a float32 array in [0, 1].
 
-from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.errors import ImageReadError, NoImageError
-from anomalib_medical.data.io.listing import IMAGE_SUFFIXES, image_stem, list_images
-from anomalib_medical.data.io.reader import ImageReader, image_size, list_pictures, read_image, read_mask
-from anomalib_medical.data.io.slicing import Axis, Slicing
-from anomalib_medical.data.io.windows import NAMED_WINDOWS, Window
+Edge devices read with a copy of this folder: it imports itself relatively, and neither torch nor anomalib; without
+nibabel, which is optional there, NIfTI files are refused.
+"""
+
+from .address import ImageAddress
+from .dicom_header import DicomFacts, dicom_facts
+from .errors import ImageReadError, NoImageError
+from .listing import IMAGE_SUFFIXES, image_stem, list_images
+from .reader import ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels
+from .slicing import Axis, Slicing
+from .windows import NAMED_WINDOWS, Window
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "NAMED_WINDOWS",
     "Axis",
+    "DicomFacts",
     "ImageAddress",
     "ImageReadError",
     "ImageReader",
     "NoImageError",
     "Slicing",
     "Window",
+    "dicom_facts",
     "image_size",
     "image_stem",
     "list_images",
     "list_pictures",
-    "read_image",
-    "read_mask",
+    "read_mask_pixels",
+    "read_pixels",
 ]

@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from anomalib_medical.data.io import dicom_jpeg12
-from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.dicom_grey import GREY_TAGS, to_colour, to_grey, use_functional_groups
-from anomalib_medical.data.io.dicom_header import (
+from . import dicom_jpeg12
+from .address import ImageAddress
+from .dicom_grey import GREY_TAGS, to_colour, to_grey, use_functional_groups
+from .dicom_header import (
     DicomFacts,
     dicom_facts,
     first_number,
@@ -25,9 +25,9 @@ from anomalib_medical.data.io.dicom_header import (
     sanitised,
     syntax_name,
 )
-from anomalib_medical.data.io.errors import ImageReadError, NoImageError
-from anomalib_medical.data.io.slicing import Slicing
-from anomalib_medical.data.io.windows import Window
+from .errors import ImageReadError, NoImageError
+from .slicing import Slicing
+from .windows import Window
 
 __all__ = ["DicomFacts", "DicomReader", "dicom_facts"]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
-from anomalib_medical.data.io.dicom_header import first_number
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.windows import Window
+from .dicom_header import first_number
+from .errors import ImageReadError
+from .windows import Window
 
 _RESCALE_TAGS = ("RescaleIntercept", "RescaleSlope")
 _WINDOW_TAGS = ("VOILUTFunction", "WindowCenter", "WindowWidth")

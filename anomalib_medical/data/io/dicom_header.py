@@ -21,8 +21,8 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.quiet import quiet
+from .errors import ImageReadError
+from .quiet import quiet
 
 # What pydicom and its decoders raise on broken content.
 _ERRORS: tuple[type[Exception], ...] = (

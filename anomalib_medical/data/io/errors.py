@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomalib_medical.errors import MedicalError
 
+class ImageReadError(ValueError):
+    """A file's content is not an image that we can read.
 
-class ImageReadError(MedicalError, ValueError):
-    """A file's content is not an image that we can read."""
+    Its message tells users all they need, and is its only argument: a DataLoader worker's error is rebuilt from it.
+    """
 
     @classmethod
     def of(cls, path: Path, *, found: str, expected: str, remedy: str) -> ImageReadError:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from anomalib_medical.data.io.reader import is_image
+from .reader import is_image
 
 # A folder is searched by these names; of files with other names or none, such as DICOM's IM0001, the content decides.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima", ".nii"})

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.nifti_header import NiftiFile, decoding, is_nifti, read_header
-from anomalib_medical.data.io.nifti_voxels import robust_range, scale, stored_voxels
-from anomalib_medical.data.io.slicing import Slicing
-from anomalib_medical.data.io.windows import Window
+from .address import ImageAddress
+from .errors import ImageReadError
+from .nifti_header import NiftiFile, decoding, is_nifti, read_header
+from .nifti_voxels import robust_range, scale, stored_voxels
+from .slicing import Slicing
+from .windows import Window
 
 # The axis of the body (0 right, 1 anterior, 2 superior) that slices lie across.
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}

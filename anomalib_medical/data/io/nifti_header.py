@@ -19,7 +19,7 @@ from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from anomalib_medical.data.io.errors import ImageReadError
+from .errors import ImageReadError
 
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one

@@ -12,9 +12,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 from numpy.typing import NDArray
 
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.nifti_header import NiftiFile
-from anomalib_medical.data.io.volume_cache import VolumeCache
+from .errors import ImageReadError
+from .nifti_header import NiftiFile
+from .volume_cache import VolumeCache
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_medical.data.io import signatures
-from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.quiet import quiet
-from anomalib_medical.data.io.slicing import Slicing
-from anomalib_medical.data.io.windows import Window
+from . import signatures
+from .address import ImageAddress
+from .errors import ImageReadError
+from .quiet import quiet
+from .slicing import Slicing
+from .windows import Window
 
 # What Pillow, tifffile and imagecodecs raise on broken content.
 _DECODING_ERRORS: tuple[type[Exception], ...] = (

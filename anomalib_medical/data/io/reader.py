@@ -1,4 +1,4 @@
-"""One way to read an image, whatever its format."""
+"""One way to read an image, whatever its format: numpy arrays, of which ``data/images.py`` makes tensors."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from anomalib_medical.data.io.address import ImageAddress
-from anomalib_medical.data.io.dicom import DicomReader
-from anomalib_medical.data.io.errors import ImageReadError
-from anomalib_medical.data.io.nifti import NiftiReader
-from anomalib_medical.data.io.raster import RasterReader
-from anomalib_medical.data.io.signatures import HEAD_BYTES, describe
-from anomalib_medical.data.io.slicing import Slicing
-from anomalib_medical.data.io.windows import Window
+from .address import ImageAddress
+from .dicom import DicomReader
+from .errors import ImageReadError
+from .raster import RasterReader
+from .signatures import HEAD_BYTES, describe
+from .slicing import Slicing
+from .windows import Window
 
 
 class ImageReader(Protocol):
@@ -39,8 +37,19 @@ class ImageReader(Protocol):
         """Return where the stored values are not zero, as (H, W)."""
 
 
+def _nifti_readers() -> tuple[ImageReader, ...]:
+    try:
+        from .nifti import NiftiReader
+    except ModuleNotFoundError as error:
+        if error.name != "nibabel":
+            raise
+        return ()
+    return (NiftiReader(),)
+
+
 # DICOM first: its preamble may be the head of a TIFF.
-_READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), NiftiReader())
+_READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), *_nifti_readers())
+_HAS_NIFTI = len(_READERS) == 3
 
 
 def _find_reader(path: Path) -> ImageReader:
@@ -49,6 +58,13 @@ def _find_reader(path: Path) -> ImageReader:
     for reader in _READERS:
         if reader.can_read(head):
             return reader
+    if not _HAS_NIFTI and path.name.lower().endswith((".nii", ".nii.gz")):
+        raise ImageReadError.of(
+            path,
+            found="a NIfTI file, by its name, whose reader is not installed",
+            expected="the package nibabel",
+            remedy="Install it with: pip install nibabel",
+        )
     raise ImageReadError.of(
         path,
         found=describe(head),
@@ -79,13 +95,10 @@ def list_pictures(path: str | Path, slicing: Slicing | None = None) -> list[Imag
     return _find_reader(path).pictures(path, slicing or Slicing())
 
 
-def read_image(
-    path: str | Path | ImageAddress,
-    window: str | Sequence[float] | Window | None = None,
-    *,
-    channels_last: bool = False,
-) -> torch.Tensor:
-    """Read an image; grey images are repeated over the three channels.
+def read_pixels(
+    path: str | Path | ImageAddress, window: str | Sequence[float] | Window | None = None
+) -> NDArray[np.float32]:
+    """Read an image.
 
     The content decides the format, not the file's name. 8-bit values are divided by 255, 16-bit values by 65535 and
     12-bit TIFFs by 4095, so that no depth is lost. Floating-point TIFFs must already lie in [0, 1]. An alpha channel
@@ -96,44 +109,36 @@ def read_image(
         path: Image file, or the address of one picture in it, such as ``brain.nii.gz#axial=57``.
         window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
             ``soft_tissue``), (center, width), or None for the file's own. Other formats have no units to apply it to.
-        channels_last: Whether each pixel's three values lie together in memory, behind the same shape: colour files
-            then need no copy, and resizing without antialiasing takes half the time.
 
     Returns:
-        float32 tensor in [0, 1] of shape (3, H, W).
+        Values in [0, 1], grey as (H, W) or colour as (H, W, 3).
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its content cannot be read, or it holds several pictures and the address names none.
     """
     address = ImageAddress.parse(path)
-    pixels = _find_reader(address.path).read(address, Window.of(window))
-    if channels_last:
-        colours = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels
-        return torch.from_numpy(colours).permute(2, 0, 1)
-    if pixels.ndim == 2:
-        return torch.from_numpy(pixels).repeat(3, 1, 1)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return _find_reader(address.path).read(address, Window.of(window))
 
 
-def read_mask(path: str | Path | ImageAddress) -> torch.Tensor:
+def read_mask_pixels(path: str | Path | ImageAddress) -> NDArray[np.bool_]:
     """Read a mask: every pixel that is not black belongs to it.
 
     In a JPEG only pixels brighter than half do, since compression leaves faint traces around every edge. Of a NIfTI
     volume every voxel that is not 0 does.
 
     Args:
-        path: Mask file, in any format that ``read_image`` knows, or the address of one picture in it.
+        path: Mask file, in any format that ``read_pixels`` knows, or the address of one picture in it.
 
     Returns:
-        uint8 tensor of zeros and ones of shape (H, W).
+        Shape (H, W).
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its content cannot be read.
     """
     address = ImageAddress.parse(path)
-    return torch.from_numpy(_find_reader(address.path).read_mask(address)).to(torch.uint8)
+    return _find_reader(address.path).read_mask(address)
 
 
 def image_size(path: str | Path | ImageAddress) -> tuple[int, int]:

@@ -121,12 +121,13 @@ class MedicalModuleMixin(_Module):
         return updated
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the evaluator's state out."""
+        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] = {
             key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("evaluator.")
         }
         checkpoint["post_processor_class"] = type(self.post_processor).__name__
+        checkpoint["model_class"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits this model, and put the evaluator's own state back.

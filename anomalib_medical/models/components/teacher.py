@@ -76,28 +76,7 @@ class Teacher(nn.Module):
         Raises:
             TeacherWeightsError: If the file is missing, unreadable or of another architecture.
         """
-        path = Path(path)
-        if not path.is_file():
-            msg = f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of {self.architecture}."
-            raise TeacherWeightsError(msg)
-        try:
-            weights = load_state_dict(str(path), device="cpu", weights_only=True)
-        except (
-            SafetensorError,
-            pickle.UnpicklingError,
-            RuntimeError,
-            OSError,
-            ValueError,
-            EOFError,
-            KeyError,
-        ) as error:
-            msg = (
-                f"teacher_weights: {path} could not be read as a state dict ({type(error).__name__}). "
-                f"Give a .safetensors or .pth file that holds the tensors of {self.architecture}."
-            )
-            raise TeacherWeightsError(msg) from error
-        self._load(weights, str(path))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = load_backbone(self.extractor.feature_extractor, path, self.architecture)
         logger.info("Teacher %s: weights from %s, sha256 %s.", self.architecture, path, digest)
         return digest
 
@@ -123,28 +102,67 @@ class Teacher(nn.Module):
                 "(3) train with a random teacher: --model.pre_trained false (for trials only: scores will be poor)."
             )
             raise TeacherWeightsError(msg) from error
-        self._load(network.state_dict(), name)
+        _load(self.extractor.feature_extractor, network.state_dict(), name, self.architecture)
         logger.info("Teacher: weights %s.", name)
         return name
 
-    def _load(self, weights: dict[str, torch.Tensor], source: str) -> None:
-        """Load ``weights`` strictly, but for the classifier and the stages that are not used."""
-        network = self.extractor.feature_extractor
-        own = network.state_dict()
-        unused = ("fc.", "layer4.")
-        given = {key: value for key, value in weights.items() if key in own or not key.startswith(unused)}
-        missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
-        unknown = [key for key in given if key not in own]
-        shapes = [key for key in given if key in own and given[key].shape != own[key].shape]
-        if missing or unknown or shapes:
-            problems = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-            found = ", ".join(f"{len(keys)} {what} (such as {keys[0]})" for what, keys in problems.items() if keys)
-            msg = (
-                f"{source} does not hold the weights of {self.architecture}: of {len(own)} tensors {found}. "
-                f"Give weights of {self.architecture}, or set --model.backbone to the architecture of the file."
-            )
-            raise TeacherWeightsError(msg)
-        network.load_state_dict({key: given.get(key, own[key]).to(own[key].dtype) for key in own})
+
+def load_backbone(network: nn.Module, path: str | Path, architecture: str) -> str:
+    """Load a backbone's weights from a local file, whosever teacher it is.
+
+    Args:
+        network: timm's ``features_only`` network.
+        path: A ``.safetensors`` or ``.pth`` file in timm's (or torchvision's) key names.
+        architecture: The network's timm name, for errors.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        TeacherWeightsError: If the file is missing, unreadable or of another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of {architecture}."
+        raise TeacherWeightsError(msg)
+    try:
+        weights = load_state_dict(str(path), device="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+    ) as error:
+        msg = (
+            f"teacher_weights: {path} could not be read as a state dict ({type(error).__name__}). "
+            f"Give a .safetensors or .pth file that holds the tensors of {architecture}."
+        )
+        raise TeacherWeightsError(msg) from error
+    _load(network, weights, str(path), architecture)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(network: nn.Module, weights: dict[str, torch.Tensor], source: str, architecture: str) -> None:
+    """Load ``weights`` strictly, but for the classifier and the stages that are not used."""
+    own = network.state_dict()
+    stages = [f"layer{number}." for number in range(1, 5)]
+    unused = ("fc.", *(stage for stage in stages if not any(key.startswith(stage) for key in own)))
+    given = {key: value for key, value in weights.items() if key in own or not key.startswith(unused)}
+    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in given if key not in own]
+    shapes = [key for key in given if key in own and given[key].shape != own[key].shape]
+    if missing or unknown or shapes:
+        problems = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+        found = ", ".join(f"{len(keys)} {what} (such as {keys[0]})" for what, keys in problems.items() if keys)
+        msg = (
+            f"{source} does not hold the weights of {architecture}: of {len(own)} tensors {found}. "
+            f"Give weights of {architecture}, or set --model.backbone to the architecture of the file."
+        )
+        raise TeacherWeightsError(msg)
+    network.load_state_dict({key: given.get(key, own[key]).to(own[key].dtype) for key in own})
 
 
 def architecture(backbone: str) -> str:

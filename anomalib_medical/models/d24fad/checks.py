@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from anomalib.data import AnomalibDataModule
 
-from anomalib_medical.data.io import ImageAddress, Window, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress, Window
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .support import Support, SupportImage, list_pictures_in, repeated_in

@@ -14,8 +14,9 @@ Images are numpy arrays ``(3, height, width)``, float32 in [0, 1], of any size, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import openvino
@@ -25,6 +26,20 @@ Image = NDArray[np.float32]
 
 ENCODER = "support_encoder.xml"
 SCORER = "query_scorer.xml"
+
+
+class NormalScores(NamedTuple):
+    """Scores of normal images, for thresholds and ranges: each ``(N,)``.
+
+    Attributes:
+        scores: Raw scores.
+        map_minima: Smallest value of each image's map.
+        map_maxima: Largest value of each image's map.
+    """
+
+    scores: list[float]
+    map_minima: list[float]
+    map_maxima: list[float]
 
 
 class FewShotDevice:
@@ -74,6 +89,29 @@ class FewShotDevice:
         self._images = list(images)
         self.threshold = math.nan
 
+    @property
+    def encoded(self) -> Mapping[str, NDArray[np.float32]]:
+        """The support as the graphs see it, to be kept and given to :meth:`restore`."""
+        return dict(self._support)
+
+    def restore(self, encoded: Mapping[str, NDArray[np.float32]], threshold: float = math.nan) -> None:
+        """Take up a support that was encoded before.
+
+        Args:
+            encoded: What :attr:`encoded` was.
+            threshold: What :attr:`threshold` was.
+
+        Raises:
+            ValueError: If it is not of this model.
+        """
+        expected = {output.get_any_name() for output in self._encoder.outputs}
+        if set(encoded) != expected or len({len(values) for values in encoded.values()}) != 1:
+            msg = f"Got a support of {', '.join(sorted(encoded)) or 'nothing'}, expected {', '.join(sorted(expected))}."
+            raise ValueError(msg)
+        self._support = dict(encoded)
+        self._images = []
+        self.threshold = threshold
+
     def score(self, image: Image) -> tuple[float, NDArray[np.float32]]:
         """Score an image.
 
@@ -102,17 +140,31 @@ class FewShotDevice:
         Raises:
             ValueError: If there are too few images.
         """
-        if normals is None and len(self) > 1:
-            scores = [self._score(image, self._without(index))[0] for index, image in enumerate(self._images)]
+        scores = self.score_normals(normals).scores
+        # As MedicalPostProcessor does: the k-th smallest of n scores.
+        self.threshold = order_statistic(scores, target_specificity)
+        return self.threshold
+
+    def score_normals(self, normals: Sequence[Image] | None = None) -> NormalScores:
+        """Score normal images; without any, each support image against the others.
+
+        Args:
+            normals: Normal images that are not in the support.
+
+        Raises:
+            ValueError: If there are too few images.
+        """
+        if normals is None and len(self._images) > 1:
+            results = [self._score(image, self._without(index)) for index, image in enumerate(self._images)]
         else:
-            scores = [self.score(image)[0] for image in normals or ()]
-        if not scores:
+            results = [self.score(image) for image in normals or ()]
+        if not results:
             msg = f"Got no normal images and {len(self)} support images, expected at least 1 or 2 of them."
             raise ValueError(msg)
-        # As MedicalPostProcessor does: the k-th smallest of n scores.
-        rank = math.ceil((len(scores) + 1) * target_specificity - 1e-9)
-        self.threshold = sorted(scores)[min(rank, len(scores)) - 1]
-        return self.threshold
+        maps = [anomaly_map for _, anomaly_map in results]
+        return NormalScores(
+            [score for score, _ in results], [float(each.min()) for each in maps], [float(each.max()) for each in maps]
+        )
 
     def _without(self, index: int) -> dict[str, NDArray[np.float32]]:
         return {name: np.delete(values, index, axis=0) for name, values in self._support.items()}
@@ -123,6 +175,12 @@ class FewShotDevice:
             raise ValueError(msg)
         result = self._scorer({"images": _batch(image), **support})
         return float(result["pred_score"][0]), result["anomaly_map"][0, 0]
+
+
+def order_statistic(values: Sequence[float], target_specificity: float) -> float:
+    """Return the k-th smallest of n values, ``k = ceil((n + 1) * target_specificity)``, at most the largest."""
+    rank = math.ceil((len(values) + 1) * target_specificity - 1e-9)
+    return sorted(values)[min(rank, len(values)) - 1]
 
 
 def _batch(image: Image) -> Image:

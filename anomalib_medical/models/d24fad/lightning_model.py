@@ -18,7 +18,8 @@ from torch import optim
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 from torchvision.transforms.v2 import Compose, Resize
 
-from anomalib_medical.data.io import ImageAddress, Window, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress, Window
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.models.components import (
     DistillationMixin,

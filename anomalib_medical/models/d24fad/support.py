@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from anomalib_medical.data.io import ImageAddress, Window, list_images, list_pictures, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageAddress, Window, list_images, list_pictures
 from anomalib_medical.data.privacy import PatientHasher
 
 from .torch_model import D24fadError

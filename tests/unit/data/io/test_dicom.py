@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_voi_lut, convert_color_space, get_decoder
 
-from anomalib_medical.data.io import ImageReadError, Window, image_size, list_pictures, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageReadError, Window, image_size, list_pictures
 from anomalib_medical.data.io.address import ImageAddress
 from anomalib_medical.data.io.dicom import DicomReader
 from anomalib_medical.data.io.reader import is_image

@@ -21,7 +21,8 @@ from pydicom.encaps import encapsulate
 from pydicom.fileset import FileSet
 from pydicom.pixels import get_decoder, pixel_array
 
-from anomalib_medical.data.io import ImageReadError, image_size, list_pictures, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageReadError, image_size, list_pictures
 from anomalib_medical.data.io.dicom import dicom_facts
 from tests.dicom_files import make_dicom, write_dicom
 

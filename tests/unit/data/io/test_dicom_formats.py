@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_color_lut, apply_rescale
 
-from anomalib_medical.data.io import ImageReadError, image_size, list_pictures, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageReadError, image_size, list_pictures
 from anomalib_medical.data.io.dicom import dicom_facts
 
 _ROOT = os.environ.get("ANOMALIB_MEDICAL_DATA")

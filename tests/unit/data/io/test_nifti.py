@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from anomalib_medical.data.images import read_image, read_mask
 from anomalib_medical.data.io import (
     ImageAddress,
     ImageReadError,
@@ -21,8 +22,6 @@ from anomalib_medical.data.io import (
     list_pictures,
     nifti_header,
     nifti_voxels,
-    read_image,
-    read_mask,
 )
 from anomalib_medical.data.io.nifti import NiftiReader
 from anomalib_medical.data.io.signatures import HEAD_BYTES

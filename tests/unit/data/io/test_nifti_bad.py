@@ -12,15 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anomalib_medical.data.io import (
-    ImageReadError,
-    image_size,
-    list_pictures,
-    nifti_header,
-    nifti_voxels,
-    read_image,
-    read_mask,
-)
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageReadError, image_size, list_pictures, nifti_header, nifti_voxels
 from tests.nifti_files import VOLUME, save_nifti
 
 FREE_TEXT = {"descrip": b"DOE^JANE", "intent_name": b"DOE^JANE", "aux_file": b"DOE^JANE", "db_name": b"DOE^JANE"}

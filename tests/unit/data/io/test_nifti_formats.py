@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from anomalib_medical.data.io import ImageAddress, Slicing, image_size, list_pictures, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageAddress, Slicing, image_size, list_pictures
 
 FILES = (
     "anatomical.nii",

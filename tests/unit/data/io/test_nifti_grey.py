@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from anomalib_medical.data.io import read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
 from tests.nifti_files import VOLUME, read_values, save_nifti
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalib_medical.data.io import Slicing, list_pictures, nifti_voxels, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import Slicing, list_pictures, nifti_voxels
 from anomalib_medical.data.io.volume_cache import VolumeCache
 from tests.nifti_files import AXES, VOLUME, read_values, save_nifti
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_medical.data.io import ImageReadError, read_image
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import ImageReadError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_medical.data.io import ImageReadError, image_size, read_image, read_mask
+from anomalib_medical.data.images import read_image, read_mask
+from anomalib_medical.data.io import ImageReadError, image_size
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (7, 5), dtype=np.uint8)

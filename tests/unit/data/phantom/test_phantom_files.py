@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_medical.data.io import read_mask
+from anomalib_medical.data.images import read_mask
 from anomalib_medical.data.phantom import PhantomSpec, ensure_phantom, files, read_manifest
 
 SMALL = PhantomSpec(difficulty="easy", image_size=64, train=4, test_normal=2, test_abnormal=6)

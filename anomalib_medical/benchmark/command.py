@@ -1,0 +1,174 @@
+"""The subcommand `benchmark`: checks a plan, runs what is left of it, writes the report."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import yaml
+
+from anomalib_medical.benchmark.build import build_datamodule, model_class
+from anomalib_medical.benchmark.files import atomic, write_json
+from anomalib_medical.benchmark.machine import describe_run, find_devices
+from anomalib_medical.benchmark.plan import Plan
+from anomalib_medical.benchmark.plan_file import differences, load_plan, teacher_digest
+from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.report import write_report
+from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
+from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, estimate_seconds, is_done
+from anomalib_medical.data.privacy import SALT_FILE
+from anomalib_medical.errors import MedicalError
+
+_LOCK = ".lock"
+# What must not leave this machine with the results: who holds the salt can try out names.
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\n"
+
+
+class BenchmarkError(MedicalError):
+    """A benchmark cannot run, or some of its jobs have failed."""
+
+
+def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, force_new_plan: bool = False) -> None:
+    """Run a benchmark, or what is left of it.
+
+    Args:
+        config: The plan.
+        output: Run folder; ``results/benchmark/<name>`` if None. What is done there is not done again.
+        dry_run: Only check the plan and print it.
+        force_new_plan: Take a run folder with another plan: jobs that are the same in both are kept, the others moved
+            to ``replaced/``.
+
+    Raises:
+        BenchmarkError: If a job failed, or the folder belongs to another plan or is in use.
+        MedicalError: If the plan cannot be run, the disk is full or the user stopped it.
+    """
+    plan = load_plan(config)
+    plan = replace(plan, teacher_sha256=teacher_digest(plan))
+    devices = find_devices(plan.devices)
+    _check_classes(plan)
+    run = RunFolder(output or Path("results") / "benchmark" / plan.name)
+    if dry_run:
+        print(_dry_run(plan, run, devices))
+        return
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(run.path / _LOCK, timeout=0):
+            _run(plan, run, devices, force_new_plan=force_new_plan)
+    except filelock.Timeout as error:
+        msg = f"Another benchmark is running in {run.path}. Wait for its end, or choose another folder with --output."
+        raise BenchmarkError(msg) from error
+
+
+def _check_classes(plan: Plan) -> None:
+    """Refuse unknown classes, arguments and variables before hours of work, not after."""
+    for job in {job.model_name: job for job in plan.jobs()}.values():
+        if not job.model.is_trivial:
+            model_class(job)
+    for name in plan.datasets:
+        build_datamodule(plan, name)
+
+
+def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan: bool) -> None:
+    _prepare_folder(plan, run, force=force_new_plan)
+    stop = threading.Event()
+    runner = DeviceRunner(PlanJobs(plan, run, devices, stop), len(devices), stop, run.path)
+    runner.run({"kind": "data"})
+    broken = _refuse_broken_data(plan, run)
+    left = sum(not is_done(run.job(job.name)) for job in plan.jobs())
+    print(f"{len(plan.jobs()) - left} of {len(plan.jobs())} jobs are done, {left - _count(plan, broken)} to run.")
+    runner.run({"kind": "job", "skip": broken})
+    print(f"Report: {write_report(run)}")
+    failed = [job.name for job in plan.jobs() if not is_done(run.job(job.name))]
+    if failed:
+        shown = "\n".join(f"  {name}: {_reason(run, name)}" for name in failed)
+        msg = (
+            f"{len(failed)} of {len(plan.jobs())} jobs failed; the others are saved.\n{shown}\nTracebacks and logs are "
+            f"in {run.path / 'jobs'}. The same command runs the failed ones again, and nothing else."
+        )
+        raise BenchmarkError(msg)
+    print(f"All {len(plan.jobs())} jobs are done: {run.path}")
+
+
+def _prepare_folder(plan: Plan, run: RunFolder, *, force: bool) -> None:
+    new = plan.as_dict()
+    if (run.path / "plan.yaml").exists():
+        changes = differences(run.plan, new)
+        if changes and not force:
+            msg = (
+                f"{run.path} holds a run of another plan:\n"
+                + "\n".join(f"  {change}" for change in changes[:10])
+                + "\n"
+                "Choose another folder with --output, or take the new plan with --force_new_plan: jobs that it does "
+                "not change are kept, the others are moved to replaced/ and run anew."
+            )
+            raise BenchmarkError(msg)
+        if changes:
+            _set_aside(plan, run)
+    with atomic(run.path / "plan.yaml") as file:
+        yaml.safe_dump(new, file, sort_keys=False, allow_unicode=True)
+    write_json(run.path / "plan.json", describe_run(plan.name))
+    write_json(run.path / "jobs.json", [job.name for job in plan.jobs()])
+    with atomic(run.path / ".gitignore") as file:
+        file.write(_IGNORED)
+
+
+def _set_aside(plan: Plan, run: RunFolder) -> None:
+    """Move what the new plan changes out of the way."""
+    wanted = {job.name: plan.spec(job) for job in plan.jobs()}
+    number = sum(1 for _ in run.path.glob("replaced/*"))
+    target = run.path / "replaced" / str(number)
+    for job in run.jobs():
+        info = job.info
+        same_teacher = info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
+        if wanted.get(job.path.name) != info.spec or not same_teacher:
+            (target / "jobs").mkdir(parents=True, exist_ok=True)
+            shutil.move(job.path, target / "jobs" / job.path.name)
+    if (run.path / "data").exists():
+        # Quick to make anew, and its plan is not kept beside it.
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.move(run.path / "data", target / "data")
+
+
+def _refuse_broken_data(plan: Plan, run: RunFolder) -> set[str]:
+    """Mark the jobs on datasets that failed their check, and return these datasets."""
+    broken = {name for name in plan.datasets if run.dataset(name) is None}
+    for job in plan.jobs():
+        if job.dataset in broken and not is_done(run.job(job.name)):
+            message = f"the check of {job.dataset} failed: {_reason(run, job.dataset, 'data')}"
+            run.job(job.name).write("status", JobStatus("failed", 0.0, message))
+    return broken
+
+
+def _reason(run: RunFolder, name: str, kind: str = "jobs") -> str:
+    status = JobFolder(run.path / kind / name).status
+    return "it did not run" if status is None else f"{status.status}: {status.message}"
+
+
+def _count(plan: Plan, datasets: set[str]) -> int:
+    return sum(job.dataset in datasets for job in plan.jobs())
+
+
+def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> str:
+    """The plan as text."""
+    jobs = plan.jobs()
+    left = [job for job in jobs if not is_done(run.job(job.name))]
+    lines = [f"{plan.name}: {len(jobs)} jobs ({plan.protocol} protocol), run folder {run.path}", ""]
+    for job in jobs:
+        minutes = estimate_seconds(plan, job) / 60
+        state = "done" if is_done(run.job(job.name)) else f"at most about {minutes:.1f} min"
+        lines.append(f"  {job.dataset:<20} {job.model_name:<20} seed {job.seed}  {state}")
+    weights = "of the hub" if plan.pre_trained else "random (results are floors)"
+    if plan.teacher_sha256:
+        weights = f"of a file, sha256 {plan.teacher_sha256[:12]}"
+    total = sum(estimate_seconds(plan, job) for job in left) / len(devices)
+    lines += [
+        "",
+        f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
+        f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
+        f"{len(left)} jobs left: at most about {total / 60:.0f} min; models that make one pass end earlier.",
+        "Nothing was run (--dry_run).",
+    ]
+    return "\n".join(lines)

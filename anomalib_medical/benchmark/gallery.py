@@ -1,0 +1,82 @@
+"""Pictures of the best and the worst cases: image, heatmap and mask side by side."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_medical.benchmark.files import atomic
+from anomalib_medical.benchmark.records import GalleryEntry
+from anomalib_medical.benchmark.run_folder import JobFolder
+from anomalib_medical.benchmark.scoring import Scored
+from anomalib_medical.data.datasets.base import MedicalDataset
+
+Kind = Literal["true_positive", "true_negative", "false_positive", "false_negative"]
+
+
+def write_gallery(
+    folder: JobFolder, data: MedicalDataset, scored: Scored, path_hashes: list[str], labels: NDArray[np.bool_], k: int
+) -> None:
+    """Write the k highest and lowest scores of both classes.
+
+    Args:
+        folder: The job's.
+        data: The test set.
+        scored: Its scores and maps; nothing is written without maps.
+        path_hashes: Of each image.
+        labels: Whether it is abnormal.
+        k: Pictures of each kind.
+    """
+    if scored.maps is None or k == 0:
+        return
+    rows = {path: row for row, path in enumerate(data.samples.image_path.astype(str))}
+    # The same colours in all pictures: from the median to nearly the largest value of the test set.
+    low, high = np.quantile(scored.maps[:, ::4, ::4], [0.5, 0.999])
+    entries = []
+    for kind, index in _chosen(scored.scores, labels, k):
+        item = data[rows[scored.paths[index]]]
+        mask = None if scored.masks is None else scored.masks[index]
+        picture = _picture(np.asarray(item.image, dtype=np.float32), scored.maps[index], mask, (low, high))
+        file = f"{path_hashes[index]}.png"
+        encoded = cv2.imencode(".png", picture)[1]
+        with atomic(folder.path / "gallery" / file, "wb") as stream:
+            stream.write(encoded.tobytes())
+        entries.append(GalleryEntry(path_hashes[index], file, kind, int(labels[index]), float(scored.scores[index])))
+    folder.write("gallery/gallery", entries)
+
+
+def _chosen(scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int) -> list[tuple[Kind, int]]:
+    """Rows of the most and the least abnormal images of each class; none twice."""
+    order = np.argsort(scores, kind="stable")
+    chosen: list[tuple[Kind, int]] = []
+    kinds: tuple[tuple[bool, Kind, Kind], ...] = (
+        (True, "false_negative", "true_positive"),
+        (False, "true_negative", "false_positive"),
+    )
+    for abnormal, lowest, highest in kinds:
+        rows = order[labels[order] == abnormal]
+        few = min(k, len(rows) // 2)
+        chosen += [(lowest, int(row)) for row in rows[:few]]
+        chosen += [(highest, int(row)) for row in rows[len(rows) - few :][::-1]]
+    return chosen
+
+
+def _picture(
+    image: NDArray[np.float32],
+    heat: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
+    limits: tuple[float, float],
+) -> NDArray[np.uint8]:
+    """Image, heatmap over it and mask, (H, 3 W, 3) in OpenCV's blue, green, red."""
+    height, width = heat.shape
+    pixels = (image.transpose(1, 2, 0)[..., ::-1] * 255).clip(0, 255).astype(np.uint8)
+    shown = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    share = ((heat - limits[0]) / max(limits[1] - limits[0], 1e-12)).clip(0, 1)
+    coloured = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    panels = [shown, cv2.addWeighted(shown, 0.5, coloured, 0.5, 0)]
+    if mask is not None:
+        panels.append(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
+    return np.hstack(panels).astype(np.uint8)

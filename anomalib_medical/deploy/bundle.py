@@ -1,0 +1,208 @@
+"""A folder for a device without torch: graph, thresholds, runtime, self-test, model card and a manifest of it all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino
+import torch
+from anomalib.models.components import AnomalibModule
+from numpy.typing import NDArray
+
+import anomalib_medical
+from anomalib_medical.data import MedicalFolder, MedicalPredictDataset
+from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import Slicing, Window
+
+from .checkpoint import load_model
+from .documents import CardFacts, model_card, readme
+from .edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files, sha256
+from .edge.scores import normalize
+from .facts import image_size_of, post_processing_of
+from .graph import BundleExportError, Scorer, raw_graph, save
+from .measure import measure, open_test_data
+from .quantize import NormalImages, check_count, quantize
+from .runtime import copy_runtime
+from .self_test import NAME as SELF_TEST_IMAGE
+from .self_test import write_self_test_image
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+MODEL = "model/model.xml"
+REQUIREMENTS = "requirements.txt"
+# Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
+_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-4, "int8": 2e-2}
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """What to make a bundle of; see ``anomalib-medical bundle --help``."""
+
+    checkpoint: Path
+    output: Path
+    model: str | None = None
+    precision: Precision = "fp32"
+    reading: Reading = field(default_factory=Reading)
+    normals: Path | None = None
+    test_data: Path | None = None
+    patient_pattern: str | None = None
+    trained_on: str | None = None
+
+
+def make_bundle(request: BundleRequest) -> Manifest:
+    """Write a bundle, whole or not at all.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        BundleExportError: If the folder is there, the model cannot be exported, or INT8 lacks images.
+        CheckpointError: If the checkpoint cannot be used.
+    """
+    output = request.output
+    check_output(output)
+    # What can be wrong is found before minutes of exporting.
+    normals = _normals(request)
+    data = None
+    if request.test_data is not None:
+        data = open_test_data(request.test_data, request.reading, request.patient_pattern)
+    model = load_model(request.checkpoint, request.model)
+    check_model(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, so that renaming is one step; a failure leaves nothing behind.
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
+        folder = Path(temporary) / output.name
+        manifest = _fill(folder, model, request, normals, data)
+        check_output(output)
+        folder.rename(output)
+    return manifest
+
+
+def check_output(output: Path) -> None:
+    """Refuse to overwrite.
+
+    Raises:
+        BundleExportError: If something is there.
+    """
+    if output.exists() or output.is_symlink():
+        msg = f"{output} is there already, and nothing is overwritten: choose another --output."
+        raise BundleExportError(msg)
+
+
+def check_model(model: AnomalibModule) -> None:
+    """Refuse a few-shot model that has nothing to compare with.
+
+    Raises:
+        BundleExportError: If it has no support.
+    """
+    support = getattr(model.model, "support", None)
+    if support is not None and len(support) == 0:
+        msg = (
+            f"The checkpoint of {type(model).__name__} has no support set, so it cannot score anything yet: make a "
+            "checkpoint with one by `anomalib-medical retarget`, and bundle that."
+        )
+        raise BundleExportError(msg)
+
+
+def _fill(
+    folder: Path,
+    model: AnomalibModule,
+    request: BundleRequest,
+    normals: Sequence[NDArray[np.float32]] | None,
+    data: MedicalFolder | None,
+) -> Manifest:
+    precision = request.precision
+    fp32 = raw_graph(model)
+    (folder / "model").mkdir(parents=True)
+    image = read_image(write_self_test_image(folder))
+    difference = _difference(model, fp32, image)
+    quantized = None if normals is None else quantize(fp32, normals)
+    save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")
+    few_shot = _save_few_shot(model, folder / "model", fp16=precision == "fp16")
+    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
+    copy_runtime(folder)
+    # The file on the device is scored, not the graph in memory: half precision comes with saving.
+    scorer = Scorer(folder / MODEL)
+    raw_score, _ = scorer(image.numpy())
+    post_processing = post_processing_of(model)
+    score = normalize(np.asarray(raw_score, np.float32), post_processing.image, post_processing.normalization)
+    manifest = Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=ModelFacts(type(model).__name__, image_size_of(model), scorer.has_map, few_shot),
+        precision=precision,
+        post_processing=post_processing,
+        reading=request.reading,
+        self_test=SelfTest(SELF_TEST_IMAGE, raw_score, float(score), _TOLERANCES[precision] * max(1, abs(raw_score))),
+        versions={name: version(name) for name in ("anomalib", "openvino", "torch")}
+        | {"anomalib-medical": anomalib_medical.__version__},
+    )
+    facts = CardFacts(
+        checkpoint_sha256=sha256(request.checkpoint),
+        difference=difference,
+        trained_on=request.trained_on,
+        teacher=getattr(model, "teacher_source", None),
+        support_count=len(getattr(model.model, "support", ())),
+        quantized=quantized,
+        measured=None if data is None else measure(folder / MODEL, fp32, data, post_processing),
+        test_name="" if data is None else data.name,
+    )
+    (folder / "MODEL_CARD.md").write_text(model_card(manifest, facts), encoding="utf-8")
+    (folder / "README.md").write_text(readme(manifest), encoding="utf-8")
+    manifest = replace(manifest, files=hash_files(folder))
+    manifest.write(folder)
+    return manifest
+
+
+def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
+    if request.precision != "int8":
+        return None
+    if request.normals is None:
+        msg = "INT8 is calibrated with normal images: give --normals FOLDER, of training or validation, not of a test."
+        raise BundleExportError(msg)
+    slicing = Slicing(request.reading.axis, request.reading.slice_range)
+    images = NormalImages(MedicalPredictDataset(request.normals, Window.of(request.reading.window), slicing))
+    check_count(len(images))
+    return images
+
+
+def _difference(model: AnomalibModule, graph: openvino.Model, image: torch.Tensor) -> float:
+    """Difference of raw scores between torch and the FP32 graph.
+
+    Raises:
+        BundleExportError: If it is no rounding error.
+    """
+    with torch.no_grad():
+        transform = getattr(model.pre_processor, "transform", None)
+        batch = image[None] if transform is None else transform(image[None])
+        expected = float(model.model(batch).pred_score.squeeze())
+    difference = abs(Scorer(graph)(image.numpy())[0] - expected)
+    if not difference <= _TOLERANCES["fp32"] * max(1, abs(expected)):
+        msg = (
+            f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "
+            f"torch, {difference:.2g} off in OpenVINO."
+        )
+        raise BundleExportError(msg)
+    return difference
+
+
+def _save_few_shot(model: AnomalibModule, folder: Path, *, fp16: bool) -> bool:
+    """Add the two graphs that bind another support on the device, if the model can."""
+    from anomalib_medical.models import D24fad
+    from anomalib_medical.models.d24fad import few_shot_device
+    from anomalib_medical.models.d24fad.edge import export_edge
+
+    if not isinstance(model, D24fad):
+        return False
+    with tempfile.TemporaryDirectory() as temporary:
+        export_edge(model, temporary)
+        for name in (few_shot_device.ENCODER, few_shot_device.SCORER):
+            save(openvino.Core().read_model(Path(temporary) / name), folder / name, fp16=fp16)
+    return True

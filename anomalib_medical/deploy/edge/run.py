@@ -1,0 +1,93 @@
+"""`run`: score a folder, a file or a list of files, once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .errors import EdgeError
+from .io import list_images
+from .processing import Processor
+from .results import FAILED, PREDICTIONS, Failure, Row, Table
+
+logger = logging.getLogger("edge")
+
+
+def find_files(source: str, limit: int | None) -> list[Path]:
+    """List the files to score.
+
+    Args:
+        source: A folder, searched at any depth; a file; or ``-`` for paths on standard input, one a line.
+        limit: The first so many of them; None for all.
+
+    Raises:
+        EdgeError: If there are none.
+    """
+    path = Path(source)
+    if source == "-":
+        files = [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
+    elif path.is_dir():
+        files = list_images(path)
+    elif path.exists():
+        files = [path]
+    else:
+        msg = f"There is no file or folder {source}."
+        raise EdgeError(msg)
+    if not files:
+        where = "on standard input" if source == "-" else f"in {source}"
+        msg = f"There is no image {where}: expected DICOM, PNG, JPEG, TIFF, BMP or NIfTI files."
+        raise EdgeError(msg)
+    return files[:limit]
+
+
+def prepare_output(output: Path) -> None:
+    """Make the folder of results; results of another run are not mixed with.
+
+    Raises:
+        EdgeError: If it holds something.
+        OSError: If it cannot be made.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        msg = f"{output} is there and not empty, and nothing is overwritten: choose another --output."
+        raise EdgeError(msg)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
+    """Score files and write ``predictions.csv``, ``.jsonl`` and, if a file cannot be read, ``failed.csv``.
+
+    Returns:
+        0, or 1 if a file could not be read.
+
+    Raises:
+        OSError: If results cannot be written; those before are.
+    """
+    files = list(files)
+    predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
+    predictions.replace([])
+    scored = skipped = failures = 0
+    inside = 0.0
+    start = time.perf_counter()
+    for result in tqdm(processor(files), total=len(files), desc="Scoring", unit="file", disable=None):
+        if result.holds_no_image:
+            # Exports from archives bring reports and presentation states along.
+            skipped += 1
+        elif result.reason:
+            failures += 1
+            failed.append([result.failure])
+        else:
+            predictions.append(result.rows)
+            scored += len(result.rows)
+            inside += sum(row.score_ms for row in result.rows) / 1000
+    elapsed = time.perf_counter() - start
+    logger.info("%d images of %d files scored in %.1f s (%.1f s in the model).", scored, len(files), elapsed, inside)
+    if skipped:
+        logger.info("%d DICOM files hold no image (reports and the like).", skipped)
+    if failures:
+        logger.error("%d files could not be read; failed.csv in the output folder says why.", failures)
+    return 1 if failures or not scored else 0

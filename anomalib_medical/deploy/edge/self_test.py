@@ -1,0 +1,47 @@
+"""`self-test`: is the bundle what was made, and does this machine score as the one that made it?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .errors import EdgeError
+from .io import read_pixels
+from .manifest import Manifest
+from .predictor import GraphScorer, Predictor, open_bundle
+
+
+def self_test(bundle: Path) -> list[str]:
+    """Check every file's hash, and the scores of the image that came along.
+
+    Returns:
+        Lines that say what was checked.
+
+    Raises:
+        BundleError: If the manifest cannot be read.
+        EdgeError: If anything differs.
+    """
+    manifest = open_bundle(bundle)
+    return [
+        f"{len(manifest.files)} files are as they were made",
+        _check_scores(bundle, manifest),
+    ]
+
+
+def _check_scores(bundle: Path, manifest: Manifest) -> str:
+    expected = manifest.self_test
+    pixels = read_pixels(bundle / expected.image)
+    image = np.stack([pixels] * 3) if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    found = Predictor(GraphScorer(bundle), manifest.post_processing)(image)
+    difference = abs(found.raw_score - expected.raw_score)
+    if not difference <= expected.tolerance:
+        msg = (
+            f"The self-test image has the raw score {found.raw_score:.6g} on this machine, expected "
+            f"{expected.raw_score:.6g} within {expected.tolerance:.2g}. Do not use the scores of this machine: install "
+            "the versions of requirements.txt, or make a bundle of another precision."
+        )
+        raise EdgeError(msg)
+    return (
+        f"raw score of the self-test image {found.raw_score:.6g}, off by {difference:.1g} of {expected.tolerance:.1g}"
+    )

@@ -1,0 +1,52 @@
+"""What a bundle has to know of a trained model beside its graph."""
+
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from torchvision.transforms.v2 import Compose, Resize
+
+from anomalib_medical.post_processing import MedicalPostProcessor
+
+from .edge.manifest import Calibration, Normalization, PostProcessing, number
+
+
+def post_processing_of(model: AnomalibModule) -> PostProcessing:
+    """Thresholds, score ranges and the kind of normalisation of a model's post-processor."""
+    post_processor = model.post_processor
+    if not isinstance(post_processor, PostProcessor):
+        return PostProcessing()
+    normalization: Normalization = "linear"
+    target_specificity = None
+    if isinstance(post_processor, MedicalPostProcessor):
+        if post_processor.awaits_calibration:
+            return PostProcessing()
+        if post_processor.threshold == "specificity":
+            normalization, target_specificity = "softsign", post_processor.target_specificity
+    thresholds = bool(post_processor.enable_thresholding)
+    image = Calibration(
+        threshold=number(float(post_processor.image_threshold)),
+        minimum=number(float(post_processor.image_min)),
+        maximum=number(float(post_processor.image_max)),
+        limit=number(float(post_processor.normalized_image_threshold)) if thresholds else None,
+    )
+    pixel = Calibration(
+        threshold=number(float(post_processor.pixel_threshold)),
+        minimum=number(float(post_processor.pixel_min)),
+        maximum=number(float(post_processor.pixel_max)),
+        limit=number(float(post_processor.normalized_pixel_threshold)) if thresholds else None,
+    )
+    return PostProcessing(
+        normalization=normalization if post_processor.enable_normalization else "none",
+        image=image,
+        pixel=pixel,
+        target_specificity=target_specificity,
+    )
+
+
+def image_size_of(model: AnomalibModule) -> tuple[int, int] | None:
+    """Height and width that the model's pre-processor resizes to; None if it does not."""
+    transform = getattr(model.pre_processor, "transform", None)
+    parts = transform.transforms if isinstance(transform, Compose) else [transform]
+    for part in parts:
+        if isinstance(part, Resize) and part.size is not None and len(part.size) == 2:
+            return int(part.size[0]), int(part.size[1])
+    return None

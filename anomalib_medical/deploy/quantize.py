@@ -1,0 +1,169 @@
+"""INT8 graphs: only convolutions with learnt kernels are quantized, and the scores decide whether they stay so."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import nncf
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+
+from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.models.components import add_noise_patches
+
+from .graph import F32, SCORE, BundleExportError
+
+Image = NDArray[np.float32]
+
+MIN_NORMALS = 10
+CALIBRATED_WITH = 300
+_COMPARED_WITH = 50
+# Side in pixels from twice which on images are thinned: the graphs resize them to less.
+_LARGE = 768
+# Share of the scores' variance that quantization may change before layers are taken back one by one.
+MAX_LOSS = 0.01
+_LEARNT = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
+# What stands between convolutions and passes quantized values on.
+_BETWEEN = frozenset({"Add", "AvgPool", "Constant", "Convert", "MaxPool", "Parameter", "PRelu", "Relu", "Result"})
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized graph and how well its raw scores agree with those of the graph it came from.
+
+    Attributes:
+        graph: The graph.
+        agreement: Coefficient of determination on held-back normal images and the same with synthetic anomalies.
+        calibrated: Number of normal images that set the ranges.
+        compared: Number of images, half of them with synthetic anomalies, behind ``agreement``.
+    """
+
+    graph: openvino.Model
+    agreement: float
+    calibrated: int
+    compared: int
+
+
+class NormalImages(Sequence[Image]):
+    """The images of a folder, read when they are asked for, large ones thinned to save memory and time.
+
+    Args:
+        data: The folder.
+    """
+
+    def __init__(self, data: MedicalPredictDataset) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Image:  # type: ignore[override]  # no slices
+        """Read an image ``(3, H, W)``."""
+        image: Image = np.asarray(self._data[index].image)
+        step = max(1, max(image.shape[1:]) // _LARGE)
+        return np.ascontiguousarray(image[:, ::step, ::step])
+
+
+def check_count(count: int) -> None:
+    """Refuse to calibrate with a handful of images.
+
+    Raises:
+        BundleExportError: If there are too few.
+    """
+    if count < MIN_NORMALS:
+        msg = f"Got {count} normal images for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
+        raise BundleExportError(msg)
+
+
+def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
+    """Quantize a graph after training, with accuracy control by its own scores.
+
+    Cosine distances, ratios, blurs and resizes stay in floating point: their results differ in digits that 8 bits do
+    not have. (Quantizing them too took Scrd's scores on normal images apart: see benchmarks/results/edge_precision.md.)
+    So do matrix products: PatchCore's memory bank is one.
+
+    Args:
+        graph: From images ``(1, 3, H, W)`` in [0, 1] to scores.
+        normals: Normal images ``(3, H, W)``, of no test set.
+
+    Returns:
+        The quantized graph; where its scores agree too little, with the layers that cost most in floating point.
+
+    Raises:
+        BundleExportError: If there are too few images or nothing to quantize.
+    """
+    check_count(len(normals))
+    held_back = min(_COMPARED_WITH, len(normals) // 5)
+    order = [int(index) for index in np.random.default_rng(0).permutation(len(normals))]
+    calibrating = order[held_back:][:CALIBRATED_WITH]
+    compared = [normals[index] for index in order[:held_back]]
+    compared += [_corrupt(image, seed) for seed, image in enumerate(compared)]
+    expected = _scores(openvino.Core().compile_model(graph, "CPU", F32), compared)
+
+    def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, None]:
+        # Layers are ranked with some of the images.
+        chosen = list(positions)
+        scores = _scores(compiled, [compared[position] for position in chosen])
+        return determination(expected[chosen], scores), None
+
+    quantized = nncf.quantize_with_accuracy_control(
+        graph,
+        # Images are read when they are needed: there may be hundreds of large ones.
+        nncf.Dataset(calibrating, lambda index: _as_batch(normals[index])),
+        nncf.Dataset(range(len(compared))),
+        validation_fn=agreement,
+        max_drop=MAX_LOSS,
+        subset_size=len(calibrating),
+        ignored_scope=floating_point_scope(graph),
+    )
+    if not any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops()):
+        msg = "There is nothing to quantize: the model has no convolutions that stand INT8. Use --precision fp16."
+        raise BundleExportError(msg)
+    scores = _scores(openvino.Core().compile_model(quantized, "CPU", F32), compared)
+    return Quantized(quantized, determination(expected, scores), len(calibrating), len(compared))
+
+
+def floating_point_scope(graph: openvino.Model) -> nncf.IgnoredScope:
+    """All operations but learnt convolutions and what stands between them."""
+    types = {operation.get_type_name() for operation in graph.get_ops()} - _LEARNT - _BETWEEN
+    fixed = [
+        operation.get_friendly_name()
+        for operation in graph.get_ops()
+        if operation.get_type_name() in _LEARNT and _is_fixed_filter(operation)
+    ]
+    return nncf.IgnoredScope(names=fixed, types=sorted(types), validate=False)
+
+
+def determination(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
+    """Coefficient of determination: 1 less the mean squared difference over the variance of ``expected``."""
+    return 1 - float(np.mean((expected - got) ** 2) / max(float(np.var(expected)), 1e-24))
+
+
+def _is_fixed_filter(operation: openvino.Node) -> bool:
+    """Whether a convolution is a blur of one channel, or its kernel is no constant."""
+    shape = operation.input_value(1).get_partial_shape()
+    return shape.is_dynamic or tuple(shape.to_shape())[:2] == (1, 1)
+
+
+def _corrupt(image: Image, seed: int) -> Image:
+    """Give an image a synthetic anomaly, so that not only the scores of normal images are compared."""
+    noisy = add_noise_patches(
+        torch.from_numpy(image)[None],
+        torch.Generator().manual_seed(seed),
+        kind="simplex",
+        strength=0.5,
+        patch_size=(0.1, 0.4),
+        octaves=6,
+    )
+    result: Image = noisy[0].clamp(0, 1).numpy()
+    return result
+
+
+def _scores(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:
+    return np.array([float(np.squeeze(compiled(_as_batch(image))[SCORE])) for image in images])
+
+
+def _as_batch(image: Image) -> Image:
+    return image[None]

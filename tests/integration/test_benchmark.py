@@ -1,0 +1,107 @@
+"""A small benchmark from the command line: killed in the middle, continued, with a job that cannot work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from anomalib_medical.benchmark.run_folder import RunFolder
+from tests.commands import start
+
+PLAN = {
+    "name": "small",
+    "image_size": 64,
+    "protocol": "published",
+    "latency_repeats": 1,
+    "gallery": 1,
+    "threads": 1,
+    "limits": {"train_minutes": 0.5, "job_minutes": 10},
+    "models": {
+        "thumbnail": {"class_path": "NearestThumbnail"},
+        "scrd": {"class_path": "Scrd", "trainer": {"max_epochs": 3}},
+        "broken": {"class_path": "Scrd", "init_args": {"learning_rate": "fast"}},
+    },
+    "datasets": {
+        "phantom": {
+            "class_path": "Phantom",
+            "init_args": {
+                "root": "phantom",
+                "image_size": 64,
+                "difficulty": "easy",
+                "train_count": 24,
+                "test_normal_count": 6,
+                "test_abnormal_count": 6,
+            },
+        },
+    },
+}
+COMMAND = ("benchmark", "--config", "plan.yaml", "--output", "run")
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    return psutil.Process(parent).children(recursive=True)
+
+
+def kill_in_the_middle(folder: Path) -> None:
+    """Start the benchmark and kill -9 it while it trains."""
+    program = str(Path(sys.executable).with_name("anomalib-medical"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with (folder / "first.log").open("wb") as log:
+        process = subprocess.Popen([program, *COMMAND], cwd=folder, env=environment, stdout=log, stderr=log)
+    deadline = time.monotonic() + 500
+    while not (folder / "run/jobs/phantom__scrd__seed0/job.json").exists():
+        assert process.poll() is None, (folder / "first.log").read_text()
+        assert time.monotonic() < deadline, (folder / "first.log").read_text()
+        time.sleep(0.1)
+    left = workers(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # Nobody else would end them.
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # seven processes, each with seconds of imports: two minutes where nothing else runs
+def test_a_killed_run_goes_on_and_a_failed_job_is_told(tmp_path):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    kill_in_the_middle(tmp_path)
+    run = RunFolder(tmp_path / "run")
+    finished = run.job("phantom__thumbnail__seed0").path / "status.json"
+    before = finished.stat().st_mtime_ns
+    assert run.job("phantom__scrd__seed0").status is None
+
+    result = start("anomalib-medical", *COMMAND, cwd=tmp_path, timeout=900)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 of 3 jobs are done, 2 to run." in result.stdout
+    assert "error: 1 of 3 jobs failed; the others are saved." in result.stderr
+    assert "phantom__broken__seed0: failed" in result.stderr
+    assert finished.stat().st_mtime_ns == before
+
+    assert "Traceback" in run.job("phantom__broken__seed0").traceback
+    job = run.job("phantom__scrd__seed0")
+    assert job.status.status == "done"
+    scores = job.scores()
+    assert list(scores.split.value_counts()[["test", "val"]]) == [12, run.dataset("phantom").n_held_out]
+    assert set(scores[scores.split == "val"].label) == {0}
+    # The threshold is the post-processor's on held-out normals: 0.5 of the normalised score.
+    assert ((scores.raw_score > job.thresholds.image) == (scores.score > 0.5)).all()
+    assert job.pixels().counts.regions.sum() > 0
+    assert set(job.cost.latency) == {"torch", "openvino"}
+    assert job.cost.steps == job.cost.epochs * len(range(0, run.dataset("phantom").n_train, 16))
+    assert len(job.faults.batch_blur_scores) == 12
+    assert list(job.epochs.epoch) == sorted(set(job.epochs.epoch))
+    assert job.info.teacher == "random"
+    # The same images under the same hashes, so that models can be compared image by image.
+    thumbnail = run.job("phantom__thumbnail__seed0").scores()
+    assert set(thumbnail.path_hash) == set(scores.path_hash)
+    assert (run.path / "report" / "index.html").exists()
+    assert ".png" not in (job.path / "scores.csv").read_text()
+    assert json.loads((run.path / "plan.json").read_text())["command"].startswith("anomalib-medical benchmark")

@@ -1,0 +1,233 @@
+"""`anomalib-medical bundle`: every model's bundle scores as the engine does, is complete, and overwrites nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.models import Padim, Patchcore, ReverseDistillation
+
+from anomalib_medical import Ddad, Scrd, cli
+from anomalib_medical.deploy.checkpoint import load_model
+from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
+from anomalib_medical.deploy.edge.scores import above, normalize
+from anomalib_medical.deploy.graph import Scorer
+from tests.bundles import save_few_shot, train
+from tests.commands import fail
+from tests.exports import NATIVE, ODD, TOLERANCE, images
+from tests.few_shot_tree import make_normals
+
+RESNET = {"backbone": "resnet18", "pre_trained": False}
+MODELS = {
+    "Scrd": lambda: Scrd(image_size=64, seed=0, **RESNET),
+    "Ddad": lambda: Ddad(image_size=32, members=2, score="intra", seed=0),
+    "D24fad": None,
+    "Patchcore": lambda: Patchcore(layers=("layer2",), **RESNET),
+    "Padim": lambda: Padim(layers=["layer1"], n_features=20, **RESNET),
+    "ReverseDistillation": lambda: ReverseDistillation(layers=["layer1", "layer2", "layer3"], **RESNET),
+}
+# Of anomalib, which does not name the class in its checkpoints.
+FOREIGN = {"Patchcore", "Padim", "ReverseDistillation"}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
+def made(request, tiny_folder, tmp_path_factory):
+    """Name, checkpoint and bundle of every model."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    checkpoint = save_few_shot(folder, support=3) if name == "D24fad" else train(MODELS[name](), tiny_folder, folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cli, "configure_logger", lambda: None)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        cli.main(command(checkpoint, folder / "bundle", *(["--model", name] if name in FOREIGN else [])))
+    return name, checkpoint, folder / "bundle"
+
+
+def command(checkpoint, output, *options):
+    return ["bundle", "--ckpt_path", str(checkpoint), "--output", str(output), *map(str, options)]
+
+
+def by_engine(model, batch):
+    """Raw and post-processed results, as the engine computes them."""
+    item = ImageBatch(image=batch.clone())
+    model.pre_processor.on_predict_batch_start(None, None, item, 0)
+    with torch.no_grad():
+        raw = model.predict_step(item, 0)
+    raw_score, raw_map = raw.pred_score.clone(), raw.anomaly_map.clone()
+    model.post_processor.post_process_batch(item)
+    return raw_score, raw_map, item
+
+
+def test_every_bundle_scores_as_the_engine_does(made):
+    name, checkpoint, bundle = made
+    model = load_model(checkpoint, name)
+    scorer, manifest = Scorer(bundle / "model" / "model.xml"), Manifest.read(bundle)
+    image, pixel = manifest.post_processing.image, manifest.post_processing.pixel
+    kind = manifest.post_processing.normalization
+    for size in (NATIVE, ODD):
+        batch = images(size)
+        raw_scores, raw_maps, item = by_engine(model, batch)
+        for index, picture in enumerate(batch):
+            raw_score, raw_map = scorer(picture.numpy())
+            scale = max(1, abs(raw_score))
+            np.testing.assert_allclose(raw_score, raw_scores[index].item(), rtol=0, atol=TOLERANCE * scale)
+            np.testing.assert_allclose(raw_map, raw_maps[index].squeeze(), rtol=0, atol=TOLERANCE * scale)
+            score = normalize(np.float32(raw_score), image, kind)
+            np.testing.assert_allclose(score, item.pred_score[index].item(), rtol=0, atol=TOLERANCE)
+            np.testing.assert_allclose(
+                normalize(raw_map, pixel, kind), item.anomaly_map[index].squeeze(), rtol=0, atol=10 * TOLERANCE
+            )
+            assert bool(above(score, image)) == bool(item.pred_label[index])
+
+
+def test_every_bundle_is_complete(made):
+    name, _, bundle = made
+    manifest = Manifest.read(bundle)
+    assert manifest.model.name == name
+    assert manifest.files == hash_files(bundle)
+    needed = {
+        "README.md",
+        "MODEL_CARD.md",
+        "requirements.txt",
+        "model/model.xml",
+        "model/model.bin",
+        "self_test/noise.png",
+    }
+    assert needed | {"edge/manifest.py", "edge/io/__init__.py"} <= set(manifest.files)
+    graphs = {"model/support_encoder.xml", "model/query_scorer.xml"} & set(manifest.files)
+    assert len(graphs) == (2 if manifest.model.few_shot else 0)
+    assert manifest.model.few_shot == (name == "D24fad")
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert f"# Model card: {name}, FP32" in card
+    assert "**Not a medical device.**" in card
+    assert "**not known**" in card
+
+
+@pytest.fixture(scope="module")
+def few_shot(tmp_path_factory):
+    """A checkpoint that is made without training, which is enough to try a bundle's options."""
+    return save_few_shot(tmp_path_factory.mktemp("few_shot"), support=3)
+
+
+@pytest.fixture(scope="module")
+def int8(few_shot, tiny_folder, tmp_path_factory):
+    """A bundle with all that a user can say of it."""
+    folder = tmp_path_factory.mktemp("int8") / "bundle"
+    normals = make_normals(folder.parent / "normals", count=15)
+    options = ["--precision", "int8", "--normals", normals, "--test_data", tiny_folder, "--modality", "CT"]
+    options += ["--window", "[40, 80]", "--trained_on", "Noise <drawn> by us."]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cli, "configure_logger", lambda: None)
+        cli.main(command(few_shot, folder, *options))
+    return folder
+
+
+@pytest.mark.slow
+def test_int8_is_quantized_and_the_card_says_what_it_costs(int8):
+    manifest, card = Manifest.read(int8), (int8 / "MODEL_CARD.md").read_text()
+    assert manifest.precision == "int8"
+    assert "FakeQuantize" in (int8 / "model" / "model.xml").read_text()
+    assert (manifest.reading.window, manifest.reading.modality) == ((40.0, 80.0), "CT")
+    assert "Noise <drawn> by us." in card
+    assert "4 normal and 4 abnormal images of 8 images in the test set `Größe_脑`" in card
+    assert "| change | " in card
+    assert "calibrated with 12 normal images" in card
+
+
+@pytest.mark.slow
+def test_half_precision_halves_the_model_and_stays_close(few_shot, int8, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "configure_logger", lambda: None)
+    cli.main(command(few_shot, tmp_path / "fp32"))
+    cli.main(command(few_shot, tmp_path / "fp16", "--precision", "fp16"))
+    sizes = {folder.name: (folder / "model" / "model.bin").stat().st_size for folder in tmp_path.iterdir()}
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
+    assert (int8 / "model" / "model.bin").stat().st_size < 0.4 * sizes["fp32"]
+    scores = {name: Manifest.read(tmp_path / name).self_test.raw_score for name in ("fp32", "fp16")}
+    assert scores["fp32"] == pytest.approx(scores["fp16"], abs=1e-2)
+
+
+def test_nothing_is_overwritten_and_nothing_is_left_behind(here, capsys, few_shot):
+    (here / "bundle").mkdir()
+    (here / "bundle" / "mine.txt").write_text("mine")
+    error = fail(capsys, *command(few_shot, here / "bundle"))
+    assert "is there already, and nothing is overwritten: choose another --output" in error
+    assert [path.name for path in here.rglob("*")] == ["bundle", "mine.txt"]
+
+
+def test_a_failure_halfway_leaves_nothing(here, monkeypatch, few_shot):
+    monkeypatch.setattr("anomalib_medical.deploy.bundle.raw_graph", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(command(few_shot, here / "bundle"))
+    assert list(here.iterdir()) == []
+
+
+def test_a_missing_checkpoint_is_named(here, capsys):
+    error = fail(capsys, *command(here / "model.ckpt", here / "bundle"))
+    assert "There is no checkpoint" in error
+    assert "Give the model.ckpt that a training has written" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no checkpoint"])
+def test_a_damaged_checkpoint_is_said_to_be_one(here, capsys, content):
+    (here / "model.ckpt").write_bytes(content)
+    error = fail(capsys, *command(here / "model.ckpt", here / "bundle"))
+    assert "could not be read as a checkpoint" in error
+
+
+def test_a_file_of_tensors_is_no_checkpoint(here, capsys):
+    torch.save({"weight": torch.zeros(1)}, here / "model.ckpt")
+    assert "holds no trained model (no state_dict)" in fail(capsys, *command(here / "model.ckpt", here / "bundle"))
+
+
+def test_a_checkpoint_that_does_not_name_its_model_asks_for_it(here, capsys):
+    torch.save({"state_dict": {}}, here / "model.ckpt")
+    error = fail(capsys, *command(here / "model.ckpt", here / "bundle"))
+    assert "does not name its model" in error
+    assert "give --model Patchcore" in error
+
+
+def test_another_model_than_the_checkpoint_s_is_refused(here, capsys, few_shot):
+    error = fail(capsys, *command(few_shot, here / "bundle", "--model", "Scrd"))
+    assert "is a checkpoint of D24fad, and --model is Scrd: leave --model out" in error
+
+
+def test_a_checkpoint_of_another_model_does_not_fit(here, capsys):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "pytorch-lightning_version": "2.5.0"}, here / "model.ckpt")
+    error = fail(capsys, *command(here / "model.ckpt", here / "bundle", "--model", "Padim"))
+    assert "does not fit Padim" in error
+
+
+def test_an_unknown_model_lists_the_known_ones(here, capsys):
+    torch.save({"state_dict": {}}, here / "model.ckpt")
+    error = fail(capsys, *command(here / "model.ckpt", here / "bundle", "--model", "Patchcor"))
+    assert "there is no such model. Known: " in error
+    assert "Patchcore" in error
+
+
+def test_int8_without_normals_is_refused(here, capsys, few_shot):
+    error = fail(capsys, *command(few_shot, here / "bundle", "--precision", "int8"))
+    assert "INT8 is calibrated with normal images: give --normals FOLDER" in error
+
+
+def test_int8_with_a_handful_of_normals_is_refused(here, capsys, few_shot, tiny_folder):
+    few = tiny_folder / "test" / "good"
+    error = fail(capsys, *command(few_shot, here / "bundle", "--precision", "int8", "--normals", few))
+    assert "Got 4 normal images for INT8, expected at least 10" in error
+
+
+def test_a_few_shot_model_without_support_is_refused(here, capsys):
+    checkpoint = save_few_shot(here / "bare", support=0)
+    error = fail(capsys, *command(checkpoint, here / "bundle"))
+    assert "has no support set" in error
+    assert "anomalib-medical retarget" in error
+
+
+@pytest.mark.slow
+def test_without_a_post_processor_raw_scores_come_out_and_no_labels(here, tiny_folder):
+    checkpoint = train(Ddad(image_size=32, members=2, score="intra", seed=0, post_processor=False), tiny_folder, here)
+    cli.main(command(checkpoint, here / "bundle"))
+    manifest = Manifest.read(here / "bundle")
+    assert manifest.post_processing.normalization == "none"
+    assert manifest.self_test.score == manifest.self_test.raw_score
+    assert json.loads((here / "bundle" / "manifest.json").read_text())["post_processing"]["image"]["limit"] is None
+    assert "calls no image abnormal" in (here / "bundle" / "MODEL_CARD.md").read_text()

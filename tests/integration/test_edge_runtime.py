@@ -1,0 +1,209 @@
+"""The runtime of a bundle, run as on a device: nothing of torch, anomalib and this package can be imported there."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+import torch
+from PIL import Image
+from pydicom import dcmread
+
+from anomalib_medical.data.images import read_image
+from tests.dicom_files import STUDY, write_dicom
+from tests.edge_bundles import device_environment, on_device, trained_model, write_bundle
+from tests.exports import TOLERANCE, by_engine
+from tests.nifti_files import save_nifti
+
+NAME = "DOE^JANE"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return trained_model()
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("device") / "bundle", model, modality="CT")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Every kind of file, at the model's own and at odd sizes."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    for size in ((64, 64), (90, 133)):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"colour_{size[0]}.png")
+        tifffile.imwrite(folder / f"deep_{size[0]}.tiff", rng.integers(0, 2**16, size, np.uint16))
+        stored = rng.integers(-1000, 1000, size).astype(np.int16)
+        tags = {"PatientName": NAME, "PatientID": "4711", "FrameOfReferenceUID": f"{STUDY}.9"}
+        tags |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        tags |= {"PixelSpacing": [1, 1], "SliceThickness": 2, "SOPInstanceUID": f"{STUDY}.1.{size[0]}"}
+        write_dicom(folder / f"{NAME}_{size[0]}.dcm", stored, **tags)
+    write_dicom(folder / "cine.dcm", rng.integers(0, 200, (3, 50, 70)).astype(np.uint8), Modality="US")
+    save_nifti(folder / "brain.nii.gz", rng.integers(0, 900, (40, 50, 3)).astype(np.int16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(bundle, files):
+    output = bundle.parent / "out"
+    return on_device(bundle, "run", files, "--output", output, "--dicom"), output
+
+
+def rows_of(output, name="predictions"):
+    with (output / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_device_has_no_torch(bundle):
+    for name in ("torch", "anomalib", "anomalib_medical"):
+        command = [sys.executable, "-c", f"import {name}"]
+        found = subprocess.run(
+            command, env=device_environment(bundle.parent / "site"), cwd=bundle, capture_output=True, check=False
+        )
+        assert f"{name} is not on this device".encode() in found.stderr
+
+
+def test_scores_are_those_of_the_engine(results, model):
+    process, output = results
+    assert process.returncode == 0, process.stderr
+    rows = rows_of(output)
+    assert len(rows) == 2 * 3 + 3 + 3
+    for row in rows:
+        image = read_image(row["path"])[None]
+        expected = by_engine(model, image)
+        assert float(row["score"]) == pytest.approx(float(expected.pred_score), abs=TOLERANCE)
+        with torch.no_grad():
+            raw = float(model.model(model.pre_processor(image)).pred_score)
+        assert float(row["raw_score"]) == pytest.approx(raw, abs=TOLERANCE)
+        assert (row["label"] == "abnormal") == bool(expected.pred_label)
+        assert float(row["threshold"]) == pytest.approx(1.685)
+    assert len({row["label"] for row in rows}) == 2
+    assert [json.loads(line)["image"] for line in (output / "predictions.jsonl").read_text().splitlines()] == [
+        row["image"] for row in rows
+    ]
+
+
+def test_each_picture_has_a_heatmap_of_its_proportions(results):
+    _, output = results
+    for row in rows_of(output):
+        height, width = read_image(row["path"]).shape[-2:]
+        assert Image.open(output / "heatmaps" / f"{row['image']}.png").size == (width, height)
+
+
+def test_no_patient_in_logs_and_names(results):
+    process, output = results
+    assert NAME not in process.stdout + process.stderr
+    assert not [path for path in output.rglob("*") if NAME in path.name or "colour" in path.name]
+
+
+def test_another_modality_is_told(results):
+    process, output = results
+    assert "modality US, the model was trained on CT" in process.stderr
+    assert [row["note"].startswith("modality US") for row in rows_of(output)] == [
+        "cine" in row["path"] for row in rows_of(output)
+    ]
+
+
+def test_dicom_objects_are_of_the_study_and_others_read_them(results):
+    _, output = results
+    originals = {row["image"]: row["path"] for row in rows_of(output) if NAME in row["path"]}
+    for image, path in originals.items():
+        original = dcmread(path)
+        capture = dcmread(output / "dicom" / f"{image}_capture.dcm")
+        assert (capture.StudyInstanceUID, capture.PatientID) == (STUDY, "4711")
+        assert capture.SeriesInstanceUID != original.SeriesInstanceUID
+        assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
+        shown = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "dicom" / f"{image}_capture.dcm")))
+        heatmap = np.asarray(Image.open(output / "heatmaps" / f"{image}.png"))
+        np.testing.assert_array_equal(shown.reshape(heatmap.shape), heatmap)
+    marked = list((output / "dicom").glob("*_segmentation.dcm"))
+    assert marked
+    for path in marked:
+        segmentation = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        original = dcmread(originals[path.name.partition("_")[0]])
+        assert segmentation.shape == (1, original.Rows, original.Columns)
+        assert segmentation.sum() > 0
+        assert dcmread(path).StudyInstanceUID == STUDY
+
+
+def test_run_overwrites_nothing(bundle, files, results):
+    _, output = results
+    process = on_device(bundle, "run", files, "--output", output)
+    assert process.returncode == 2
+    assert "not empty, and nothing is overwritten: choose another --output" in process.stderr
+
+
+def test_unreadable_files_are_listed_and_the_others_scored(bundle, files, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    content = (files / f"{NAME}_64.dcm").read_bytes()
+    (folder / f"{NAME}.dcm").write_bytes(content[: len(content) // 2])
+    shutil.copy(files / "colour_64.png", folder)
+    process = on_device(bundle, "run", folder, "--output", tmp_path / "out")
+    assert process.returncode == 1
+    assert len(rows_of(tmp_path / "out")) == 1
+    (failure,) = rows_of(tmp_path / "out", "failed")
+    assert "damaged or cut off" in failure["reason"]
+    assert NAME in failure["path"]
+    assert NAME not in failure["reason"] + process.stderr
+
+
+def test_paths_come_from_standard_input(bundle, files, tmp_path):
+    wanted = f"{files / 'colour_90.png'}\n{files / 'deep_64.tiff'}\n"
+    process = on_device(bundle, "run", "-", "--output", tmp_path / "out", "--no-heatmaps", "--limit", 1, input=wanted)
+    assert process.returncode == 0, process.stderr
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == [str(files / "colour_90.png")]
+    assert not (tmp_path / "out" / "heatmaps").exists()
+
+
+def test_self_test(bundle):
+    process = on_device(bundle, "self-test")
+    assert process.returncode == 0
+    assert "Self-test passed" in process.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["self-test"], ["run", "IN", "--output", "OUT"], ["watch", "IN", "--output", "OUT"]]
+)
+def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
+    changed = tmp_path / "bundle"
+    shutil.copytree(bundle, changed)
+    weights = changed / "model" / "model.bin"
+    content = bytearray(weights.read_bytes())
+    content[1000] ^= 1
+    weights.write_bytes(content)
+    (changed / "edge" / "overlay.py").open("a").write("# changed")
+    words = [{"IN": files, "OUT": tmp_path / "out"}.get(word, word) for word in command]
+    process = on_device(changed, *words)
+    assert process.returncode == 2
+    assert "2 of" in process.stderr
+    assert "- model/model.bin: changed" in process.stderr
+    assert "Copy the bundle again" in process.stderr
+
+
+def test_a_machine_that_scores_otherwise_fails_the_self_test(bundle, tmp_path):
+    changed = tmp_path / "bundle"
+    shutil.copytree(bundle, changed)
+    manifest = json.loads((changed / "manifest.json").read_text())
+    manifest["self_test"]["raw_score"] += 0.01
+    (changed / "manifest.json").write_text(json.dumps(manifest))
+    process = on_device(changed, "self-test")
+    assert process.returncode == 2
+    assert "Do not use the scores of this machine" in process.stderr
+
+
+def test_a_large_image(bundle, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4000, 5000), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png", compress_level=0)
+    process = on_device(bundle, "run", tmp_path / "large.png", "--output", tmp_path / "out")
+    assert process.returncode == 0, process.stderr
+    (heatmap,) = (tmp_path / "out" / "heatmaps").iterdir()
+    assert Image.open(heatmap).size == (1024, 819)

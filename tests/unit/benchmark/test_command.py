@@ -1,0 +1,128 @@
+"""The subcommand, as far as it runs no job: shipped plans, refusals, the run folder's plan."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anomalib_medical.benchmark import command
+from anomalib_medical.benchmark.command import run_benchmark
+from anomalib_medical.benchmark.plan_file import load_plan
+from anomalib_medical.benchmark.records import JobInfo, JobStatus
+from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.config_files import configs_dir
+from tests.commands import fail
+
+PLAN = {
+    "models": {"random": {"class_path": "RandomScore"}, "padim": {"class_path": "Padim"}},
+    "datasets": {"phantom": {"class_path": "Phantom", "init_args": {"root": "phantom", "image_size": 64}}},
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN | changes))
+    return path
+
+
+@pytest.fixture
+def no_jobs(monkeypatch):
+    """Let every job end well at once, and say which were run."""
+    ran = []
+
+    class Runner:
+        def __init__(self, generator, *_):
+            self.generator = generator
+
+        def run(self, args):
+            for job in self.generator(args):
+                ran.append(job.folder.path.name)
+                job.folder.write("status", JobStatus("done", 1.0))
+                if args["kind"] == "data":
+                    job.folder.path.with_suffix(".json").write_text("{}")
+                else:
+                    plan = load_plan(PATHS[0])
+                    spec = plan.job(job.folder.path.name)
+                    info = JobInfo(spec.name, "", "", "", 0, "clean", "trained", "cpu", "", "none", plan.spec(spec))
+                    job.folder.write("job", info)
+
+    monkeypatch.setattr(command, "DeviceRunner", Runner)
+    monkeypatch.setattr(command, "write_report", lambda run: run.path)
+    monkeypatch.setattr(RunFolder, "dataset", lambda *_: object())
+    return ran
+
+
+PATHS: list[Path] = []
+
+
+@pytest.mark.parametrize("path", sorted((configs_dir() / "benchmark").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_plans_are_whole(path, monkeypatch, tmp_path, capsys):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(b"weights")
+    monkeypatch.setenv("ANOMALIB_MEDICAL_DATA", str(tmp_path))
+    monkeypatch.setenv("ANOMALIB_MEDICAL_TEACHER", str(teacher))
+    run_benchmark(path, tmp_path / "run", dry_run=True)
+    shown = capsys.readouterr().out
+    assert f"{len(load_plan(path).jobs())} jobs left" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_the_jobs_and_an_estimate(tmp_path, capsys):
+    run_benchmark(write(tmp_path, seeds=[0, 1], limits={"train_minutes": 2}), tmp_path / "run", dry_run=True)
+    shown = capsys.readouterr().out
+    # Padim twice for 2 minutes and what comes with it, the random score twice.
+    assert "4 jobs left: at most about 7 min" in shown
+    assert shown.count("padim") == 2
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, no_jobs):
+    PATHS[:] = [write(tmp_path)]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    assert no_jobs == ["phantom", "phantom__random__seed0", "phantom__padim__seed0"]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    assert len(no_jobs) == 3
+
+
+def test_another_plan_is_refused_and_taken_on_request(tmp_path, no_jobs):
+    PATHS[:] = [write(tmp_path)]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    padim = {"class_path": "Padim", "init_args": {"n_features": 10}}
+    PATHS[:] = [write(tmp_path, models={**PLAN["models"], "padim": padim})]
+    with pytest.raises(
+        command.BenchmarkError, match=r"models\.padim\.init_args\.n_features: None -> 10(.|\n)*--force_new"
+    ):
+        run_benchmark(PATHS[0], tmp_path / "run")
+    no_jobs.clear()
+    run_benchmark(PATHS[0], tmp_path / "run", force_new_plan=True)
+    # The random score is the same in both plans.
+    assert no_jobs == ["phantom", "phantom__padim__seed0"]
+    assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/status.json").exists()
+
+
+def test_devices_and_limits_may_change(tmp_path, no_jobs):
+    PATHS[:] = [write(tmp_path)]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    run_benchmark(write(tmp_path, devices=["cpu", "cpu"], limits={"memory_gib": 3}), tmp_path / "run")
+    assert len(no_jobs) == 3
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path):
+    path = write(tmp_path)
+    (tmp_path / "run").mkdir()
+    with (
+        command.filelock.FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(command.BenchmarkError, match="Another benchmark is running"),
+    ):
+        run_benchmark(path, tmp_path / "run")
+
+
+def test_errors_are_one_line(here, capsys):
+    shown = fail(capsys, "benchmark", "--config", write(here, models={"scrd": {"class_path": "Scdr"}}))
+    assert "models.scrd: class_path is 'Scdr', which is unknown. Did you mean 'Scrd'?" in shown
+    shown = fail(capsys, "benchmark", "--config", write(here, devices=["cuda:99"]))
+    assert "devices: got 'cuda:99', this machine has cpu" in shown
+
+
+def test_anomalibs_own_file_takes_none_of_our_options(here, capsys):
+    (here / "theirs.yaml").write_text("accelerator: cpu\nbenchmark: {}\n")
+    assert "a file of anomalib's own benchmark" in fail(capsys, "benchmark", "--config", "theirs.yaml", "--dry_run")

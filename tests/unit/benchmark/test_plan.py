@@ -1,0 +1,158 @@
+"""Plans: what is refused and how, which jobs they give, what differs between two."""
+
+import copy
+
+import pytest
+
+from anomalib_medical.benchmark.build import build_datamodule, build_model, find_class
+from anomalib_medical.benchmark.plan import PlanError
+from anomalib_medical.benchmark.plan_file import differences, expand, load_plan, make_plan, teacher_digest
+
+PLAN = {
+    "seeds": [0, 1],
+    "models": {
+        "random": {"class_path": "RandomScore"},
+        "near": {"class_path": "NearestThumbnail"},
+        "rd": {"class_path": "ReverseDistillation"},
+    },
+    "datasets": {"a": {"class_path": "Phantom"}, "b": {"class_path": "Phantom", "models": {"rd": {"skip": True}}}},
+}
+
+
+ONE = {"a": {"class_path": "Phantom"}}
+
+
+def plan(**changes):
+    return make_plan(copy.deepcopy(PLAN) | changes, "plan.yaml")
+
+
+def test_jobs_are_models_times_datasets_times_seeds():
+    names = [job.name for job in plan().jobs()]
+    # A trivial score that is not random needs one seed.
+    assert names == [
+        "a__random__seed0",
+        "a__random__seed1",
+        "a__near__seed0",
+        "a__rd__seed0",
+        "a__rd__seed1",
+        "b__random__seed0",
+        "b__random__seed1",
+        "b__near__seed0",
+    ]
+
+
+def test_a_dataset_changes_a_model():
+    models = {
+        "rd": {"class_path": "ReverseDistillation", "trainer": {"max_epochs": 3}, "init_args": {"layers": ["layer1"]}}
+    }
+    datasets = {"a": {"class_path": "Phantom", "models": {"rd": {"trainer": {"max_steps": 9}, "image_size": 32}}}}
+    (job,) = plan(models=models, datasets=datasets, seeds=[0]).jobs()
+    assert job.model.trainer == {"max_epochs": 3, "max_steps": 9}
+    assert job.model.init_args == {"layers": ["layer1"]}
+    assert job.model.image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modles": {}}, "has 'modles', which is unknown: did you mean 'models'"),
+        ({"models": {}}, "names no models"),
+        ({"models": {"a/b": {"class_path": "x"}}}, "the name 'a/b', expected letters"),
+        ({"models": {"a": {}}}, r"models\.a: class_path is missing"),
+        ({"models": {"a": {"class_path": "x", "init_arg": {}}}}, "did you mean 'init_args'"),
+        (
+            {"models": {"a": {"class_path": "x", "trainer": {"max_time": 1}}}, "datasets": ONE},
+            r"the cap is limits\.train_minutes",
+        ),
+        ({"datasets": {"a": {"class_path": "x", "models": {"c": {}}}}}, "changes 'c', which is not in models: random"),
+        ({"seeds": 3}, "seeds is 3, expected a list"),
+        ({"seeds": [1, 1]}, "expected each seed once"),
+        ({"protocol": "dirty"}, "protocol is 'dirty', expected 'clean' or 'published'"),
+        ({"limits": {"train_minutes": 0}}, r"limits\.train_minutes is 0, expected a number above 0"),
+        ({"limits": {"minutes": 1}}, "did you mean 'job_minutes'|did you mean 'train_minutes'"),
+        ({"pre_trained": True, "teacher_weights": "x"}, "both pre_trained: true and teacher_weights"),
+        (
+            {"models": {"d": {"class_path": "D24fad", "few_shot": 4}}, "datasets": {"a": {"class_path": "Phantom"}}},
+            "only one",
+        ),
+    ],
+)
+def test_a_bad_plan_is_refused(changes, message):
+    with pytest.raises(PlanError, match=message):
+        plan(**changes)
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    with pytest.raises(PlanError, match=r"There is no plan .*gone\.yaml"):
+        load_plan(tmp_path / "gone.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(PlanError, match=r"is \[1\], expected names"):
+        load_plan(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(PlanError, match="is no YAML file"):
+        load_plan(tmp_path / "bad.yaml")
+
+
+def test_variables_are_expanded_late_and_must_be_set(monkeypatch):
+    monkeypatch.setenv("SOME_DATA", "/data")
+    assert expand({"root": ["${SOME_DATA}/a", "^(\\d+)$", 1]}) == {"root": ["/data/a", "^(\\d+)$", 1]}
+    monkeypatch.delenv("SOME_DATA")
+    with pytest.raises(PlanError, match="export SOME_DATA="):
+        expand("${SOME_DATA}")
+
+
+def test_a_missing_teacher_is_refused():
+    with pytest.raises(PlanError, match=r"there is no file gone\.pth\. Give a"):
+        teacher_digest(plan(teacher_weights="gone.pth"))
+
+
+def test_differences_name_the_keys_that_matter():
+    other = plan(limits={"train_minutes": 3, "memory_gib": 2}, devices=["cpu"], seeds=[0])
+    assert differences(plan().as_dict(), other.as_dict()) == ["limits.train_minutes: 10.0 -> 3", "seeds: [0, 1] -> [0]"]
+
+
+def test_unknown_classes_and_arguments_are_refused():
+    with pytest.raises(PlanError, match=r"datasets\.a: Phantom has no argument 'roots'. It has root"):
+        build_datamodule(plan(datasets={"a": {"class_path": "Phantom", "init_args": {"roots": "x"}}}), "a")
+    with pytest.raises(PlanError, match="Folder is anomalib's own, which knows no patients"):
+        build_datamodule(plan(datasets={"a": {"class_path": "Folder", "init_args": {"name": "x"}}}), "a")
+    import anomalib.models
+    from anomalib.models.components import AnomalibModule
+
+    with pytest.raises(PlanError, match="nowhere cannot be imported"):
+        find_class("nowhere.Model", AnomalibModule, anomalib.models, "models.a")
+    with pytest.raises(PlanError, match=r"Did you mean 'RandomScore'\?"):
+        find_class("RandomScores", AnomalibModule, anomalib.models, "models.a")
+
+
+@pytest.mark.parametrize("name", ["Patchcore", "Padim", "Stfpm", "ReverseDistillation", "Scrd"])
+def test_all_models_get_the_same_teacher(name, tmp_path):
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    weights = timm.create_model("resnet18", pretrained=False).state_dict()
+    save_file(weights, tmp_path / "teacher.safetensors")
+    made = plan(
+        datasets=ONE,
+        models={"m": {"class_path": name}},
+        teacher_weights=str(tmp_path / "teacher.safetensors"),
+        image_size=64,
+    )
+    model, source = build_model(made, made.jobs()[0])
+    assert source == "file"
+    if name == "Scrd":
+        model.on_fit_start()
+    key = "layer2.0.conv1.weight"
+    loaded = [value for own, value in model.state_dict().items() if own.endswith(key)]
+    assert any(torch.equal(value, weights[key]) for value in loaded)
+    assert model.pre_processor.transform.transforms[0].antialias is False
+    assert model.pre_processor.transform.transforms[0].size == [64, 64]
+
+
+def test_a_model_without_a_known_backbone_asks_for_its_name(tmp_path):
+    (tmp_path / "t.pth").write_bytes(b"")
+    models = {"m": {"class_path": "Dfm"}}
+    made = plan(datasets=ONE, models=models, teacher_weights=str(tmp_path / "t.pth"), image_size=64)
+    with pytest.raises(PlanError, match="teacher_module: encoder"):
+        build_model(made, made.jobs()[0])
