@@ -79,3 +79,9 @@ def test_bad_arguments_are_named(metric, argument, message):
 def test_rates_need_images():
     with pytest.raises(ValueError, match="no images"):
         accuracy([], [], 0.5)
+
+
+def test_a_share_that_rounds_below_its_target_has_reached_it():
+    # One of five abnormal images found: 1 - 4 / 5 is a little less than 0.2.
+    scores, labels = [1, 2, 0, 0, 0, 0, 3], [0, 0, 1, 1, 1, 1, 1]
+    assert specificity_at_sensitivity(scores, labels, 0.2, n_resamples=0).value == 1
