@@ -119,7 +119,7 @@ def write_job(job: JobFolder, dataset: str, model: str, label: str, seed: int, s
     job.write_scores(table)
     job.write("thresholds", Thresholds(1.5, None if trivial else 0.7, 0.95, 10, "95% quantile of held-out normals"))
     if trivial:
-        job.write("cost", Cost(not_measured={"latency": "no network"}))
+        job.write("cost", Cost(not_measured={"latency": "no network", "parameters": "no network"}))
     else:
         test = table[table.split == "test"]
         _write_maps(job, test, seed)

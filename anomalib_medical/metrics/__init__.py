@@ -6,6 +6,7 @@ from .dice import mean_dice, pooled_dice
 from .estimate import Estimate
 from .groups import GroupResult, by_class, by_group
 from .image import image_auroc, image_average_precision, sensitivity_at_specificity, specificity_at_sensitivity
+from .modules import WithInterval
 from .patient import aggregate_patients
 from .pixel import PixelCounts, aupro, bin_pixels, pixel_auroc
 from .threshold import accuracy, f1, sensitivity, specificity
@@ -16,6 +17,7 @@ __all__ = [
     "GroupResult",
     "PixelCounts",
     "ReliabilityBin",
+    "WithInterval",
     "accuracy",
     "aggregate_patients",
     "aupro",

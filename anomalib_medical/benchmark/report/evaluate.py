@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binomtest
@@ -77,8 +77,9 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
         return Value(None, [], f"no {'abnormal' if metric.rate_of else 'normal'} images")
     patients = to_patient_index(model.first.patients, labels.size)
     estimate = bootstrap(mean_of(statistics), labels, patients, n_resamples=n_resamples)
-    if metric.rate_of is not None and n_resamples and estimate.value in {0.0, 1.0}:
-        estimate = _extreme_rate(estimate, np.unique(patients[labels == metric.rate_of]).size)
+    if estimate.low == estimate.high:
+        of_class = np.unique(patients[labels == metric.rate_of]).size
+        estimate = _without_width(estimate, None if metric.rate_of is None else of_class)
     ones = np.ones((1, labels.size))
     return Value(estimate, [float(statistic(ones)[0]) for statistic in statistics])
 
@@ -107,14 +108,16 @@ def normalised_of(training: Training) -> FloatArray:
     return training.normalised
 
 
-def _extreme_rate(estimate: Estimate, n_patients: int) -> Estimate:
-    """Replace an interval that cannot have a width, as no resample differs, by Wilson's with a vote a patient."""
-    if not n_patients:
-        return estimate
-    wilson = binomtest(round(estimate.value * n_patients), n_patients).proportion_ci(estimate.level, method="wilson")
-    return Estimate(
-        estimate.value, float(wilson.low), float(wilson.high), estimate.n_images, estimate.n_patients, estimate.level
-    )
+def _without_width(estimate: Estimate, n_patients: int | None) -> Estimate:
+    """Replace an interval of no width: that no resample differs does not mean that other patients would not.
+
+    A rate of 0 or 1 gets Wilson's interval with one vote a patient, another metric none.
+    """
+    low = high = float("nan")
+    if n_patients and estimate.value in {0.0, 1.0}:
+        wilson = binomtest(round(estimate.value * n_patients), n_patients).proportion_ci(estimate.level, "wilson")
+        low, high = float(wilson.low), float(wilson.high)
+    return replace(estimate, low=low, high=high)
 
 
 def _ranked(curve: Curve) -> Callable[[Training], Statistic]:

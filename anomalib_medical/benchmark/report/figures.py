@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import gaussian_kde
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from anomalib_medical.benchmark.report.evaluate import Value, normalised_of, threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
-from anomalib_medical.benchmark.report.svg import LINE, TEXT, new_axes, to_svg
+from anomalib_medical.benchmark.report.svg import TEXT, new_axes, to_svg
 from anomalib_medical.metrics import reliability_curve
 from anomalib_medical.metrics.arrays import FloatArray
 
@@ -20,6 +21,7 @@ from anomalib_medical.metrics.arrays import FloatArray
 PALETTE = ("#3f8fd6", "#e0812f", "#35a372", "#d3557a", "#9273d8", "#1fa8b5", "#b08d2a", "#c9603a", "#7d9a2f", "#5b76c9")
 GREYS = ("#8b95a3", "#a08f7d", "#7f9b92", "#a18aa0")
 NORMAL, ABNORMAL = "#3f8fd6", "#e0812f"
+_ENGINES = {"openvino": "OpenVINO"}
 _GRID = np.linspace(0, 1, 201)
 
 
@@ -87,12 +89,11 @@ def raincloud(model: Model, prefix: str) -> Picture:
         axes.plot(quartiles[[1, 3]], [row, row], color=colour, linewidth=4, solid_capstyle="butt")
         axes.plot(quartiles[2], row, "o", color=TEXT, markersize=3)
         axes.scatter(own, row - 0.2 + rng.uniform(-0.1, 0.1, own.size), s=3, color=colour, alpha=0.5, linewidths=0)
-    caption = "Raw score of each image, density above, median, quartiles and 5% to 95%."
     try:
         axes.axvline(threshold_of(training), color=TEXT, linestyle="--", linewidth=1)
-        caption += " Dashed: threshold from held-out normals."
-    except ValueError:
-        caption += " There is no threshold."
+        caption = ""
+    except ValueError as error:
+        caption = f"There is {error}."
     axes.set(yticks=[0, 1], yticklabels=["normal", "abnormal"], ylim=(-0.4, 1.85), xlabel="raw score")
     axes.grid(visible=False, axis="y")
     title = f"{model.label}, seed {training.info.seed}"
@@ -141,7 +142,7 @@ def _latency(
     dataset: Dataset, aurocs: Mapping[str, Value], colour: Mapping[str, str], engine: str, name: str
 ) -> Picture | None:
     figure, axes = new_axes()
-    drawn = []
+    drawn, memories = [], []
     for model in dataset.models:
         costs = [each.cost for each in model.trainings if each.cost and engine in each.cost.latency]
         estimate = aurocs[model.name].estimate
@@ -152,16 +153,22 @@ def _latency(
         # The area is proportional to the memory.
         axes.scatter(time, estimate.value, s=memory / 6 or 12, color=colour[model.name], alpha=0.5, linewidths=0)
         axes.plot([time, time], [estimate.low, estimate.high], color=colour[model.name], linewidth=1)
-        axes.annotate(model.label, (time, estimate.value), textcoords="offset points", xytext=(5, 4), fontsize=8)
+        axes.annotate(
+            model.label, (time, estimate.value), textcoords="offset points", xytext=(5, 4), fontsize=8, color=TEXT
+        )
         drawn.append(time)
+        memories.append(memory)
     if not drawn:
         return None
     axes.set_xscale("log")
     axes.set_xlim(min(drawn) / 2, max(drawn) * 3)
     axes.set(xlabel="milliseconds per image, batch 1 (median)", ylabel="AUROC")
-    axes.tick_params(which="minor", color=LINE)
-    caption = "Circle area: peak memory of the job's process. Line: 95% interval of the AUROC."
-    title = f"Quality and latency, {engine}"
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    sizes = f"{min(memories):.0f} to {max(memories):.0f} MiB"
+    caption = f"Circle area: peak memory of the job, {sizes}. Line: 95% interval of the AUROC."
+    title = f"Quality and latency, {_ENGINES.get(engine, engine)}"
     return Picture(title, caption, to_svg(figure, name, f"{title}, {dataset.name}"))
 
 

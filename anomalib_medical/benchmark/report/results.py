@@ -14,6 +14,7 @@ from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 METADATA = "meta_"
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def load_run(folder: RunFolder) -> Run:
     for name in names:
         models = _models([each for each in trainings if each.info.dataset == name], problems)
         datasets.append(Dataset(name, _dataset_info(folder, name, problems), models))
+    problems.sort(key=lambda problem: problem.what == NOT_MEASURED)
     return Run(info, plan, datasets, problems, len(planned), len(trainings))
 
 
@@ -200,10 +202,10 @@ def _load_job(job: JobFolder, problems: list[Problem]) -> Training | None:
         return None
     thresholds = job.thresholds if (job.path / "thresholds.json").exists() else None
     cost = job.cost if (job.path / "cost.json").exists() else None
-    problems.extend(
-        Problem(name, "not measured", f"{quantity}: {why}")
-        for quantity, why in (cost.not_measured if cost else {}).items()
-    )
+    reasons: dict[str, list[str]] = {}
+    for quantity, why in (cost.not_measured if cost else {}).items():
+        reasons.setdefault(why, []).append(quantity)
+    problems.extend(Problem(name, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items())
     return Training(info, job, test, thresholds, job.pixels(), job.faults, job.epochs, cost)
 
 

@@ -135,16 +135,39 @@ def cost_table(dataset: Dataset) -> Table | None:
     return Table("Cost", columns, rows, notes)
 
 
-def effect_table(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]) -> Table | None:
-    """What each fault adds to each model."""
-    rows = []
+def effect_tables(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]) -> list[Table]:
+    """What each fault adds to each model, and the figures without and with it."""
+    measured = {
+        (model.name, effect.fault): effect
+        for model in models
+        for effect in found[model.name]
+        if effect.added.estimate is not None
+    }
+    faults = {effect.fault: effect for name in found for effect in found[name] if (name, effect.fault) in measured}
+    if not faults:
+        return []
+    rows, details = [], []
     for model in models:
-        for effect in found[model.name]:
-            if effect.added.estimate is not None:
-                cells = [value_cell(effect.clean), value_cell(effect.published), signed_cell(effect.added)]
-                rows.append([Cell(model.label), Cell(effect.title), Cell(effect.measure), *cells])
-    columns = ["model", "fault", "figure", "without", "with", "added by the fault"]
-    return Table("What each fault adds", columns, rows) if rows else None
+        own = {effect.fault: effect for effect in found[model.name]}
+        rows.append([Cell(model.label), *(signed_cell(own[fault].added) for fault in faults)])
+        details += [
+            [
+                *(Cell(model.label), Cell(effect.title), Cell(effect.measure)),
+                *(value_cell(effect.clean), value_cell(effect.published)),
+            ]
+            for effect in own.values()
+            if (model.name, effect.fault) in measured
+        ]
+    share = float(models[0].first.labels.mean())
+    notes = [
+        f"Calling every image of this test set abnormal has an F1 of {2 * share / (1 + share):.3f}.",
+        "Bold: the 95% interval leaves out 0.",
+    ]
+    columns = [f"{effect.title}: {effect.measure}" for effect in faults.values()]
+    return [
+        Table("Added by each fault", ["model", *columns], rows, notes),
+        Table("Figures without and with each fault", ["model", "fault", "figure", "without", "with"], details),
+    ]
 
 
 def value_cell(value: Value) -> Cell:

@@ -71,7 +71,7 @@ class DatasetView:
     legend: list[tuple[str, str]] = field(default_factory=list)
     summary: Table | None = None
     tables: list[Table] = field(default_factory=list)
-    effects: Table | None = None
+    effects: list[Table] = field(default_factory=list)
     curves: list[Picture] = field(default_factory=list)
     rainclouds: list[Picture] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
@@ -126,7 +126,7 @@ def _dataset_view(
     view.legend = [(model.label, colour[model.name]) for model in dataset.models]
     view.summary = _summary(dataset, values)
     view.tables = _tables(dataset, values, patients)
-    view.effects = tables.effect_table(dataset.models, faults)
+    view.effects = tables.effect_tables(dataset.models, faults)
     view.curves = [*curve_pictures(dataset, colour, anchor), *latency_pictures(dataset, aurocs, colour, anchor)]
     if (picture := reliability_picture(dataset, colour, anchor)) is not None:
         view.curves.append(picture)

@@ -124,7 +124,7 @@ def test_what_failed_is_listed(run):
     rows = Page(page(run)).rows
     assert ["brain__ddad__seed0", "out of memory", "Used 9 GiB of 8 GiB."] in rows
     assert any(row[:2] == ["brain__ddad__seed1", "not run"] for row in rows)
-    assert ["brain__sharpness__seed0", "not measured", "latency: no network"] in rows
+    assert ["brain__sharpness__seed0", "not measured", "latency, parameters: no network"] in rows
     assert "5 of 7 planned jobs have results" in page(run)
     markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
     assert "brain\\_\\_ddad\\_\\_seed0: out of memory. Used 9 GiB" in markdown
@@ -172,6 +172,9 @@ def test_an_extreme_rate_has_an_interval(run):
     assert value.estimate.high == pytest.approx(1)
     # Wilson, 15 of 15 patients.
     assert value.estimate.low == pytest.approx(0.796, abs=1e-3)
+    perfect = evaluate(model, METRICS[0]).estimate
+    assert perfect.value == 1
+    assert math.isnan(perfect.low)
 
 
 def test_models_are_compared_on_the_images_both_have(run):
@@ -248,3 +251,14 @@ def test_scores_that_are_not_finite_are_a_problem(tmp_path):
 def test_no_run_folder(tmp_path):
     with pytest.raises(RunFolderError, match="is missing: this is no complete run folder"):
         write_report(Path(tmp_path))
+
+
+def test_what_faults_add_is_on_the_page(run):
+    effect = next(each for each in effects(load_run(run).datasets[0].models[0]) if each.fault == "batch_blur")
+    rows = Page(page(run)).rows
+    head = next(row for row in rows if any(cell.startswith("maps blurred across the batch") for cell in row))
+    row = rows[rows.index(head) + 1]
+    assert row[0] == "Scrd"
+    cell = row[next(place for place, title in enumerate(head) if title.startswith("maps blurred"))]
+    assert cell.startswith(f"{effect.added.estimate.value:+.3f} [{effect.added.estimate.low:+.3f}")
+    assert "Calling every image of this test set abnormal has an F1 of 0.667." in page(run)
