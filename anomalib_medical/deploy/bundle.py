@@ -127,8 +127,8 @@ def _fill(
     quantized = None if normals is None else quantize(fp32, normals)
     save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")
     few_shot = _save_few_shot(model, folder / "model", fp16=precision == "fp16")
-    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
     copy_runtime(folder)
+    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
     scorer = Scorer(folder / MODEL)
     raw_score, _ = scorer(image.numpy())

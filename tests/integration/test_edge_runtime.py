@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from pydicom import dcmread
 
 from anomalib_medical.data.images import read_image
 from tests.dicom_files import STUDY, write_dicom
-from tests.edge_bundles import device_environment, on_device, trained_model, write_bundle
+from tests.edge_bundles import MISSING, device_environment, on_device, trained_model, write_bundle
 from tests.exports import TOLERANCE, by_engine
 from tests.nifti_files import save_nifti
 
@@ -207,3 +211,69 @@ def test_a_large_image(bundle, tmp_path):
     assert process.returncode == 0, process.stderr
     (heatmap,) = (tmp_path / "out" / "heatmaps").iterdir()
     assert Image.open(heatmap).size == (1024, 819)
+
+
+@pytest.mark.skipif("ANOMALIB_MEDICAL_DATA" not in os.environ, reason="ANOMALIB_MEDICAL_DATA is not set")
+def test_without_a_decoder_the_package_to_install_is_named(bundle, tmp_path):
+    folder = Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / "formats" / "dicom"
+    source = folder / "MR_small_jp2klossless.dcm"
+    process = on_device(
+        bundle, "run", source, "--output", tmp_path / "out", missing=(*MISSING, "openjpeg", "pylibjpeg")
+    )
+    assert process.returncode == 1
+    (failure,) = rows_of(tmp_path / "out", "failed")
+    assert "whose decoder is not installed" in failure["reason"]
+    assert "pip install pylibjpeg pylibjpeg-openjpeg" in failure["reason"]
+
+
+def test_ctrl_c_keeps_what_was_done(bundle, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(400):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "run", str(folder), "--output", str(output)],
+        cwd=bundle,
+        env=device_environment(bundle.parent / "site"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (
+        (output / "predictions.csv").exists() and len((output / "predictions.csv").read_text().splitlines()) > 3
+    ):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. What was finished is in the output folder." in log
+    assert "Traceback" not in log
+    rows = rows_of(output)
+    assert 3 <= len(rows) < 400
+    assert all((output / "heatmaps" / f"{row['image']}.png").exists() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing", "--output", "out"], "There is no file or folder missing."),
+        (["run", "model", "--output", "out"], "There is no image in model"),
+        (["run", "self_test", "--output", "out", "--limit", "0"], "got 0, expected 1 or more"),
+        (["support", "self_test"], "only D24fad binds one"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(bundle, arguments, message):
+    process = on_device(bundle, *arguments)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (bundle / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "watch", "support", "self-test"])
+def test_help_explains(bundle, command):
+    process = on_device(bundle, command, "--help")
+    assert process.returncode == 0
+    assert "Exit status" in process.stdout

@@ -51,10 +51,18 @@ def main(arguments: Sequence[str] | None = None, bundle: Path | None = None) -> 
     except (EdgeError, BundleError, ImageReadError) as error:
         message = str(error)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        where = _name_of_ours(error, options)
         message = f"{error.strerror}{where}. What was finished is kept, no input is lost: see to it, and start again."
     logger.error("%s", message)
     return FAILED
+
+
+def _name_of_ours(error: OSError, options: argparse.Namespace) -> str:
+    """Name the file of an error if it is a result: names of inputs may say who they are of."""
+    output = getattr(options, "output", None)
+    if output is None or not isinstance(error.filename, str | Path) or not Path(error.filename).is_relative_to(output):
+        return ""
+    return f" ({error.filename})"
 
 
 def _silence_libraries() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ logger = logging.getLogger("edge")
 
 HEATMAPS = "heatmaps"
 _DIGITS = 16
+_DRAWINGS_AHEAD = 4
 _T = TypeVar("_T")
 
 
@@ -97,6 +99,15 @@ class FileResult:
         return Failure(str(self.path), self.image, self.reason)
 
 
+@dataclass
+class _Unfinished:
+    """A file of which drawings may be under way."""
+
+    result: FileResult
+    is_dicom: bool = False
+    drawings: list[Future[DicomPicture | None]] = field(default_factory=list)
+
+
 class Processor:
     """Scores files, and writes heatmaps and DICOM objects.
 
@@ -121,51 +132,68 @@ class Processor:
             self._heatmaps.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, files: Iterable[Path]) -> Iterator[FileResult]:
-        """Process files one after another, reading the next picture while one is scored.
+        """Process files one after another: the next picture is read and the last one drawn while one is scored.
+
+        A result comes when all that belongs to it is written.
 
         Raises:
             OSError: If results cannot be written.
         """
-        result, pictures, note = FileResult(Path()), list[DicomPicture](), ""
-        dicom: DicomObjects | None = None
-        drawn: list[Path] = []
-        for event in _ahead(event for path in files for event in self._read(path)):
-            match event:
-                case FileStart():
-                    result, pictures = FileResult(event.path, event.image), []
-                    dicom = self._dicom if event.is_dicom else None
-                    drawn = []
-                    note = self._check_modality(event)
-                case Picture() if not result.reason:
-                    try:
-                        row, prediction = self._score(event, result.image, note)
-                    except EdgeError as error:
-                        result.reason = str(error)
-                        continue
-                    result.rows.append(row)
-                    if self._heatmaps is None and dicom is None:
-                        continue
-                    overlay = draw_overlay(event.pixels, prediction)
-                    if self._heatmaps is not None:
-                        drawn.append(self._heatmaps / f"{row.image}.png")
-                        write_atomically(drawn[-1], png(overlay))
-                    if dicom is not None:
-                        pictures.append(DicomPicture(row.image, overlay, prediction))
-                case FileEnd():
-                    result.reason = result.reason or event.reason
-                    result.holds_no_image = event.holds_no_image
-                    if result.reason:
-                        # What failed at a later frame leaves no pictures of the earlier ones.
-                        result.rows = []
-                        for path in drawn:
-                            path.unlink()
-                        logger.warning("%s: %s", result.image or "a file", result.reason)
-                    elif dicom is not None and (failure := dicom.write(result.path, pictures)):
-                        logger.warning("%s: %s", result.image, failure)
-                        result.rows = [
-                            replace(row, note="; ".join(filter(None, (row.note, failure)))) for row in result.rows
-                        ]
-                    yield result
+        current, note = _Unfinished(FileResult(Path())), ""
+        waiting: deque[_Unfinished] = deque()
+        with ThreadPoolExecutor(1) as writer:
+            for event in _ahead(event for path in files for event in self._read(path)):
+                match event:
+                    case FileStart():
+                        current = _Unfinished(FileResult(event.path, event.image), event.is_dicom)
+                        note = self._check_modality(event)
+                    case Picture() if not current.result.reason:
+                        try:
+                            row, prediction = self._score(event, current.result.image, note)
+                        except EdgeError as error:
+                            current.result.reason = str(error)
+                            continue
+                        current.result.rows.append(row)
+                        wants_dicom = self._dicom is not None and current.is_dicom
+                        if self._heatmaps is not None or wants_dicom:
+                            drawing = writer.submit(self._draw, event, row, prediction, keep=wants_dicom)
+                            current.drawings.append(drawing)
+                            # Pictures that wait to be drawn take memory.
+                            if len(current.drawings) > _DRAWINGS_AHEAD:
+                                current.drawings[-1 - _DRAWINGS_AHEAD].result()
+                    case FileEnd():
+                        current.result.reason = current.result.reason or event.reason
+                        current.result.holds_no_image = event.holds_no_image
+                        waiting.append(current)
+                        while len(waiting) > 1:
+                            yield self._finish(waiting.popleft())
+            while waiting:
+                yield self._finish(waiting.popleft())
+
+    def _draw(self, picture: Picture, row: Row, prediction: Prediction, *, keep: bool) -> DicomPicture | None:
+        overlay = draw_overlay(picture.pixels, prediction)
+        if self._heatmaps is not None:
+            write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
+        return DicomPicture(row.image, overlay, prediction) if keep else None
+
+    def _finish(self, unfinished: _Unfinished) -> FileResult:
+        """Wait for the drawings of a file, make its DICOM objects, or take back what was made of a file that failed."""
+        result = unfinished.result
+        drawn = [drawing.result() for drawing in unfinished.drawings]
+        if result.reason:
+            # What failed at a later frame leaves no pictures of the earlier ones.
+            for row in result.rows:
+                if self._heatmaps is not None:
+                    (self._heatmaps / f"{row.image}.png").unlink(missing_ok=True)
+            result.rows = []
+            logger.warning("%s: %s", result.image or "a file", result.reason)
+        elif self._dicom is not None and unfinished.is_dicom:
+            pictures = [picture for picture in drawn if picture is not None]
+            failure = self._dicom.write(result.path, pictures)
+            if failure:
+                logger.warning("%s: %s", result.image, failure)
+                result.rows = [replace(row, note="; ".join(filter(None, (row.note, failure)))) for row in result.rows]
+        return result
 
     def _read(self, path: Path) -> Iterator[FileStart | Picture | FileEnd]:
         started = False

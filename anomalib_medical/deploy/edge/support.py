@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
-from .io import ImageAddress, Slicing, Window, list_images, list_pictures, read_pixels
+from .io import ImageAddress, ImageReadError, Slicing, Window, list_images, list_pictures, read_pixels
 from .manifest import Calibration, Manifest, PostProcessing, Reading, sha256
 from .predictor import GraphScorer, Predictor, Scorer
 from .results import write_atomically
@@ -24,6 +26,7 @@ FILE = "support/support.npz"
 _FACTS = "facts"
 _SPECIFICITY = 0.95
 Image = NDArray[np.float32]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
         again: Whether to replace a support that was bound before.
 
     Raises:
-        EdgeError: If the model is not of this kind, the images are too few or in both folders, or a support is there.
-        ImageReadError: If an image cannot be read.
+        EdgeError: If the model is not of this kind, the images are too few, unreadable or in both
+            folders, or a support is there.
     """
     if not manifest.model.few_shot:
         msg = f"This bundle's model, {manifest.model.name}, compares with no support set: only D24fad binds one."
@@ -90,8 +93,8 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
         msg = "Got 1 support image and no --normals: give others for the threshold, or 2 support images or more."
         raise EdgeError(msg)
     device = FewShotDevice(bundle / "model")
-    device.bind(_read(support, manifest.reading, "Reading the support"))
-    scores = device.score_normals(None if others is None else _read(others, manifest.reading, "Reading normals"))
+    device.bind(_read(support, manifest.reading, "support"))
+    scores = device.score_normals(None if others is None else _read(others, manifest.reading, "--normals"))
     share = manifest.post_processing.target_specificity or _SPECIFICITY
     image = _calibration(scores.scores, scores.scores, scores.scores, share)
     pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share)
@@ -126,7 +129,7 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
         processing = content.pop("post_processing")
         calibrations = {name: Calibration(**processing[name]) for name in ("image", "pixel")}
         facts = SupportFacts(**content, post_processing=PostProcessing(**processing | calibrations))
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+    except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
         msg = damaged.format(f"damaged ({type(error).__name__})")
         raise EdgeError(msg) from error
     if facts.scorer != sha256(bundle / "model" / "query_scorer.bin"):
@@ -137,7 +140,11 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
 def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
     files = list_images(folder) if folder.is_dir() else []
     slicing = Slicing(reading.axis, reading.slice_range)
-    pictures = [address for file in files for address in list_pictures(file, slicing)]
+    pictures = [
+        address
+        for number, file in enumerate(files, start=1)
+        for address in _nameless(what, number, file, partial(list_pictures, file, slicing))
+    ]
     if not pictures:
         found = "no image in it" if folder.is_dir() else "no such folder"
         msg = f"{what}: found {found}, expected a folder with normal images of the new organ."
@@ -148,10 +155,20 @@ def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
 def _read(addresses: Sequence[ImageAddress], reading: Reading, what: str) -> list[Image]:
     window = Window.of(reading.window)
     images = []
-    for address in tqdm(addresses, desc=what, unit="image", disable=None):
-        pixels = read_pixels(address, window)
+    for number, address in enumerate(tqdm(addresses, desc=f"Reading {what}", unit="image", disable=None), start=1):
+        pixels = _nameless(what, number, address.path, partial(read_pixels, address, window))
         images.append(np.stack([pixels] * 3) if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
     return images
+
+
+def _nameless(what: str, number: int, path: Path, read: Callable[[], _T]) -> _T:
+    """Read, and name a file that fails by its number: its name may say who it is of."""
+    try:
+        return read()
+    except ImageReadError as error:
+        reason = str(error).removeprefix(f"Cannot read the image {path}: ").replace(str(path), "the file")
+        msg = f"{what}: image {number}, in the order of their names, cannot be read: {reason}"
+        raise EdgeError(msg) from error
 
 
 def _digest(address: ImageAddress) -> str:

@@ -1,0 +1,43 @@
+"""Pictures: what is strong in the map is red, what is above its threshold is outlined."""
+
+import numpy as np
+
+from anomalib_medical.deploy.edge.overlay import draw_overlay, resize_mask
+from anomalib_medical.deploy.edge.predictor import Prediction
+
+GREY = np.full((3, 80, 120), 0.5, np.float32)
+
+
+def spot():
+    values = np.zeros((40, 60), np.float32)
+    values[20:30, 30:40] = 1
+    return values
+
+
+def test_the_strong_place_is_red_and_outlined():
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, spot(), spot() > 0.5)))
+    assert picture.shape == (80, 120, 3)
+    red, _, blue = picture[50, 70].tolist()
+    assert red > 150 > blue
+    assert picture[40, 70].tolist() == [255, 255, 255]
+    assert picture[70, 10].tolist() == [128, 128, 128]
+
+
+def test_a_map_without_threshold_is_stretched():
+    faint = Prediction(1.0, None, None, None, spot() * 1e-3)
+    strong = Prediction(1.0, None, None, None, spot() * 1e3)
+    np.testing.assert_array_equal(
+        np.asarray(draw_overlay(GREY, faint))[30:], np.asarray(draw_overlay(GREY, strong))[30:]
+    )
+
+
+def test_without_a_map_the_image_is_shown():
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, None, None, None)))
+    assert (picture[40:] == 128).all()
+    assert (picture[:20] != 128).any()  # the score
+
+
+def test_a_mask_keeps_its_place():
+    mask = resize_mask(spot() > 0.5, (120, 80))
+    assert mask.sum() == 400
+    assert mask[40:60, 60:80].all()
