@@ -167,27 +167,25 @@ def score(arguments: argparse.Namespace) -> None:
 
 TITLES = {
     "d24fad": "D2-4FAD",
-    "patchcore": "PatchCore, same K",
-    "padim": "PaDiM, same K",
-    "thumbnail": "nearest thumbnail of the K",
-    "per_image": "D2-4FAD without the last batch",
+    "patchcore": "PatchCore",
+    "padim": "PaDiM",
+    "thumbnail": "nearest thumbnail",
+    "per_image": "D2-4FAD, whole batches only",
     "blurred": "the same, blurred across the batch",
 }
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Print what has been scored."""
+    """Print mean and standard deviation over draws of what has been scored."""
     frame = pd.DataFrame(records.read(arguments.out))
-    for method, title in TITLES.items():
-        print(f"\n{title}\n\n| left out | " + " | ".join(f"K = {shots}" for shots in SHOTS) + " |")
-        print("|---" * (len(SHOTS) + 1) + "|")
-        for target in SETS:
-            cells = []
-            for shots in SHOTS:
-                rows = (frame.method == method) & (frame.target == target) & (frame.shots == shots)
-                found = frame[rows].auroc
-                cells.append(f"{found.mean():.3f} ± {found.std():.3f} ({len(found)})" if len(found) else "-")
-            print(f"| {target} | " + " | ".join(cells) + " |")
+    found = frame.groupby(["target", "shots", "method"]).auroc.agg(["mean", "std", "count"])
+    print(f"{found['count'].min()} to {found['count'].max()} draws\n")
+    print(f"| left out | K | {' | '.join(TITLES.values())} |")
+    print("|---" * (len(TITLES) + 2) + "|")
+    for target, shots in found.index.droplevel("method").unique():
+        rows = found.loc[target, shots].reindex(TITLES)
+        cells = [f"{row['mean']:.3f} ± {row['std']:.3f}" for _, row in rows.iterrows()]
+        print(f"| {target} | {shots} | {' | '.join(cells)} |")
 
 
 @torch.no_grad()

@@ -2,10 +2,11 @@
 
     python benchmarks/d24fad_support.py warnings --ckpt_path <checkpoint>
     python benchmarks/d24fad_support.py auroc --target brain_flair --ckpt_path <checkpoint>
+    python benchmarks/d24fad_support.py spread --target brain_flair --ckpt_path <checkpoint>
 
 `warnings` draws supports of normal images of different patients and replaces one by an abnormal image of the same data
-set or by a normal image of another. `auroc` scores the target's test set with such supports. ANOMALIB_MEDICAL_DATA
-names the data.
+set or by a normal image of another. `auroc` scores the target's test set with such supports, `spread`
+tells how far apart the student sees images of the target. ANOMALIB_MEDICAL_DATA names the data.
 """
 
 import argparse
@@ -87,6 +88,13 @@ def spread(model: D24fad, paths: list[str]) -> str:
     return f"two test images differ by {means[0]} for the student, {means[1]} for the teacher"
 
 
+def print_spread(arguments: argparse.Namespace) -> None:
+    """Print how far apart student and teacher see images of the target."""
+    model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
+    paths = list(folder(arguments.target).test_data.samples.image_path[:100])
+    print(f"{arguments.target}: {spread(model, paths)}")
+
+
 @torch.no_grad()
 def auroc(arguments: argparse.Namespace) -> None:
     """Print the AUROC with clean, polluted and diverse supports."""
@@ -138,8 +146,12 @@ def main() -> None:
     cost = subparsers.add_parser("auroc")
     cost.add_argument("--target", choices=SETS, required=True)
     cost.set_defaults(run=auroc)
-    for each in (warning, cost):
+    collapse = subparsers.add_parser("spread")
+    collapse.set_defaults(run=print_spread)
+    collapse.add_argument("--target", choices=SETS, required=True)
+    for each in (warning, cost, collapse):
         each.add_argument("--ckpt_path", type=Path, required=True)
+    for each in (warning, cost):
         each.add_argument("--draws", type=int, default=100 if each is warning else 10)
     arguments = parser.parse_args()
     arguments.run(arguments)

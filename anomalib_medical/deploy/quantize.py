@@ -23,7 +23,7 @@ _COMPARED_WITH = 50
 _LARGE = 768
 # Share of the scores' variance that quantization may change before layers are taken back one by one.
 MAX_LOSS = 0.01
-_LEARNT = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
+_CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 # What stands between convolutions and passes quantized values on.
 _BETWEEN = frozenset({"Add", "AvgPool", "Constant", "Convert", "MaxPool", "Parameter", "PRelu", "Relu", "Result"})
 
@@ -95,6 +95,9 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
         BundleExportError: If there are too few images or nothing to quantize.
     """
     check_count(len(normals))
+    if not any(_is_learnt(operation) for operation in graph.get_ops()):
+        msg = "There is nothing to quantize: the model has no convolutions with learnt kernels. Use --precision fp16."
+        raise BundleExportError(msg)
     held_back = min(_COMPARED_WITH, len(normals) // 5)
     order = [int(index) for index in np.random.default_rng(0).permutation(len(normals))]
     calibrating = order[held_back:][:CALIBRATED_WITH]
@@ -119,7 +122,10 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
         ignored_scope=floating_point_scope(graph),
     )
     if not any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops()):
-        msg = "There is nothing to quantize: the model has no convolutions that stand INT8. Use --precision fp16."
+        msg = (
+            f"INT8 changes the scores of this model too much: no layer is left for it where {MAX_LOSS:.0%} of their "
+            "variance is allowed. Use --precision fp16."
+        )
         raise BundleExportError(msg)
     scores = _scores(openvino.Core().compile_model(quantized, "CPU", F32), compared)
     return Quantized(quantized, determination(expected, scores), len(calibrating), len(compared))
@@ -127,11 +133,11 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
 
 def floating_point_scope(graph: openvino.Model) -> nncf.IgnoredScope:
     """All operations but learnt convolutions and what stands between them."""
-    types = {operation.get_type_name() for operation in graph.get_ops()} - _LEARNT - _BETWEEN
+    types = {operation.get_type_name() for operation in graph.get_ops()} - _CONVOLUTIONS - _BETWEEN
     fixed = [
         operation.get_friendly_name()
         for operation in graph.get_ops()
-        if operation.get_type_name() in _LEARNT and _is_fixed_filter(operation)
+        if operation.get_type_name() in _CONVOLUTIONS and not _is_learnt(operation)
     ]
     return nncf.IgnoredScope(names=fixed, types=sorted(types), validate=False)
 
@@ -141,10 +147,12 @@ def determination(expected: NDArray[np.float64], got: NDArray[np.float64]) -> fl
     return 1 - float(np.mean((expected - got) ** 2) / max(float(np.var(expected)), 1e-24))
 
 
-def _is_fixed_filter(operation: openvino.Node) -> bool:
-    """Whether a convolution is a blur of one channel, or its kernel is no constant."""
+def _is_learnt(operation: openvino.Node) -> bool:
+    """Whether it is a convolution, with a constant kernel that is no blur of one channel."""
+    if operation.get_type_name() not in _CONVOLUTIONS:
+        return False
     shape = operation.input_value(1).get_partial_shape()
-    return shape.is_dynamic or tuple(shape.to_shape())[:2] == (1, 1)
+    return not shape.is_dynamic and tuple(shape.to_shape())[:2] != (1, 1)
 
 
 def _corrupt(image: Image, seed: int) -> Image:

@@ -164,15 +164,17 @@ def test_what_is_repaired_leaves_the_table_of_failures(folders):
     assert len((output / "failed.csv").read_text().splitlines()) == 1
 
 
-def test_a_file_that_changes_while_it_is_read_waits(folders):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_changes_while_it_is_read_waits(folders, late):
     drop, output = folders
     (drop / "a.png").write_text("half")
     processor = Processor()
 
     def growing(files):
         for path in files:
+            results = list(processor([path])) if late else []
             path.write_text("the whole")
-            yield from processor([path])
+            yield from results or processor([path])
 
     take_all(folders, growing)
     assert (drop / "a.png").exists()
