@@ -18,6 +18,7 @@ import torch
 
 from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.records import RunInfo
+from anomalib_medical.config_files import configs_dir
 
 _PACKAGES = ("anomalib-medical", "anomalib", "torch", "torchvision", "timm", "lightning", "openvino", "numpy")
 
@@ -42,10 +43,9 @@ def find_devices(wanted: str | Sequence[str]) -> tuple[str, ...]:
 
 def describe_run(name: str) -> RunInfo:
     """Describe this run for its plan.json."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return RunInfo(
         name=name,
-        command=command,
+        command=shlex.join([Path(sys.argv[0]).name, *map(_portable, sys.argv[1:])]),
         commit=_commit(),
         versions={package: importlib.metadata.version(package) for package in _PACKAGES}
         | {"python": platform.python_version()},
@@ -58,6 +58,18 @@ def describe_run(name: str) -> RunInfo:
         },
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _portable(argument: str) -> str:
+    """Leave folders of this machine out of an argument: results are published."""
+    option, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    for root in (configs_dir().parent, Path.cwd()):
+        if path.is_relative_to(root):
+            return f"{option}{equals}{path.relative_to(root).as_posix()}"
+    return f"{option}{equals}{path.name}"
 
 
 def _processor() -> str:

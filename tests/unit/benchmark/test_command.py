@@ -126,3 +126,13 @@ def test_errors_are_one_line(here, capsys):
 def test_anomalibs_own_file_takes_none_of_our_options(here, capsys):
     (here / "theirs.yaml").write_text("accelerator: cpu\nbenchmark: {}\n")
     assert "a file of anomalib's own benchmark" in fail(capsys, "benchmark", "--config", "theirs.yaml", "--dry_run")
+
+
+def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs, monkeypatch):
+    other = {"class_path": "Phantom", "init_args": {"root": "other", "image_size": 64}}
+    PATHS[:] = [write(tmp_path, datasets={**PLAN["datasets"], "broken": other})]
+    monkeypatch.setattr(RunFolder, "dataset", lambda _, name: None if name == "broken" else object())
+    with pytest.raises(command.BenchmarkError, match="2 of 4 jobs failed") as error:
+        run_benchmark(PATHS[0], tmp_path / "run")
+    assert "broken__padim__seed0: failed: the check of broken failed" in str(error.value)
+    assert [name for name in no_jobs if "__" in name] == ["phantom__random__seed0", "phantom__padim__seed0"]

@@ -1,0 +1,37 @@
+"""What a run says of its machine."""
+
+import sys
+
+import pytest
+
+from anomalib_medical.benchmark.machine import describe_run, find_devices
+from anomalib_medical.benchmark.plan import PlanError
+from anomalib_medical.config_files import configs_dir
+
+
+def test_the_command_names_no_folder_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = configs_dir() / "benchmark" / "smoke.yaml"
+    given = [
+        "/x/bin/anomalib-medical",
+        "benchmark",
+        "--config",
+        str(config),
+        f"--output={tmp_path / 'run'}",
+        "/y/z.yaml",
+    ]
+    monkeypatch.setattr(sys, "argv", given)
+    command = describe_run("smoke").command
+    assert command == "anomalib-medical benchmark --config configs/benchmark/smoke.yaml --output=run z.yaml"
+
+
+def test_devices_are_all_gpus_or_the_cpu_or_those_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert find_devices("auto") == ("cuda:0", "cuda:1")
+    assert find_devices(["cuda:1"]) == ("cuda:1",)
+    with pytest.raises(PlanError, match=r"devices: got 'cuda:2', this machine has cpu, cuda:0, cuda:1"):
+        find_devices(["cuda:2"])
+    with pytest.raises(PlanError, match="devices: got none"):
+        find_devices([])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert find_devices("auto") == ("cpu",)
