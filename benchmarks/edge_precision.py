@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", default="brain_flair", help="folder of ANOMALIB_MEDICAL_DATA")
     parser.add_argument("--ckpt_path", type=Path, required=True)
     parser.add_argument("--model", help="class, for checkpoints that do not name it")
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="%(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS / "edge_precision", help="without suffix")
     args = parser.parse_args()
     root = Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / args.data
@@ -66,7 +67,7 @@ def main() -> None:
     auroc = image_auroc(reference, labels, patients).value
     graph = raw_graph(model)
     normals = NormalImages(MedicalPredictDataset(root / "train" / "good"))
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         agreement, size, scores = None, None, reference
         if precision != "torch":
             chosen = graph

@@ -81,8 +81,8 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
     """Quantize a graph after training, with accuracy control by its own scores.
 
     Cosine distances, ratios, blurs and resizes stay in floating point: their results differ in digits that 8 bits do
-    not have. (Quantizing them too took Scrd's scores on normal images apart: see benchmarks/results/edge_precision.md.)
-    So do matrix products: PatchCore's memory bank is one.
+    not have, and quantizing them too moved Scrd's scores six times as far (benchmarks/results/edge_precision.md). So do
+    matrix products: PatchCore's memory bank is one.
 
     Args:
         graph: From images ``(1, 3, H, W)`` in [0, 1] to scores.
