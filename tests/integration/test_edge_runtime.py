@@ -233,6 +233,8 @@ def test_ctrl_c_keeps_what_was_done(bundle, tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:03d}.png")
     output = tmp_path / "out"
+    # What is started in the background ignores Ctrl-C, and so do the processes that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "edge", "run", str(folder), "--output", str(output)],
         cwd=bundle,
@@ -240,6 +242,7 @@ def test_ctrl_c_keeps_what_was_done(bundle, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     end = time.monotonic() + 60
     while time.monotonic() < end and not (
         (output / "predictions.csv").exists() and len((output / "predictions.csv").read_text().splitlines()) > 3
