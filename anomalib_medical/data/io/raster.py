@@ -28,6 +28,7 @@ _DECODING_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     Image.DecompressionBombError,
     LookupError,
+    MemoryError,  # a damaged header may promise more pixels than any machine holds
     OSError,
     RuntimeError,
     SyntaxError,
@@ -164,6 +165,10 @@ def _read_tiff(path: Path) -> NDArray[np.float32]:
         bits = page.bitspersample
         colormap = page.colormap
 
+    if pixels.ndim != len(axes) or pixels.size == 0:
+        # What tifffile makes of a damaged header.
+        msg = f"pixels of shape {pixels.shape} for the axes {axes}"
+        raise ValueError(msg)
     if axes == "SYX":
         pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
     if axes not in {"YX", "YXS"} or photometric == tifffile.PHOTOMETRIC.SEPARATED:

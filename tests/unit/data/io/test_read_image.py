@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -214,6 +215,19 @@ def test_damage_gives_pixels_or_our_error_and_nothing_else(tmp_path: Path, data:
         image = read_image(path)
         assert image.shape[0] == 3
         assert bool(((image >= 0) & (image <= 1)).all())
+
+
+@pytest.mark.parametrize("tag", [256, 257], ids=["width", "height"])
+@pytest.mark.parametrize("value", [0, 0xFFFFFFF0], ids=["none", "more than memory holds"])
+def test_a_tiff_of_an_impossible_size_is_a_damaged_one(tmp_path: Path, tag: int, value: int) -> None:
+    content = bytearray(encoded("tiff"))
+    (count,) = struct.unpack_from("<H", content, 8)
+    entries = {struct.unpack_from("<H", content, offset)[0]: offset for offset in range(10, 10 + 12 * count, 12)}
+    struct.pack_into("<I", content, entries[tag] + 8, value)
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="damaged or truncated file"):
+        read_image(path)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
