@@ -31,13 +31,13 @@ def test_jobs_are_models_times_datasets_times_seeds():
     # A trivial score that is not random needs one seed.
     assert names == [
         "a__random__seed0",
-        "a__random__seed1",
         "a__near__seed0",
         "a__rd__seed0",
-        "a__rd__seed1",
         "b__random__seed0",
-        "b__random__seed1",
         "b__near__seed0",
+        "a__random__seed1",
+        "a__rd__seed1",
+        "b__random__seed1",
     ]
 
 
