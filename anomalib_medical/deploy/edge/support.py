@@ -46,14 +46,20 @@ class SupportFacts:
     post_processing: PostProcessing
 
 
-def make_predictor(bundle: Path, manifest: Manifest) -> tuple[Predictor, SupportFacts | None]:
+def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> tuple[Predictor, SupportFacts | None]:
     """Open the model: with the support that was bound on this device, if there is one, else as it was bundled.
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest.
+        many: Whether many images are going to be scored.
 
     Raises:
         EdgeError: If the support is damaged or of another model.
     """
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
-        return Predictor(GraphScorer(bundle), manifest.post_processing), None
+        graph = GraphScorer(bundle, many=many)
+        return Predictor(graph, manifest.post_processing, graph.workers), None
     facts, encoded = _load(bundle)
     device = FewShotDevice(bundle / "model")
     device.restore(encoded)
