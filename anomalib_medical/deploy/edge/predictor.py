@@ -146,7 +146,7 @@ def open_bundle(bundle: Path) -> Manifest:
 
     Raises:
         BundleError: If the manifest cannot be read.
-        EdgeError: If a file is missing or changed.
+        EdgeError: If a file is missing, changed or added.
     """
     manifest = Manifest.read(bundle)
     differences = manifest.differences(bundle)
@@ -154,8 +154,8 @@ def open_bundle(bundle: Path) -> Manifest:
         shown = "\n".join(f"- {line}" for line in differences[:10])
         more = f"\n(and {len(differences) - 10} more)" if len(differences) > 10 else ""
         msg = (
-            f"This bundle is not as it was made; {len(differences)} of {len(manifest.files)} files differ from "
-            f"manifest.json:\n{shown}{more}\nNothing was scored. Copy the bundle again from where it was made."
+            f"This bundle is not as it was made; {len(differences)} of its files differ from manifest.json:\n"
+            f"{shown}{more}\nNothing was scored. Copy the bundle again from where it was made, into an empty folder."
         )
         raise EdgeError(msg)
     return manifest
