@@ -45,12 +45,20 @@ def metric_table(
     values: Mapping[str, Mapping[str, Value]],
     notes: list[str],
 ) -> Table | None:
-    """Models by metrics; None if nothing could be measured."""
+    """Models by metrics, less what nobody has; None if nothing could be measured."""
     shown = [metric for metric in metrics if any(values[model.name][metric.key].estimate for model in models)]
     if not shown:
         return None
-    rows = [[Cell(model.label), *(value_cell(values[model.name][metric.key]) for metric in shown)] for model in models]
-    return Table(title, ["model", *(metric.title for metric in shown)], rows, notes)
+    rows = []
+    without: dict[str, list[str]] = {}
+    for model in models:
+        found = [values[model.name][metric.key] for metric in shown]
+        if any(value.estimate for value in found):
+            rows.append([Cell(model.label), *map(value_cell, found)])
+        else:
+            without.setdefault(found[0].reason, []).append(model.label)
+    left_out = [f"Without figures: {', '.join(labels)} ({reason})." for reason, labels in without.items()]
+    return Table(title, ["model", *(metric.title for metric in shown)], rows, [*notes, *left_out])
 
 
 def contrast_cell(contrast: Contrast | None) -> Cell:
@@ -83,7 +91,7 @@ def patient_table(
     if not rows and not reasons:
         return None
     notes = ["A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images."]
-    notes += [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)]
+    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)] + notes
     return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
 
 
