@@ -23,8 +23,8 @@ from anomalib_medical.data.privacy import SALT_FILE
 from anomalib_medical.errors import MedicalError
 
 _LOCK = ".lock"
-# What must not leave this machine with the results: who holds the salt can try out names.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\n"
+# What must not leave this machine with the results: who holds the salt can try out names, pictures show patients.
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n"
 
 
 class BenchmarkError(MedicalError):

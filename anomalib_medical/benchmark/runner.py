@@ -182,6 +182,8 @@ class DeviceRunner(Runner):
             RunInterrupted: On Ctrl-C.
         """
         jobs = [job for job in self.generator(args, prev_stage_results) if isinstance(job, PlannedJob)]
+        if not jobs:
+            return {}
         free: queue.Queue[int] = queue.Queue()
         for number in range(self._devices):
             free.put(number)
