@@ -13,6 +13,7 @@ from anomalib_medical.benchmark.report.compare import TOP_K, Contrast, GroupRow
 from anomalib_medical.benchmark.report.evaluate import RANKING, Metric, Value
 from anomalib_medical.benchmark.report.faults import Effect
 from anomalib_medical.benchmark.report.results import Dataset, Model
+from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.metrics import Estimate
 
 NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there
@@ -232,8 +233,3 @@ def _cost_cells(costs: list[Cost]) -> list[Cell]:
         mean("parameters", lambda number: f"{number / 1e6:.2f} M"),
         mean("model_bytes", lambda number: f"{number / 2**20:.1f} MiB"),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for readers."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
