@@ -185,12 +185,25 @@ def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
     content[1000] ^= 1
     weights.write_bytes(content)
     (changed / "edge" / "overlay.py").open("a").write("# changed")
+    # Modules that Python would find before the ones it looks for.
+    for planted in (changed / "numpy.py", changed / "edge" / "x.py"):
+        planted.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     words = [{"IN": files, "OUT": tmp_path / "out"}.get(word, word) for word in command]
     process = on_device(changed, *words)
     assert process.returncode == 2
-    assert "2 of" in process.stderr
+    assert not (tmp_path / "ran").exists()
+    assert "4 of its files differ from manifest.json" in process.stderr
     assert "- model/model.bin: changed" in process.stderr
+    assert "- edge/x.py: not of this bundle\n- numpy.py: not of this bundle" in process.stderr
     assert "Copy the bundle again" in process.stderr
+
+
+def test_python_s_compiled_files_are_no_tampering(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    for _ in range(2):
+        process = on_device(tmp_path / "bundle", "self-test", compiled_files=True)
+        assert process.returncode == 0, process.stderr
+    assert list((tmp_path / "bundle" / "edge" / "__pycache__").iterdir())
 
 
 def test_a_machine_that_scores_otherwise_fails_the_self_test(bundle, tmp_path):
