@@ -18,6 +18,15 @@ def add_report_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="Folder that `anomalib-medical benchmark` wrote, finished or not. The report goes into DIR/report.",
     )
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="Copy what the report is made of to this folder, without pictures, logs and what tells patients, and "
+        "write the report there: for results that leave the place of the data. A folder that this made is brought up "
+        "to date.",
+    )
 
 
 def run_report(arguments: Mapping[str, Any]) -> int:
@@ -27,6 +36,14 @@ def run_report(arguments: Mapping[str, Any]) -> int:
         0.
     """
     from anomalib_medical.benchmark.report import write_report
+    from anomalib_medical.benchmark.run_folder import RunFolder
 
-    print(f"Report: {write_report(arguments['run'])}")
+    run = RunFolder(arguments["run"])
+    if arguments["publish"] is not None:
+        from anomalib_medical.benchmark.publish import local_paths, publish
+
+        run = publish(run, arguments["publish"])
+        if named := local_paths(run.plan):
+            print(f"The plan names folders of this machine, look at plan.yaml: {', '.join(named)}")
+    print(f"Report: {write_report(run)}")
     return 0

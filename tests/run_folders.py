@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from PIL import Image
 
 from anomalib_medical.benchmark.run_folder import (
@@ -66,9 +67,13 @@ def make_run(folder: Path, datasets: tuple[str, ...] = ("brain",), seeds: tuple[
             "2026-11-21T12:00:00Z",
         ),
     )
-    (folder / "plan.yaml").write_text(
-        f"name: trial\nprotocol: published\ndatasets: {{{', '.join(f'{n}: {{}}' for n in datasets)}}}\n"
-    )
+    plan = {
+        "name": "trial",
+        "protocol": "published",
+        "models": {name: {"label": label} for name, (label, _) in MODELS.items()} | {"ddad": {"label": "Ddad"}},
+        "datasets": {name: {} for name in datasets},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     return run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, cast
@@ -143,12 +143,12 @@ def model_class(job: JobSpec) -> type[AnomalibModule]:
     """Find a job's model class.
 
     Raises:
-        PlanError: If there is none.
+        PlanError: If there is none, or it has not the plan's arguments.
     """
-    return cast(
-        "type[AnomalibModule]",
-        find_class(job.model.class_path, AnomalibModule, anomalib.models, f"models.{job.model_name}"),
-    )
+    where = f"models.{job.model_name}"
+    cls = cast("type[AnomalibModule]", find_class(job.model.class_path, AnomalibModule, anomalib.models, where))
+    _check_arguments(cls, job.model.init_args, where)
+    return cls
 
 
 def find_class(path: str, base: type, registry: ModuleType, where: str) -> type:
@@ -177,6 +177,11 @@ def find_class(path: str, base: type, registry: ModuleType, where: str) -> type:
 
 
 def _call(cls: type, arguments: dict[str, Any], where: str) -> object:
+    _check_arguments(cls, arguments, where)
+    return cls(**arguments)
+
+
+def _check_arguments(cls: type, arguments: Iterable[str], where: str) -> None:
     accepted: dict[str, None] = {}
     # A class that passes arguments on takes those of its base.
     for each in cls.__mro__:
@@ -188,7 +193,6 @@ def _call(cls: type, arguments: dict[str, Any], where: str) -> object:
     if unknown:
         msg = f"{where}: {cls.__name__} has no argument {unknown[0]!r}. It has {', '.join(accepted)}."
         raise PlanError(msg)
-    return cls(**arguments)
 
 
 def _pre_processor(size: int, *, normalize: bool) -> PreProcessor:

@@ -14,17 +14,19 @@ from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.files import atomic, write_json
 from anomalib_medical.benchmark.machine import describe_run, find_devices
 from anomalib_medical.benchmark.plan import Plan
-from anomalib_medical.benchmark.plan_file import differences, load_plan, teacher_digest
+from anomalib_medical.benchmark.plan_file import check_variables, differences, load_plan, teacher_digest
 from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, estimate_seconds, is_done
+from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, disk_full_explained, estimate_seconds, is_done
+from anomalib_medical.benchmark.wording import duration
+from anomalib_medical.data.datamodules.phantom import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
 from anomalib_medical.errors import MedicalError
 
 _LOCK = ".lock"
-# What must not leave this machine with the results: who holds the salt can try out names.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\n"
+# What must not leave this machine with the results: who holds the salt can try out names, pictures show patients.
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n"
 
 
 class BenchmarkError(MedicalError):
@@ -46,6 +48,7 @@ def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, f
         MedicalError: If the plan cannot be run, the disk is full or the user stopped it.
     """
     plan = load_plan(config)
+    check_variables(plan, config)
     plan = replace(plan, teacher_sha256=teacher_digest(plan))
     devices = find_devices(plan.devices)
     _check_classes(plan)
@@ -55,7 +58,7 @@ def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, f
         return
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(run.path / _LOCK, timeout=0):
+        with disk_full_explained(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
             _run(plan, run, devices, force_new_plan=force_new_plan)
     except filelock.Timeout as error:
         msg = f"Another benchmark is running in {run.path}. Wait for its end, or choose another folder with --output."
@@ -64,7 +67,7 @@ def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, f
 
 def _check_classes(plan: Plan) -> None:
     """Refuse unknown classes, arguments and variables before hours of work, not after."""
-    for job in {job.model_name: job for job in plan.jobs()}.values():
+    for job in plan.jobs():
         if not job.model.is_trivial:
             model_class(job)
     for name in plan.datasets:
@@ -83,7 +86,7 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan
     print(f"Report: {write_report(run)}")
     failed = [job.name for job in plan.jobs() if not is_done(run.job(job.name))]
     if failed:
-        shown = "\n".join(f"  {name}: {_reason(run, name)}" for name in failed)
+        shown = "\n".join(_reasons(run, failed))
         msg = (
             f"{len(failed)} of {len(plan.jobs())} jobs failed; the others are saved.\n{shown}\nTracebacks and logs are "
             f"in {run.path / 'jobs'}. The same command runs the failed ones again, and nothing else."
@@ -137,14 +140,21 @@ def _refuse_broken_data(plan: Plan, run: RunFolder) -> set[str]:
     broken = {name for name in plan.datasets if run.dataset(name) is None}
     for job in plan.jobs():
         if job.dataset in broken and not is_done(run.job(job.name)):
-            message = f"the check of {job.dataset} failed: {_reason(run, job.dataset, 'data')}"
+            status = JobFolder(run.path / "data" / job.dataset).status
+            reason = status.message if status else "it did not run"
+            message = f"the check of {job.dataset} failed: {reason}"
             run.job(job.name).write("status", JobStatus("failed", 0.0, message))
     return broken
 
 
-def _reason(run: RunFolder, name: str, kind: str = "jobs") -> str:
-    status = JobFolder(run.path / kind / name).status
-    return "it did not run" if status is None else f"{status.status}: {status.message}"
+def _reasons(run: RunFolder, names: list[str]) -> list[str]:
+    """Say once what several jobs failed of."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        status = run.job(name).status
+        reason = "it did not run" if status is None else f"{status.status.replace('_', ' ')}: {status.message}"
+        groups.setdefault(reason, []).append(name)
+    return [f"  {', '.join(own)}: {reason}" for reason, own in groups.items()]
 
 
 def _count(plan: Plan, datasets: set[str]) -> int:
@@ -157,8 +167,7 @@ def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> str:
     left = [job for job in jobs if not is_done(run.job(job.name))]
     lines = [f"{plan.name}: {len(jobs)} jobs ({plan.protocol} protocol), run folder {run.path}", ""]
     for job in jobs:
-        minutes = estimate_seconds(plan, job) / 60
-        state = "done" if is_done(run.job(job.name)) else f"at most about {minutes:.1f} min"
+        state = "done" if is_done(run.job(job.name)) else f"at most about {duration(estimate_seconds(plan, job))}"
         lines.append(f"  {job.dataset:<20} {job.model_name:<20} seed {job.seed}  {state}")
     weights = "of the hub" if plan.pre_trained else "random (results are floors)"
     if plan.teacher_sha256:
@@ -168,7 +177,19 @@ def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> str:
         "",
         f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
         f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
-        f"{len(left)} jobs left: at most about {total / 60:.0f} min; models that make one pass end earlier.",
+        f"{len(left)} jobs left: at most about {duration(total)}; models that make one pass end earlier.",
+        *_absent_data(plan),
         "Nothing was run (--dry_run).",
     ]
     return "\n".join(lines)
+
+
+def _absent_data(plan: Plan) -> list[str]:
+    """Say which folders of the data are not there: a dry run reads no data."""
+    found = []
+    for name in plan.datasets:
+        data = build_datamodule(plan, name)
+        root = getattr(data, "root", None)
+        if root is not None and not Path(root).is_dir() and not isinstance(data, Phantom):  # which makes its own
+            found.append(f"  {name}: {root}")
+    return ["These datasets have no folder yet; the run says of each what it expects there:", *found] if found else []

@@ -84,6 +84,23 @@ def expand(value: Any) -> Any:  # noqa: ANN401 - any YAML
     return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
 
 
+def check_variables(plan: Plan, source: Path) -> None:
+    """Refuse a plan that uses environment variables that are not set, all of them at once.
+
+    Raises:
+        PlanError: If one is not set.
+    """
+    names = dict.fromkeys(_VARIABLE.findall(yaml.safe_dump(plan.as_dict())))
+    unset = [name for name in names if not os.environ.get(name)]
+    if unset:
+        exports = " ".join(f"{name}=/path/to/it" for name in unset)
+        msg = (
+            f"{source} uses environment variables that are not set: {', '.join(unset)}. Set them first, such as "
+            f"`export {exports}`; what they are, the head of the file says."
+        )
+        raise PlanError(msg)
+
+
 def teacher_digest(plan: Plan) -> str:
     """sha256 of the plan's teacher file, "" without one.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ from anomalib_medical.benchmark.plan import JobSpec, Plan
 from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.supervise import supervise
+from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.errors import MedicalError
 
 #: What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
 OVERHEAD_SECONDS = 60.0
 _TRIVIAL_SECONDS = 20.0
+_FULL = "The disk is full. Free some space"
 
 
 class DiskFullError(MedicalError):
@@ -182,6 +185,8 @@ class DeviceRunner(Runner):
             RunInterrupted: On Ctrl-C.
         """
         jobs = [job for job in self.generator(args, prev_stage_results) if isinstance(job, PlannedJob)]
+        if not jobs:
+            return {}
         free: queue.Queue[int] = queue.Queue()
         for number in range(self._devices):
             free.put(number)
@@ -218,14 +223,10 @@ class DeviceRunner(Runner):
             free.put(number)
 
     def _result(self, future: Future[JobStatus | None]) -> JobStatus | None:
-        try:
+        with disk_full_explained(self._run):
             status = future.result()
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise DiskFullError(_how_to_go_on("The disk is full. Free some space", self._run)) from error
-            raise
         if status is not None and os.strerror(errno.ENOSPC) in status.message:
-            raise DiskFullError(_how_to_go_on("The disk is full. Free some space", self._run))
+            raise DiskFullError(_how_to_go_on(_FULL, self._run))
         return status
 
 
@@ -243,7 +244,7 @@ class _Progress:
     def finished(self, job: PlannedJob, status: JobStatus) -> None:
         """Say how a job ended."""
         self._left -= job.estimate
-        told = f"{job.label}: {status.status} in {status.seconds:.0f} s"
+        told = f"{job.label}: {status.status.replace('_', ' ')} in {duration(status.seconds)}"
         self._bar.write(f"{told}. {status.message}" if status.message else told)
         self._bar.update()
         self._show()
@@ -253,14 +254,29 @@ class _Progress:
         self._bar.close()
 
     def _show(self) -> None:
-        minutes = self._left / self._devices / 60
-        self._bar.set_postfix_str(f"at most {minutes:.0f} min left" if self._bar.n < (self._bar.total or 0) else "")
+        left = duration(self._left / self._devices)
+        self._bar.set_postfix_str(f"at most {left} left" if self._bar.n < (self._bar.total or 0) else "")
 
 
 def is_done(folder: JobFolder) -> bool:
     """Whether a job has ended well."""
     status = folder.status
     return status is not None and status.status == "done"
+
+
+@contextlib.contextmanager
+def disk_full_explained(run: Path) -> Iterator[None]:
+    """Turn the system's error of a full disk into one that says how to go on.
+
+    Raises:
+        DiskFullError: If what is done here finds the disk full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFullError(_how_to_go_on(_FULL, run)) from error
+        raise
 
 
 def _how_to_go_on(what: str, run: Path) -> str:

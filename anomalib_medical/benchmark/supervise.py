@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.wording import duration
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
@@ -55,9 +56,12 @@ def supervise(
                 if stop.is_set():
                     return None
                 if elapsed > seconds:
-                    return JobStatus("timeout", elapsed, f"ended after {elapsed / 60:.1f} min, its limit (job_minutes)")
+                    message = f"ended after {duration(elapsed)}, its limit: {_raise('job_minutes')}"
+                    return JobStatus("timeout", elapsed, message)
                 if memory_gib is not None and used > memory_gib:
-                    message = f"ended at {used:.2f} GiB of memory, its limit is {memory_gib:g} GiB (memory_gib)"
+                    message = (
+                        f"ended at {used:.2f} GiB of memory, its limit is {memory_gib:g} GiB: {_raise('memory_gib')}"
+                    )
                     return JobStatus("out_of_memory", elapsed, message)
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -71,6 +75,10 @@ def supervise(
         return JobStatus("out_of_memory", elapsed, message)
     how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
     return JobStatus("failed", elapsed, f"the process ended with {how}")
+
+
+def _raise(limit: str) -> str:
+    return f"limits.{limit} of the plan, which may be raised for the same run folder"
 
 
 def _resident_gib(pid: int) -> float:

@@ -7,8 +7,9 @@ from pathlib import Path
 from pandas import DataFrame
 
 from anomalib_medical.benchmark.files import atomic, write_csv
-from anomalib_medical.benchmark.report.pages import render_html, render_markdown
+from anomalib_medical.benchmark.report.pages import figure_file, render_html, render_markdown
 from anomalib_medical.benchmark.report.results import load_run
+from anomalib_medical.benchmark.report.svg import standalone
 from anomalib_medical.benchmark.report.view import make_view
 from anomalib_medical.benchmark.run_folder import RunFolder
 
@@ -16,7 +17,7 @@ __all__ = ["write_report"]
 
 
 def write_report(run: str | Path | RunFolder) -> Path:
-    """Compute all metrics from the saved scores and write ``report/index.html``, ``report.md`` and ``metrics.csv``.
+    """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv.
 
     Args:
         run: The run folder; jobs that failed or have not run are listed in the report.
@@ -31,7 +32,11 @@ def write_report(run: str | Path | RunFolder) -> Path:
     view = make_view(load_run(folder))
     target = folder.path / "report"
     write_csv(target / "metrics.csv", DataFrame(view.records))
-    for name, text in (("report.md", render_markdown(view)), ("index.html", render_html(view))):
+    pages = {"report.md": render_markdown(view), "index.html": render_html(view)}
+    figures = {
+        figure_file(each.anchor, picture): standalone(picture.svg) for each in view.datasets for picture in each.curves
+    }
+    for name, text in (figures | pages).items():
         with atomic(target / name) as file:
             file.write(text)
     return target / "index.html"

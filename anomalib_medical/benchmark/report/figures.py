@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import gaussian_kde
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomalib_medical.benchmark.report.evaluate import Value, normalised_of, threshold_of
+from anomalib_medical.benchmark.report.evaluate import normalised_of, threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 from anomalib_medical.benchmark.report.svg import TEXT, new_axes, to_svg
 from anomalib_medical.metrics import reliability_curve
-from anomalib_medical.metrics.arrays import FloatArray
+from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 # Told apart in light and dark and by most colour-blind readers; trivial scores are grey.
 PALETTE = ("#3f8fd6", "#e0812f", "#35a372", "#d3557a", "#9273d8", "#1fa8b5", "#b08d2a", "#c9603a", "#7d9a2f", "#5b76c9")
 GREYS = ("#8b95a3", "#a08f7d", "#7f9b92", "#a18aa0")
 NORMAL, ABNORMAL = "#3f8fd6", "#e0812f"
-_ENGINES = {"openvino": "OpenVINO"}
 _GRID = np.linspace(0, 1, 201)
 
 
@@ -32,6 +30,7 @@ class Picture:
     title: str
     caption: str
     svg: str
+    kind: str
 
 
 def colours(datasets: list[Dataset]) -> dict[str, str]:
@@ -65,8 +64,9 @@ def curve_pictures(dataset: Dataset, colour: Mapping[str, str], prefix: str) -> 
         for model in dataset.models:
             axes.plot(_GRID, np.mean([curve(each) for each in model.trainings], axis=0), **_line(model, colour))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-        name = f"{prefix}-{title.split()[0].lower()}"
-        pictures.append(Picture(title, caption, to_svg(figure, name, f"{title} curves of {dataset.name}")))
+        kind = title.split()[0].lower()
+        svg = to_svg(figure, f"{prefix}-{kind}", f"{title} curves of {dataset.name}")
+        pictures.append(Picture(title, caption, svg, kind))
     return pictures
 
 
@@ -76,7 +76,15 @@ def raincloud(model: Model, prefix: str) -> Picture:
     figure, axes = new_axes(2.3)
     rng = np.random.default_rng(0)
     scores, labels = training.scores, training.labels
-    span = np.linspace(scores.min(), scores.max(), 200) if np.ptp(scores) else scores[:1] + np.linspace(-1, 1, 200)
+    captions = []
+    try:
+        threshold = threshold_of(training)
+        axes.axvline(threshold, color=TEXT, linestyle="--", linewidth=1)
+    except ValueError as error:
+        threshold = float(scores[0])
+        captions.append(f"There is {error}.")
+    low, high = _range(scores, labels, threshold)
+    span = np.linspace(low, high, 200)
     for row, (label, colour) in enumerate(((0, NORMAL), (1, ABNORMAL))):
         own = scores[labels == label]
         if len(own) > 1 and np.ptp(own):
@@ -88,30 +96,34 @@ def raincloud(model: Model, prefix: str) -> Picture:
         axes.plot(quartiles[[0, 4]], [row, row], color=colour, linewidth=1)
         axes.plot(quartiles[[1, 3]], [row, row], color=colour, linewidth=4, solid_capstyle="butt")
         axes.plot(quartiles[2], row, "o", color=TEXT, markersize=3)
-        axes.scatter(own, row - 0.2 + rng.uniform(-0.1, 0.1, own.size), s=3, color=colour, alpha=0.5, linewidths=0)
-    try:
-        axes.axvline(threshold_of(training), color=TEXT, linestyle="--", linewidth=1)
-        caption = ""
-    except ValueError as error:
-        caption = f"There is {error}."
+        # As a bitmap: a thousand circles weigh a hundred times as much.
+        heights = row - 0.2 + rng.uniform(-0.1, 0.1, own.size)
+        axes.scatter(own, heights, s=3, color=colour, alpha=0.5, linewidths=0, rasterized=True)
+    if outside := int(((scores < low) | (scores > high)).sum()):
+        captions.append(
+            f"{outside} of {scores.size} images lie outside, from {scores.min():.3g} to {scores.max():.3g}."
+        )
+    margin = 0.03 * (high - low)
     axes.set(yticks=[0, 1], yticklabels=["normal", "abnormal"], ylim=(-0.4, 1.85), xlabel="raw score")
+    axes.set_xlim(low - margin, high + margin)
     axes.grid(visible=False, axis="y")
     title = f"{model.label}, seed {training.info.seed}"
-    return Picture(title, caption, to_svg(figure, f"{prefix}-rain", f"Scores of {title}"))
+    svg = to_svg(figure, f"{prefix}-rain", f"Scores of {title}")
+    return Picture(title, " ".join(captions), svg, "scores")
 
 
-def latency_pictures(
-    dataset: Dataset, aurocs: Mapping[str, Value], colour: Mapping[str, str], prefix: str
-) -> list[Picture]:
-    """Draw AUROC against latency, a picture for each engine that was timed."""
-    engines = dict.fromkeys(
-        engine for model in dataset.models for each in model.trainings if each.cost for engine in each.cost.latency
-    )
-    return [
-        picture
-        for number, engine in enumerate(engines)
-        if (picture := _latency(dataset, aurocs, colour, engine, f"{prefix}-latency{number}")) is not None
-    ]
+def _range(scores: FloatArray, labels: IntArray, threshold: float) -> tuple[float, float]:
+    """The range of the scores, less what lies beyond Tukey's outer fences of both classes: one far image hides all."""
+    fences = []
+    for label in (0, 1):
+        own = scores[labels == label]
+        if own.size:
+            first, third = np.quantile(own, [0.25, 0.75])
+            reach = 3 * (third - first)
+            near = own[(own >= first - reach) & (own <= third + reach)]
+            fences += [near.min(), near.max()]
+    low, high = min(*fences, threshold), max(*fences, threshold)
+    return (float(low), float(high)) if high > low else (float(low) - 1, float(high) + 1)
 
 
 def reliability_picture(dataset: Dataset, colour: Mapping[str, str], prefix: str) -> Picture | None:
@@ -131,45 +143,8 @@ def reliability_picture(dataset: Dataset, colour: Mapping[str, str], prefix: str
         return None
     axes.set(xlabel="normalised score (0.5 is the threshold)", ylabel="share of abnormal images")
     caption = "First seed, ten bins of equal width. Dotted: a score that is a probability."
-    return Picture(
-        "Calibration",
-        caption,
-        to_svg(figure, f"{prefix}-reliability", f"Reliability of normalised scores, {dataset.name}"),
-    )
-
-
-def _latency(
-    dataset: Dataset, aurocs: Mapping[str, Value], colour: Mapping[str, str], engine: str, name: str
-) -> Picture | None:
-    figure, axes = new_axes()
-    drawn, memories = [], []
-    for model in dataset.models:
-        costs = [each.cost for each in model.trainings if each.cost and engine in each.cost.latency]
-        estimate = aurocs[model.name].estimate
-        if not costs or estimate is None:
-            continue
-        time = float(np.median([cost.latency[engine].median for cost in costs]))
-        memory = max((cost.peak_memory_mib or 0 for cost in costs), default=0)
-        # The area is proportional to the memory.
-        axes.scatter(time, estimate.value, s=memory / 6 or 12, color=colour[model.name], alpha=0.5, linewidths=0)
-        axes.plot([time, time], [estimate.low, estimate.high], color=colour[model.name], linewidth=1)
-        axes.annotate(
-            model.label, (time, estimate.value), textcoords="offset points", xytext=(5, 4), fontsize=8, color=TEXT
-        )
-        drawn.append(time)
-        memories.append(memory)
-    if not drawn:
-        return None
-    axes.set_xscale("log")
-    axes.set_xlim(min(drawn) / 2, max(drawn) * 3)
-    axes.set(xlabel="milliseconds per image, batch 1 (median)", ylabel="AUROC")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    sizes = f"{min(memories):.0f} to {max(memories):.0f} MiB"
-    caption = f"Circle area: peak memory of the job, {sizes}. Line: 95% interval of the AUROC."
-    title = f"Quality and latency, {_ENGINES.get(engine, engine)}"
-    return Picture(title, caption, to_svg(figure, name, f"{title}, {dataset.name}"))
+    svg = to_svg(figure, f"{prefix}-reliability", f"Reliability of normalised scores, {dataset.name}")
+    return Picture("Calibration", caption, svg, "calibration")
 
 
 def _line(model: Model, colour: Mapping[str, str]) -> dict[str, Any]:

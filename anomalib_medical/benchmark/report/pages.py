@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from anomalib_medical.benchmark.files import mapping
 from anomalib_medical.benchmark.report.evaluate import N_RESAMPLES
+from anomalib_medical.benchmark.report.figures import Picture
 from anomalib_medical.benchmark.report.view import View
 
 _PROTOCOL = {
@@ -35,24 +39,50 @@ def _render(name: str, view: View, *, autoescape: bool) -> str:
     # Markdown is no HTML: its own escaping is the filter `md`.
     environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
     environment.filters["md"] = _escape
+    environment.globals["figure_file"] = figure_file
     template = environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8"))
     intervals = (
         f"Intervals: 95%, {N_RESAMPLES} bootstrap resamples of patients (of images where patients are unknown) within "
         "strata of class, of the mean over the seeds. They say how a figure varies with the patients, not with the "
         "seed, whose values stand beside it."
     )
-    protocol = [
-        _PROTOCOL.get(str(view.run.plan.get("protocol", "clean")), ""),
-        intervals,
-    ]
+    plan = view.run.plan
+    protocol = [_PROTOCOL.get(str(plan.get("protocol", "clean")), ""), _settings(plan), intervals]
     return template.render(
         run=view.run,
+        machine=_machine(view.run.info.machine),
+        brief=view.brief,
         overview=view.overview,
         datasets=view.datasets,
+        problems=view.problems,
         teachers=view.teachers,
-        protocol=protocol,
+        protocol=[line for line in protocol if line],
         plan=yaml.safe_dump(view.run.plan, sort_keys=False, allow_unicode=True),
     )
+
+
+def figure_file(anchor: str, picture: Picture) -> str:
+    """Where a figure of a dataset lies, from report.md."""
+    return f"figures/{anchor}-{picture.kind}.svg"
+
+
+def _settings(plan: Mapping[str, Any]) -> str:
+    """What all models have in common, in words."""
+    words = []
+    if minutes := mapping(plan.get("limits")).get("train_minutes"):
+        words.append(f"Training of at most {minutes:g} minutes for each model; PatchCore and PaDiM make one pass.")
+    if size := plan.get("image_size"):
+        backbone = plan.get("backbone")
+        words.append(f"Images of {size}x{size} pixels and backbone {backbone}, unless the plan says otherwise.")
+    if seeds := plan.get("seeds"):
+        words.append(f"Seeds: {', '.join(map(str, seeds))}; trivial scores but the random one have a single run.")
+    return " ".join(words)
+
+
+def _machine(parts: Mapping[str, str]) -> str:
+    """The machine in a line."""
+    named = {"cores": "{} cores", "accelerator": "accelerator: {}"}
+    return ", ".join(named.get(key, "{}").format(value) for key, value in parts.items())
 
 
 def _escape(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Reads a run folder into what the report is about: datasets, models, trainings, and what went wrong."""
+"""Reads a run folder into what the report is about: datasets, models, trainings, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.files import RunFolderError
+from anomalib_medical.benchmark.files import RunFolderError, mapping
 from anomalib_medical.benchmark.records import Cost, DatasetInfo, Faults, JobInfo, PixelResult, RunInfo, Thresholds
+from anomalib_medical.benchmark.report.missing import PlannedJob, Problem, planned_job
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 METADATA = "meta_"
 NOT_MEASURED = "not measured"
+NOT_BEGUN = "not begun"
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset and the models with scores on it, in the order of the plan."""
+    """A dataset and the models with scores on it, in the order of the plan, trivial ones last."""
 
     name: str
     info: DatasetInfo | None
     models: list[Model]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that failed or could not be measured."""
-
-    job: str
-    what: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -119,16 +112,19 @@ class Run:
         plan: The resolved plan.
         datasets: In the order of the plan.
         problems: What went wrong.
-        n_planned: Number of planned jobs.
-        n_done: Number of those that have finished.
+        planned: All jobs of the plan, in its order.
     """
 
     info: RunInfo
     plan: dict[str, object]
     datasets: list[Dataset]
     problems: list[Problem] = field(default_factory=list)
-    n_planned: int = 0
-    n_done: int = 0
+    planned: list[PlannedJob] = field(default_factory=list)
+
+    @property
+    def n_done(self) -> int:
+        """Number of jobs with results."""
+        return sum(not job.missing for job in self.planned)
 
 
 def load_run(folder: RunFolder) -> Run:
@@ -137,25 +133,28 @@ def load_run(folder: RunFolder) -> Run:
     Raises:
         RunFolderError: If the folder is none, or its plan cannot be read.
     """
-    info, plan, planned = folder.info, folder.plan, folder.planned_jobs
+    info, plan = folder.info, folder.plan
     problems: list[Problem] = []
     trainings: list[Training] = []
-    for name in planned:
+    planned: list[PlannedJob] = []
+    for name in folder.planned_jobs:
         try:
-            training = _load_job(folder.job(name), problems)
+            found = _load_job(folder.job(name))
         except RunFolderError as error:
-            problems.append(Problem(name, "unreadable", str(error)))
-            continue
-        if training is not None:
-            trainings.append(training)
-    wanted = plan.get("datasets")
-    names = dict.fromkeys([*(wanted if isinstance(wanted, dict) else []), *(each.info.dataset for each in trainings)])
+            found = Problem(name, "unreadable", str(error))
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            trainings.append(found)
+            problems += _not_measured(found)
+        planned.append(planned_job(name, plan, found.what if isinstance(found, Problem) else ""))
+    names = dict.fromkeys([*mapping(plan.get("datasets")), *(each.info.dataset for each in trainings)])
     datasets = []
     for name in names:
         models = _models([each for each in trainings if each.info.dataset == name], problems)
         datasets.append(Dataset(name, _dataset_info(folder, name, problems), models))
     problems.sort(key=lambda problem: problem.what == NOT_MEASURED)
-    return Run(info, plan, datasets, problems, len(planned), len(trainings))
+    return Run(info, plan, datasets, problems, planned)
 
 
 def align(trainings: Sequence[Training]) -> list[Training] | None:
@@ -179,34 +178,35 @@ def align(trainings: Sequence[Training]) -> list[Training] | None:
     ]
 
 
-def _load_job(job: JobFolder, problems: list[Problem]) -> Training | None:
+def _load_job(job: JobFolder) -> Training | Problem:
+    """Read a job, or say why there is nothing to read."""
     name = job.path.name
     if not (job.path / "job.json").exists():
-        problems.append(Problem(name, "not run", "The job has not begun: run the benchmark again to continue."))
-        return None
+        return Problem(name, NOT_BEGUN, "The job has not begun: run the benchmark again to continue.")
     info, status = job.info, job.status
     if status is None:
-        problems.append(
-            Problem(name, "not finished", "The job is running or was interrupted: run the benchmark again.")
-        )
-        return None
+        return Problem(name, "not finished", "The job is running or was interrupted: run the benchmark again.")
     if status.status != "done":
-        problems.append(Problem(name, status.status.replace("_", " "), status.message or "no message"))
-        return None
+        return Problem(name, status.status.replace("_", " "), status.message or "no message")
     table = job.scores()
     test = table[table.split == "test"].reset_index(drop=True)
     bad = int(test.raw_score.isna().sum() + np.isinf(test.raw_score).sum())
     if bad or test.empty:
         text = f"{bad} of {len(test)} test scores are nan or infinite." if len(test) else "There are no test scores."
-        problems.append(Problem(name, "no valid scores", text))
-        return None
+        return Problem(name, "no valid scores", text)
     thresholds = job.thresholds if (job.path / "thresholds.json").exists() else None
     cost = job.cost if (job.path / "cost.json").exists() else None
-    reasons: dict[str, list[str]] = {}
-    for quantity, why in (cost.not_measured if cost else {}).items():
-        reasons.setdefault(why, []).append(quantity)
-    problems.extend(Problem(name, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items())
     return Training(info, job, test, thresholds, job.pixels(), job.faults, job.epochs, cost)
+
+
+def _not_measured(training: Training) -> list[Problem]:
+    """Costs that could not be measured, less what no trivial score has."""
+    if training.cost is None or training.info.kind == "trivial":
+        return []
+    reasons: dict[str, list[str]] = {}
+    for quantity, why in training.cost.not_measured.items():
+        reasons.setdefault(why, []).append(quantity)
+    return [Problem(training.info.job, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items()]
 
 
 def _models(trainings: list[Training], problems: list[Problem]) -> list[Model]:
@@ -219,7 +219,7 @@ def _models(trainings: list[Training], problems: list[Problem]) -> list[Model]:
             problems.append(Problem(own[1].info.job, "left out", text))
             aligned = own[:1]
         models.append(Model(name, own[0].info.label or name, own[0].info.kind, aligned))
-    return models
+    return sorted(models, key=lambda model: model.kind == "trivial")
 
 
 def _dataset_info(folder: RunFolder, name: str, problems: list[Problem]) -> DatasetInfo | None:

@@ -13,6 +13,7 @@ from anomalib_medical.benchmark.report.compare import TOP_K, Contrast, GroupRow
 from anomalib_medical.benchmark.report.evaluate import RANKING, Metric, Value
 from anomalib_medical.benchmark.report.faults import Effect
 from anomalib_medical.benchmark.report.results import Dataset, Model
+from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.metrics import Estimate
 
 NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there
@@ -45,12 +46,20 @@ def metric_table(
     values: Mapping[str, Mapping[str, Value]],
     notes: list[str],
 ) -> Table | None:
-    """Models by metrics; None if nothing could be measured."""
+    """Models by metrics, less what nobody has; None if nothing could be measured."""
     shown = [metric for metric in metrics if any(values[model.name][metric.key].estimate for model in models)]
     if not shown:
         return None
-    rows = [[Cell(model.label), *(value_cell(values[model.name][metric.key]) for metric in shown)] for model in models]
-    return Table(title, ["model", *(metric.title for metric in shown)], rows, notes)
+    rows = []
+    without: dict[str, list[str]] = {}
+    for model in models:
+        found = [values[model.name][metric.key] for metric in shown]
+        if any(value.estimate for value in found):
+            rows.append([Cell(model.label), *map(value_cell, found)])
+        else:
+            without.setdefault(found[0].reason, []).append(model.label)
+    left_out = [f"Without figures: {', '.join(labels)} ({reason})." for reason, labels in without.items()]
+    return Table(title, ["model", *(metric.title for metric in shown)], rows, [*notes, *left_out])
 
 
 def contrast_cell(contrast: Contrast | None) -> Cell:
@@ -83,7 +92,7 @@ def patient_table(
     if not rows and not reasons:
         return None
     notes = ["A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images."]
-    notes += [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)]
+    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)] + notes
     return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
 
 
@@ -224,8 +233,3 @@ def _cost_cells(costs: list[Cost]) -> list[Cell]:
         mean("parameters", lambda number: f"{number / 1e6:.2f} M"),
         mean("model_bytes", lambda number: f"{number / 2**20:.1f} MiB"),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for readers."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -1,5 +1,7 @@
 """The subcommand, as far as it runs no job: shipped plans, refusals, the run folder's plan."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,11 @@ import yaml
 
 from anomalib_medical.benchmark import command
 from anomalib_medical.benchmark.command import run_benchmark
+from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.plan_file import load_plan
 from anomalib_medical.benchmark.records import JobInfo, JobStatus
 from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.benchmark.runner import DiskFullError
 from anomalib_medical.config_files import configs_dir
 from tests.commands import fail
 
@@ -71,8 +75,34 @@ def test_a_dry_run_prints_the_jobs_and_an_estimate(tmp_path, capsys):
     run_benchmark(write(tmp_path, seeds=[0, 1], limits={"train_minutes": 2}), tmp_path / "run", dry_run=True)
     shown = capsys.readouterr().out
     # Padim twice for 2 minutes and what comes with it, the random score twice.
-    assert "4 jobs left: at most about 7 min" in shown
+    assert "4 jobs left: at most about 6.7 min" in shown
     assert shown.count("padim") == 2
+
+
+def test_a_dry_run_names_data_that_is_not_there(tmp_path, capsys):
+    knees = {"class_path": "MedicalFolder", "init_args": {"root": str(tmp_path / "knees"), "name": "knees"}}
+    path = write(tmp_path, datasets={**PLAN["datasets"], "knees": knees})
+    run_benchmark(path, tmp_path / "run", dry_run=True)
+    shown = capsys.readouterr().out
+    assert (
+        f"These datasets have no folder yet; the run says of each what it expects there:\n  knees: {tmp_path}" in shown
+    )
+    assert "phantom: " not in shown  # makes its own
+
+
+def test_unset_variables_are_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("MY_WEIGHTS", raising=False)
+    monkeypatch.delenv("MY_DATA", raising=False)
+    path = write(tmp_path, teacher_weights="${MY_WEIGHTS}", name="${MY_DATA}-run")
+    with pytest.raises(PlanError, match=r"not set: MY_DATA, MY_WEIGHTS\. .*export MY_DATA=/path/to/it MY_WEIGHTS="):
+        run_benchmark(path, tmp_path / "run", dry_run=True)
+
+
+def test_unknown_arguments_are_refused_before_anything_runs(tmp_path):
+    models = {"padim": {"class_path": "Padim", "init_args": {"features": 10}}}
+    with pytest.raises(PlanError, match=r"models\.padim: Padim has no argument 'features'. It has backbone, "):
+        run_benchmark(write(tmp_path, models=models), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, no_jobs):
@@ -116,6 +146,19 @@ def test_a_run_folder_in_use_is_refused(tmp_path):
         run_benchmark(path, tmp_path / "run")
 
 
+def test_a_disk_full_at_the_report_says_how_to_go_on(tmp_path, no_jobs, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command, "write_report", full)
+    PATHS[:] = [write(tmp_path)]
+    with pytest.raises(
+        DiskFullError, match=r"The disk is full\. Free some space\. All finished jobs are in .*run; the"
+    ):
+        run_benchmark(PATHS[0], tmp_path / "run")
+    assert len(no_jobs) == 3
+
+
 def test_errors_are_one_line(here, capsys):
     shown = fail(capsys, "benchmark", "--config", write(here, models={"scrd": {"class_path": "Scdr"}}))
     assert "models.scrd: class_path is 'Scdr', which is unknown. Did you mean 'Scrd'?" in shown
@@ -134,5 +177,5 @@ def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs, m
     monkeypatch.setattr(RunFolder, "dataset", lambda _, name: None if name == "broken" else object())
     with pytest.raises(command.BenchmarkError, match="2 of 4 jobs failed") as error:
         run_benchmark(PATHS[0], tmp_path / "run")
-    assert "broken__padim__seed0: failed: the check of broken failed" in str(error.value)
+    assert "broken__random__seed0, broken__padim__seed0: failed: the check of broken failed: " in str(error.value)
     assert [name for name in no_jobs if "__" in name] == ["phantom__random__seed0", "phantom__padim__seed0"]

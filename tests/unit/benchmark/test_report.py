@@ -1,5 +1,6 @@
 """The report of a run folder: self-contained, all sections, figures equal to the metrics, names escaped."""
 
+import itertools
 import math
 import re
 import shutil
@@ -13,10 +14,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report import write_report
+from anomalib_medical.benchmark.report.cases import galleries, why_none
 from anomalib_medical.benchmark.report.compare import contrasts
+from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
-from anomalib_medical.benchmark.report.results import align, load_run
+from anomalib_medical.benchmark.report.figures import raincloud
+from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
+from anomalib_medical.benchmark.report.results import Dataset, align, load_run
+from anomalib_medical.benchmark.report.standing import Standing, make_standing
+from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
 from tests.run_folders import make_run
 
@@ -80,7 +87,8 @@ def test_page_needs_nothing_else(run):
     text = page(run)
     parsed = Page(text)
     assert parsed.addresses
-    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in parsed.addresses)
+    inside = ("#", "data:image/jpeg;base64,", "data:image/png;base64,")
+    assert all(address.startswith(inside) for address in parsed.addresses)
     assert not re.search(r"@import|url\((?!#)|https?://", text)
     assert not {"script", "link", "iframe"} & set(parsed.tags)
     assert len(set(parsed.ids)) == len(parsed.ids)
@@ -109,7 +117,7 @@ def test_all_sections_are_there(run):
 def test_figures_on_the_page_are_the_metrics(run):
     scores = [run.job(f"brain__scrd__seed{seed}").scores().query("split == 'test'") for seed in (0, 1)]
     aurocs = [roc_auc_score(table.label, table.raw_score) for table in scores]
-    summary = next(row for row in Page(page(run)).rows if row[0] == "Scrd" and len(row) == 6)
+    summary = next(row for row in Page(page(run)).rows if row[0] == "Scrd" and "reference" in row)
     assert summary[1].startswith(f"{np.mean(aurocs):.3f} [")
     assert summary[2] == " ".join(f"{auroc:.3f}" for auroc in aurocs)
     table = records(run).set_index(["dataset", "model", "metric"])
@@ -123,11 +131,98 @@ def test_figures_on_the_page_are_the_metrics(run):
 def test_what_failed_is_listed(run):
     rows = Page(page(run)).rows
     assert ["brain__ddad__seed0", "out of memory", "Used 9 GiB of 8 GiB."] in rows
-    assert any(row[:2] == ["brain__ddad__seed1", "not run"] for row in rows)
-    assert ["brain__sharpness__seed0", "not measured", "latency, parameters: no network"] in rows
+    assert any(row[:2] == ["brain__ddad__seed1", "not begun"] for row in rows)
+    # That a trivial score has no network is no failure.
+    assert not any("no network" in row[-1] for row in rows if row)
     assert "5 of 7 planned jobs have results" in page(run)
     markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
     assert "brain\\_\\_ddad\\_\\_seed0: out of memory. Used 9 GiB" in markdown
+
+
+def standing_of(dataset: Dataset) -> Standing:
+    keys = {"image_auroc", "image_ap"}
+    metrics = [metric for metric in METRICS if metric.key in keys]
+    return make_standing(
+        dataset,
+        {model.name: {metric.key: evaluate(model, metric, 100) for metric in metrics} for model in dataset.models},
+    )
+
+
+def test_a_partial_run_says_what_is_missing(tmp_path):
+    folder = make_run(tmp_path, ("brain", "chest"), (0, 1, 2))
+    shutil.rmtree(folder.job("brain__scrd__seed1").path)
+    for name in folder.planned_jobs:
+        if name.startswith("chest__") and name.endswith("seed2"):
+            shutil.rmtree(folder.job(name).path)
+    run = load_run(folder)
+    text = "The job has not begun: run the benchmark again to continue."
+    problems = grouped(run.problems, run.planned)
+    assert Problem("brain, seed 1: Scrd", "not begun", text) in problems
+    assert Problem("chest, seed 2: all 2 models", "not begun", text) in problems
+    assert (run.n_done, len(run.planned)) == (11, 16)
+    brain = [job for job in run.planned if job.dataset == "brain"]
+    assert missing_lines(brain) == ["not begun: Scrd (seed 1)"]
+
+    standings = {dataset.name: standing_of(dataset) for dataset in run.datasets}
+    table = overview_table(run, standings)
+    overview = {row[0].text: row for row in table.rows}
+    assert overview["Scrd"][1].small.endswith("2 of 3 seeds")
+    assert [cell.text for cell in overview["Ddad"][1:]] == ["not planned", "out of memory, not begun"]
+    assert "Of fewer seeds than planned: Scrd 2 of 3." in summary_table(standings["brain"], brain).notes
+    assert brief_lines(run, standings)[1][1].endswith("5 of 9 jobs have results.")
+
+
+def test_the_first_words_say_who_is_best(run):
+    dataset = load_run(run).datasets[0]
+    standing = standing_of(dataset)
+    assert [model.name for model in standing.order] == ["scrd", "patchcore", "sharpness"]
+    found = contrasts(dataset.models, standing.best)
+    assert [model.name for model in standing.tied] == [
+        name for name in ("patchcore", "sharpness") if not found[name].significant
+    ]
+    text = re.sub("<[^>]+>", "", page(run))
+    assert re.search(r"brain: Scrd has the highest AUROC, 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\.", text)
+    assert "A shortcut that shows no disease" in text or "The strongest shortcut, file size" in text
+    for model in dataset.models:
+        mark = "≈" if model in standing.tied else ""
+        assert re.search(rf"{model.label}\s*0\.\d{{3}} ?{mark}\s*\[", text)
+
+
+def test_labels_of_close_points_do_not_overlap():
+    places = spread([0.1, 0.11, 0.5, 0.97, 0.98, 0.99], 0.065)
+    assert all(after - before >= 0.065 - 1e-9 for before, after in itertools.pairwise(places))
+    assert places[0] == 0.1
+    assert places[2] == 0.5
+    assert max(places) <= 1
+
+
+def test_figures_of_the_markdown_are_files_of_their_own(run):
+    markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
+    files = re.findall(r'src="([^"]+)"', markdown)
+    assert {"figures/data-1-auroc.svg", "figures/data-1-roc.svg", "figures/data-1-latency-openvino.svg"} <= set(files)
+    for file in files:
+        figure = (run.path / "report" / file).read_text(encoding="utf-8")
+        assert figure.startswith("<svg ")
+        assert 'xmlns="http://www.w3.org/2000/svg"' in figure
+        assert "currentColor" not in figure
+        assert "var(" not in figure
+
+
+def test_a_far_image_does_not_hide_the_others(run):
+    model = load_run(run).datasets[0].models[0]
+    training = model.trainings[0]
+    training.test.loc[0, "raw_score"] = 1000.0
+    assert "1 of 60 images lie outside, from " in raincloud(model, "x").caption
+
+
+def test_without_pictures_the_report_says_why(tmp_path):
+    folder = make_run(tmp_path, seeds=(0,))
+    for gallery in tmp_path.glob("jobs/*/gallery"):
+        shutil.rmtree(gallery)
+    dataset = load_run(folder).datasets[0]
+    assert galleries(dataset) == []
+    assert "this copy of the run folder holds none, as they show patients." in why_none(dataset, 3)
+    assert "the plan asked for none" in why_none(dataset, 0)
 
 
 def test_shortcuts_and_findings_stand_beside_the_models(run):

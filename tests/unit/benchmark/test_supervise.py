@@ -48,7 +48,7 @@ open({str(child)!r}, "w").write(str(process.pid))
 """
     status, _ = run(code, tmp_path, seconds=1.5)
     assert status.status == "timeout"
-    assert "its limit (job_minutes)" in status.message
+    assert "its limit: limits.job_minutes of the plan, which may be raised" in status.message
     pid = int(child.read_text())
     deadline = time.monotonic() + 5
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" and time.monotonic() < deadline:
@@ -59,7 +59,7 @@ open({str(child)!r}, "w").write(str(process.pid))
 def test_too_much_memory_ends_it(tmp_path):
     status, _ = run("data = bytearray(200_000_000)\nimport time; time.sleep(60)", tmp_path, memory_gib=0.1)
     assert status.status == "out_of_memory"
-    assert "its limit is 0.1 GiB (memory_gib)" in status.message
+    assert "its limit is 0.1 GiB: limits.memory_gib of the plan" in status.message
 
 
 def test_a_stop_ends_it_without_a_status(tmp_path):
