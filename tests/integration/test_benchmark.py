@@ -69,7 +69,7 @@ def kill_in_the_middle(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # twelve processes, each with seconds of imports: three minutes where nothing else runs
 def test_every_kind_of_model_is_scored_and_a_killed_run_goes_on(tmp_path):
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(small_plan()))
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(small_plan(), sort_keys=False))
     kill_in_the_middle(tmp_path)
     run = RunFolder(tmp_path / "run")
     finished = run.job("phantom_easy__patchcore__seed0").path / "status.json"
