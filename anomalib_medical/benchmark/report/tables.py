@@ -91,8 +91,9 @@ def patient_table(
                 rows.append([Cell(model.label), Cell(names[how]), *cells])
     if not rows and not reasons:
         return None
-    notes = ["A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images."]
-    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)] + notes
+    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)]
+    if rows:
+        notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
     return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
 
 

@@ -25,7 +25,7 @@ from anomalib_medical.benchmark.report.results import Dataset, align, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
-from tests.run_folders import make_run
+from tests.run_folders import make_run, write_job
 
 EVIL = "<script>alert(1)</script>|x"
 
@@ -186,6 +186,16 @@ def test_the_first_words_say_who_is_best(run):
     for model in dataset.models:
         mark = "≈" if model in standing.tied else ""
         assert re.search(rf"{model.label}\s*0\.\d{{3}} ?{mark}\s*\[", text)
+
+
+def test_a_trivial_score_ahead_is_called_so(tmp_path):
+    folder = make_run(tmp_path, seeds=(0,))
+    write_job(folder.job("brain__sharpness__seed0"), "brain", "sharpness", "sharpness", 0, 9.0)
+    run = load_run(folder)
+    words = brief_lines(run, {"brain": standing_of(run.datasets[0])})[0][1]
+    assert words.startswith("sharpness (a trivial score) has the highest AUROC, ")
+    assert "The best trained model is Scrd, 0." in words
+    assert "lower than sharpness by more than chance" in words
 
 
 def test_labels_of_close_points_do_not_overlap():
