@@ -13,51 +13,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-import tifffile
 import torch
 from PIL import Image
 from pydicom import dcmread
 
 from anomalib_medical.data.images import read_image
-from tests.dicom_files import STUDY, write_dicom
-from tests.edge_bundles import MISSING, device_environment, on_device, trained_model, write_bundle
+from tests.dicom_files import STUDY
+from tests.edge_bundles import MISSING, device_environment, on_device
 from tests.exports import TOLERANCE, by_engine
-from tests.nifti_files import save_nifti
+from tests.picture_files import COUNT, PATIENT
 
-NAME = "DOE^JANE"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return trained_model()
+NAME = PATIENT
 
 
 @pytest.fixture(scope="module")
-def bundle(model, tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("device") / "bundle", model, modality="CT")
+def model(scrd):
+    return scrd[0]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Every kind of file, at the model's own and at odd sizes."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(0)
-    for size in ((64, 64), (90, 133)):
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"colour_{size[0]}.png")
-        tifffile.imwrite(folder / f"deep_{size[0]}.tiff", rng.integers(0, 2**16, size, np.uint16))
-        stored = rng.integers(-1000, 1000, size).astype(np.int16)
-        tags = {"PatientName": NAME, "PatientID": "4711", "FrameOfReferenceUID": f"{STUDY}.9"}
-        tags |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        tags |= {"PixelSpacing": [1, 1], "SliceThickness": 2, "SOPInstanceUID": f"{STUDY}.1.{size[0]}"}
-        write_dicom(folder / f"{NAME}_{size[0]}.dcm", stored, **tags)
-    write_dicom(folder / "cine.dcm", rng.integers(0, 200, (3, 50, 70)).astype(np.uint8), Modality="US")
-    save_nifti(folder / "brain.nii.gz", rng.integers(0, 900, (40, 50, 3)).astype(np.int16))
-    return folder
+def bundle(scrd):
+    return scrd[1]
 
 
 @pytest.fixture(scope="module")
-def results(bundle, files):
-    output = bundle.parent / "out"
+def files(every_kind_of_file):
+    return every_kind_of_file
+
+
+@pytest.fixture(scope="module")
+def results(bundle, files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "out"
     return on_device(bundle, "run", files, "--output", output, "--dicom"), output
 
 
@@ -79,7 +65,7 @@ def test_scores_are_those_of_the_engine(results, model):
     process, output = results
     assert process.returncode == 0, process.stderr
     rows = rows_of(output)
-    assert len(rows) == 2 * 3 + 3 + 3
+    assert len(rows) == COUNT
     for row in rows:
         image = read_image(row["path"])[None]
         expected = by_engine(model, image)

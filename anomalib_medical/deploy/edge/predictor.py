@@ -48,23 +48,24 @@ class Scorer(Protocol):
 
 
 class GraphScorer:
-    """The bundle's graph.
+    """Scores with a graph.
 
     Args:
-        bundle: The bundle's folder.
+        graph: The ``.xml`` of a graph, or a graph.
         many: Whether to score most images a second, several of them side by side, rather than each the soonest.
 
     Attributes:
+        has_map: Whether there is a map beside the score.
         workers: From how many threads :meth:`score` is worth being called at a time.
     """
 
-    def __init__(self, bundle: Path, *, many: bool = False) -> None:
-        graph = compile_graph(bundle / MODEL, many=many)
-        self._has_map = any("anomaly_map" in output.get_names() for output in graph.outputs)
-        self.workers = int(graph.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
+    def __init__(self, graph: Path | openvino.Model, *, many: bool = False) -> None:
+        compiled = _compile(graph, many=many)
+        self.has_map = any("anomaly_map" in output.get_names() for output in compiled.outputs)
+        self.workers = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self.workers):
-            self._requests.put(graph.create_infer_request())
+            self._requests.put(compiled.create_infer_request())
 
     def score(self, image: Image) -> tuple[float, Image | None]:
         """Score an image ``(3, H, W)`` in [0, 1]: its raw score, and its map ``(h, w)`` if there is one."""
@@ -74,7 +75,7 @@ class GraphScorer:
             result = request.infer(image[None], share_inputs=True)
         finally:
             self._requests.put(request)
-        anomaly_map = np.squeeze(result["anomaly_map"]) if self._has_map else None
+        anomaly_map = np.squeeze(result["anomaly_map"]) if self.has_map else None
         return float(np.squeeze(result["pred_score"])), anomaly_map
 
 
@@ -121,12 +122,8 @@ class Predictor:
         )
 
 
-def compile_graph(path: Path, *, many: bool = False) -> Any:  # noqa: ANN401 - OpenVINO has no types
-    """Load a graph for the processor.
-
-    Args:
-        path: The ``.xml``.
-        many: Whether the processor's cores are shared out among several images, rather than all used for one.
+def _compile(graph: Path | openvino.Model, *, many: bool) -> Any:  # noqa: ANN401 - OpenVINO has no types
+    """Load a graph for the processor, whose cores are shared out among many images, or all used for one.
 
     Raises:
         EdgeError: If OpenVINO cannot.
@@ -135,9 +132,10 @@ def compile_graph(path: Path, *, many: bool = False) -> Any:  # noqa: ANN401 - O
     # On processors that know bfloat16, OpenVINO would use it.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
     try:
-        return core.compile_model(core.read_model(path), "CPU", options)
+        return core.compile_model(graph, "CPU", options)
     except RuntimeError as error:
-        msg = f"OpenVINO {openvino.__version__} cannot load {path.name} ({str(error).strip().splitlines()[-1]})."
+        name = graph.name if isinstance(graph, Path) else "the graph"
+        msg = f"OpenVINO {openvino.__version__} cannot load {name} ({str(error).strip().splitlines()[-1]})."
         raise EdgeError(msg) from error
 
 

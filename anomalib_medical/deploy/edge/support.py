@@ -19,7 +19,7 @@ from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
 from .io import ImageAddress, ImageReadError, Slicing, Window, list_images, list_pictures, read_pixels
 from .manifest import SUPPORT, Calibration, Manifest, PostProcessing, Reading, sha256
-from .predictor import GraphScorer, Predictor, Scorer
+from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
 
 _FACTS = "facts"
@@ -57,7 +57,7 @@ def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> t
         EdgeError: If the support is damaged or of another model.
     """
     if not (manifest.model.few_shot and (bundle / SUPPORT).exists()):
-        graph = GraphScorer(bundle, many=many)
+        graph = GraphScorer(bundle / MODEL, many=many)
         return Predictor(graph, manifest.post_processing, graph.workers), None
     facts, encoded = _load(bundle)
     device = FewShotDevice(bundle / "model")
