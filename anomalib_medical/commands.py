@@ -14,12 +14,7 @@ from anomalib_medical.audit_command import add_audit_arguments, run_audit
 from anomalib_medical.bundle_command import add_bundle_arguments, run_bundle
 from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.few_shot_commands import (
-    add_export_edge_arguments,
-    add_retarget_arguments,
-    run_export_edge,
-    run_retarget,
-)
+from anomalib_medical.few_shot_commands import add_retarget_arguments, run_retarget
 from anomalib_medical.report_command import add_report_arguments, run_report
 
 
@@ -102,11 +97,6 @@ COMMANDS: dict[str, Command] = {
         run_bundle,
     ),
     "configs": Command("List or copy the configuration files.", _add_configs_arguments, _run_configs),
-    "export_edge": Command(
-        "Export a trained D24fad for devices that bind a support of their own: two OpenVINO graphs, run without torch.",
-        add_export_edge_arguments,
-        run_export_edge,
-    ),
     "quickstart": Command(
         "Train, test and export a small model on generated images, in a few minutes without GPU or network.",
         _add_quickstart_arguments,

@@ -1,4 +1,4 @@
-"""The subcommands `retarget` and `export_edge`: a trained few-shot model for a new task."""
+"""The subcommand `retarget`: a trained few-shot model for a new task."""
 
 from __future__ import annotations
 
@@ -87,32 +87,6 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, target)
     print(f"Wrote {target}: {count} support image(s), {how}.")
-    return 0
-
-
-def add_export_edge_arguments(parser: ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="Checkpoint of a trained D24fad.")
-    parser.add_argument("--output", type=Path, required=True, help="New folder for the graphs.")
-
-
-def run_export_edge(arguments: Mapping[str, Any]) -> int:
-    """Write the graphs.
-
-    Returns:
-        0.
-
-    Raises:
-        FewShotCommandError: If the checkpoint is missing or none of D24fad, or the folder is there already.
-    """
-    from anomalib_medical.models import D24fad
-    from anomalib_medical.models.d24fad.edge import export_edge
-
-    source, target = arguments["ckpt_path"], arguments["output"]
-    _refuse_overwriting(target)
-    _read_checkpoint(source)
-    export_edge(cast("D24fad", D24fad.load_from_checkpoint(source, map_location="cpu")), target)
-    print(f"Wrote {target}: copy it to the device and see few_shot_device.py in it.")
     return 0
 
 

@@ -32,11 +32,9 @@ import PIL
 import pydicom
 import torch
 from anomalib.data import Folder
-from numpy.typing import NDArray
+from generated_files import save_dicom, texture
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
-from scipy.ndimage import zoom
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
@@ -81,15 +79,6 @@ def _parse() -> argparse.Namespace:
 # Files
 
 
-def _texture(shape: tuple[int, ...], seed: int, largest: int) -> NDArray[np.uint16]:
-    """Draw tissue-like values: smooth shapes under noise, so that they compress about as scans do."""
-    generator = np.random.default_rng(seed)
-    coarse = zoom(generator.random([max(2, size // 32) for size in shape]), [32] * len(shape), order=1)
-    coarse = coarse[tuple(slice(0, size) for size in shape)]
-    noise = generator.normal(0, 0.01, shape)
-    return np.asarray(np.clip(coarse + noise, 0, 1) * largest, np.uint16)
-
-
 def _raster_sets(folder: Path, images: int) -> Iterable[tuple[str, Path]]:
     for suffix, colours in ((".png", 1), (".png", 3), (".jpg", 1), (".jpg", 3)):
         root = folder / f"{colours}{suffix}"
@@ -108,7 +97,7 @@ def _raster_sets(folder: Path, images: int) -> Iterable[tuple[str, Path]]:
 
 def _medical_sets(folder: Path, images: int) -> Iterable[tuple[str, Path]]:
     for syntax, label in ((ExplicitVRLittleEndian, "uncompressed"), (JPEG2000Lossless, "JPEG 2000 lossless")):
-        _write(folder / syntax, images // 4, ".dcm", partial(_save_dicom, syntax=syntax))
+        _write(folder / syntax, images // 4, ".dcm", partial(save_dicom, syntax=syntax))
         yield f"DICOM, 512x512, 12 of 16 bits, {label}", folder / syntax
     for suffix in (".nii", ".nii.gz"):
         _write(folder / suffix, VOLUMES + 1, suffix, _save_volume)
@@ -123,30 +112,13 @@ def _write(root: Path, count: int, suffix: str, save: Callable[[Path, int], None
 
 
 def _save_raster(path: Path, seed: int, colours: int) -> None:
-    pixels = np.stack([_texture((512, 512), seed * 3 + colour, 255) for colour in range(colours)], axis=-1)
+    pixels = np.stack([texture((512, 512), seed * 3 + colour, 255) for colour in range(colours)], axis=-1)
     Image.fromarray(pixels.astype(np.uint8).squeeze()).save(path)
 
 
 def _save_volume(path: Path, seed: int) -> None:
-    voxels = _texture((256, 256, SLICES), seed, 2000).astype(np.int16)
+    voxels = texture((256, 256, SLICES), seed, 2000).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
-
-
-def _save_dicom(path: Path, seed: int, syntax: str) -> None:
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
-    data.PatientID, data.Modality = f"{seed}", "CT"
-    data.Rows = data.Columns = 512
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.SamplesPerPixel, data.PixelRepresentation, data.PhotometricInterpretation = 1, 0, "MONOCHROME2"
-    data.RescaleSlope, data.RescaleIntercept = 1, -1024
-    data.WindowCenter, data.WindowWidth = 40, 400
-    data.PixelData = _texture((512, 512), seed, 4095).tobytes()
-    if syntax == JPEG2000Lossless:
-        data.compress(JPEG2000Lossless)
-    data.save_as(path, enforce_file_format=True)
 
 
 # Measurements

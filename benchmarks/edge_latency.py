@@ -9,6 +9,8 @@ turns in rounds, so that whatever else the machine does hits all of them; the me
 
 Cold start: from starting the process to the first score, with the imports that the variant needs. Peak memory: of that
 process, before the throughput is measured. Async: images a second with OpenVINO's queue of requests, THROUGHPUT hint.
+
+The second table is of `python -m edge run` on a folder of DICOM files, with heatmaps (`edge_folder.py`).
 """
 
 import argparse
@@ -28,6 +30,8 @@ from typing import Any
 from edge_models import MODELS, SIDE, VARIANTS, file_of
 
 NAMES = {"torch": "torch", "fp32": "OpenVINO FP32", "fp16": "OpenVINO FP16", "int8": "OpenVINO INT8"}
+OF_THE_RUNTIME = ("fp32", "int8")
+WARM_UP, FEWEST = 4, 10
 
 
 def main() -> None:
@@ -35,16 +39,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--repeats", type=int, default=50, help="timed images a round")
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="of timing images one by one in a round, and side by side"
+    )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=40, help="in the folder that the runtime is measured on")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "edge_latency.md")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         variant, path, started = args.measure
-        _measure(variant, Path(path), float(started), args.threads, args.repeats)
+        _measure(variant, Path(path), float(started), args.threads, args.seconds)
         return
     rows: list[dict[str, Any]] = []
+    folders: list[dict[str, Any]] = []
     for name in args.models:
         with tempfile.TemporaryDirectory() as folder:
             # The export needs much memory: a process of its own gives it back.
@@ -52,7 +60,12 @@ def main() -> None:
             for variant, results in _rounds(Path(folder), args).items():
                 rows.append({"model": name, "variant": variant, **_median(results)})
                 print(json.dumps(rows[-1]), flush=True)
-        args.out.write_text(_page(rows, args), encoding="utf-8")
+            for variant in OF_THE_RUNTIME:
+                call = f"edge_folder.measure({str(Path(folder) / variant)!r}, {args.files}, {args.threads})"
+                for result in json.loads(_python("-c", f"import edge_folder; {call}").splitlines()[-1]):
+                    folders.append({"model": name, "variant": variant, **result})
+                    print(json.dumps(folders[-1]), flush=True)
+        args.out.write_text(_page(rows, folders, args), encoding="utf-8")
 
 
 def _rounds(folder: Path, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
@@ -61,7 +74,7 @@ def _rounds(folder: Path, args: argparse.Namespace) -> dict[str, list[dict[str, 
     }
     for _ in range(args.rounds):
         for variant, found in results.items():
-            options = ["--threads", args.threads, "--repeats", args.repeats]
+            options = ["--threads", args.threads, "--seconds", args.seconds]
             measure = ["--measure", variant, file_of(folder, variant), time.time()]
             found.append(json.loads(_python(__file__, *options, *measure).splitlines()[-1]))
     return results
@@ -79,7 +92,7 @@ def _median(results: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(result[key] for result in results) for key in results[0]}
 
 
-def _measure(variant: str, path: Path, started: float, threads: int, repeats: int) -> None:
+def _measure(variant: str, path: Path, started: float, threads: int, seconds: float) -> None:
     """Measure one variant in this process; prints JSON."""
     import numpy as np
     import psutil
@@ -89,12 +102,12 @@ def _measure(variant: str, path: Path, started: float, threads: int, repeats: in
     score = _torch_scorer(path, threads) if variant == "torch" else _openvino_scorer(path, threads)
     score(images[0])
     cold = time.time() - started
-    for image in images:
+    for image in images[:WARM_UP]:
         score(image)
-    times = []
-    for index in range(repeats):
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < FEWEST:
         begin = time.perf_counter()
-        score(images[index % len(images)])
+        score(images[len(times) % len(images)])
         times.append(time.perf_counter() - begin)
     memory = psutil.Process().memory_info()
     # Windows calls it peak_wset; elsewhere the kernel's account is at hand.
@@ -103,7 +116,7 @@ def _measure(variant: str, path: Path, started: float, threads: int, repeats: in
         "cold_start_s": cold,
         "median_ms": 1e3 * float(np.median(times)),
         "p95_ms": 1e3 * float(np.percentile(times, 95)),
-        "async_per_s": float("nan") if variant == "torch" else _throughput(path, threads, images, repeats),
+        "async_per_s": float("nan") if variant == "torch" else _throughput(path, threads, images, seconds),
         "peak_mib": peak / 2**20,
         "size_mib": sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 2**20
         if variant != "torch"
@@ -135,20 +148,21 @@ def _openvino_scorer(path: Path, threads: int) -> Any:  # noqa: ANN401 - a funct
     return openvino.Core().compile_model(path, "CPU", options)
 
 
-def _throughput(path: Path, threads: int, images: Any, repeats: int) -> float:  # noqa: ANN401 - an array
+def _throughput(path: Path, threads: int, images: Any, seconds: float) -> float:  # noqa: ANN401 - an array
     import openvino
 
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "THROUGHPUT"}
     compiled = openvino.Core().compile_model(path, "CPU", options)
     queue = openvino.AsyncInferQueue(compiled)
-    for image in images:
+    for image in images[:WARM_UP]:
         queue.start_async({0: image})
     queue.wait_all()
-    begin = time.perf_counter()
-    for index in range(repeats):
-        queue.start_async({0: images[index % len(images)]})
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds or count < FEWEST:
+        queue.start_async({0: images[count % len(images)]})
+        count += 1
     queue.wait_all()
-    return repeats / (time.perf_counter() - begin)
+    return count / (time.perf_counter() - begin)
 
 
 def _peak_rss() -> float:
@@ -157,9 +171,9 @@ def _peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+def _page(rows: list[dict[str, Any]], folders: list[dict[str, Any]], args: argparse.Namespace) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("anomalib", "torch", "openvino", "nncf"))
-    options = f"--threads {args.threads} --repeats {args.repeats} --rounds {args.rounds}"
+    options = f"--threads {args.threads} --seconds {args.seconds:g} --rounds {args.rounds} --files {args.files}"
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [
         "# Speed of bundles",
@@ -170,7 +184,7 @@ def _page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
             f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, {args.threads} threads, "
             f"{packages}. Load of the machine over 1, 5 and 15 minutes at the end: {load}; this measurement alone "
             f"makes about {args.threads}. Batch 1, images of {SIDE}x{SIDE}, array in, score and map out; medians of "
-            f"{args.rounds} rounds of {args.repeats} images."
+            f"{args.rounds} rounds of {args.seconds:g} s."
         ),
         "",
         "| model | | median | p95 | faster than torch | async | cold start | peak memory | size |",
@@ -184,7 +198,32 @@ def _page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         f"{row['cold_start_s']:.2f} s | {row['peak_mib']:.0f} MiB | {row['size_mib']:.1f} MiB |"
         for row in rows
     ]
+    lines += [
+        "",
+        "## A folder of DICOM files",
+        "",
+        (
+            f"`python -m edge run` on {args.files} uncompressed CT slices, with heatmaps. Start: from starting the "
+            "command to its end, with one file, hashes of the bundle included. Reading and writing: the share of the "
+            "time that scoring alone what was read before does not take. Last: shares of the cores' time."
+        ),
+        "",
+        "| model | | files | start | images a second | scoring alone | reading and writing | read, score, write |",
+        "|---" * 8 + "|",
+    ]
+    lines += [
+        f"| {one['model']} | {NAMES[one['variant']]} | {one['side']}x{one['side']} | {one['start_s']:.2f} s | "
+        f"{one['count'] / one['run_s']:.1f} | {one['count'] / one['score_s']:.1f} | "
+        f"{1 - one['score_s'] / one['run_s']:.0%} | {_shares(one)} |"
+        for one in folders
+    ]
     return "\n".join([*lines, ""])
+
+
+def _shares(result: dict[str, float]) -> str:
+    read, score, whole = (result[f"{name}_cpu_s"] for name in ("read", "score", "run"))
+    parts = read, score, max(0, whole - read - score)
+    return ", ".join(f"{part / sum(parts):.0%}" for part in parts)
 
 
 if __name__ == "__main__":

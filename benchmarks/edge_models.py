@@ -1,4 +1,4 @@
-"""The models whose speed is measured, untrained, as torch files and as the graphs of their bundles."""
+"""The models whose speed is measured, untrained, as torch files and as bundles."""
 
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ SIDE = 256
 # Of PatchCore: 1% of the patches of 500 images of 256x256.
 _MEMORY_BANK = 5120
 _SUPPORT = 4
+_GRAPH = "model/model.xml"
+# Share of a map that is above its threshold.
+_MARKED = 0.02
 
 
 def file_of(folder: Path, variant: str) -> Path:
     """Where a variant of a model is written."""
-    return folder / ("model.pt" if variant == "torch" else f"{variant}/model.xml")
+    return folder / ("model.pt" if variant == "torch" else f"{variant}/{_GRAPH}")
 
 
 def prepare(name: str, folder: str) -> None:
-    """Write the torch model and the graphs of a model.
+    """Write the torch model and the bundles of a model.
 
     Args:
         name: Of `MODELS`.
@@ -38,7 +41,7 @@ def prepare(name: str, folder: str) -> None:
     from anomalib import models as theirs
 
     import anomalib_medical
-    from anomalib_medical.deploy.graph import raw_graph, save
+    from anomalib_medical.deploy.graph import raw_graph
     from anomalib_medical.deploy.quantize import floating_point_scope
 
     class_name, arguments = MODELS[name]
@@ -70,6 +73,39 @@ def prepare(name: str, folder: str) -> None:
         if variant == "int8":
             calibration, scope = nncf.Dataset(normals), floating_point_scope(graph)
             chosen = nncf.quantize(graph.clone(), calibration, subset_size=len(normals), ignored_scope=scope)
-        path = file_of(Path(folder), variant)
-        path.parent.mkdir()
-        save(chosen, path, fp16=variant == "fp16")
+        _write_bundle(Path(folder) / variant, chosen, class_name, variant)
+
+
+def _write_bundle(folder: Path, graph: Any, name: str, precision: str) -> None:  # noqa: ANN401 - OpenVINO has no types
+    """Write graph, runtime and manifest, with thresholds that some of every image is above: it has to be outlined."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from anomalib_medical.data.io import read_pixels
+    from anomalib_medical.deploy.edge import manifest as facts
+    from anomalib_medical.deploy.edge.predictor import GraphScorer
+    from anomalib_medical.deploy.graph import save
+    from anomalib_medical.deploy.runtime import copy_runtime
+    from anomalib_medical.deploy.self_test import NAME, write_self_test_image
+
+    (folder / _GRAPH).parent.mkdir(parents=True)
+    save(graph, folder / _GRAPH, fp16=precision == "fp16")
+    copy_runtime(folder)
+    noise = np.stack([read_pixels(write_self_test_image(folder))] * 3)
+    score, values = GraphScorer(folder / _GRAPH).score(noise)
+    assert values is not None  # all of MODELS have maps
+    pixel = np.quantile(values, [1 - _MARKED, 0, 1]).tolist()
+    made = facts.Manifest(
+        created="",
+        model=facts.ModelFacts(name),
+        precision=precision,
+        post_processing=facts.PostProcessing(
+            "softsign",
+            facts.Calibration(score, 0.9 * score, 1.1 * score, 0.5),
+            facts.Calibration(*pixel, limit=0.5),
+        ),
+        reading=facts.Reading(),
+        self_test=facts.SelfTest(NAME, score, 0.5, abs(score)),
+    )
+    replace(made, files=facts.hash_files(folder)).write(folder)

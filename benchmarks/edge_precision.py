@@ -26,8 +26,9 @@ from tqdm import tqdm
 from anomalib_medical import MedicalFolder
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.deploy.checkpoint import load_model
+from anomalib_medical.deploy.edge.predictor import GraphScorer
 from anomalib_medical.deploy.facts import image_size_of
-from anomalib_medical.deploy.graph import Scorer, raw_graph, save
+from anomalib_medical.deploy.graph import raw_graph, save
 from anomalib_medical.deploy.quantize import CALIBRATED_WITH, NormalImages, quantize
 from anomalib_medical.metrics import image_auroc
 
@@ -80,7 +81,7 @@ def main() -> None:
                 path = Path(folder) / "model.xml"
                 save(chosen, path, fp16=precision == "fp16")
                 size = sum(file.stat().st_size for file in path.parent.iterdir()) / 2**20
-                scorer = Scorer(path)
+                scorer = GraphScorer(path)
                 scores = np.array([scorer(image)[0] for image in tqdm(images, desc=precision)])
         estimate, difference = image_auroc(scores, labels, patients), np.abs(scores - reference)
         measured = {

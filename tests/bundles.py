@@ -1,13 +1,66 @@
-"""Small trained checkpoints, and bundles of them."""
+"""Small trained checkpoints, and bundles of them, each made once for all tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from anomalib.engine import Engine
+from anomalib.models import Padim, Patchcore, ReverseDistillation
 from anomalib.models.components import AnomalibModule
 
-from anomalib_medical import D24fad, MedicalFolder
+from anomalib_medical import D24fad, Ddad, MedicalFolder, Scrd, cli
 from tests.exports import images
+
+_RESNET = {"backbone": "resnet18", "pre_trained": False}
+MODELS: dict[str, Callable[[], AnomalibModule]] = {
+    "Scrd": lambda: Scrd(image_size=64, seed=0, **_RESNET),
+    "Ddad": lambda: Ddad(image_size=32, members=2, score="intra", seed=0),
+    "D24fad": lambda: D24fad(image_size=64, seed=0, **_RESNET),
+    "Patchcore": lambda: Patchcore(layers=("layer2",), **_RESNET),
+    "Padim": lambda: Padim(layers=["layer1"], n_features=20, **_RESNET),
+    "ReverseDistillation": lambda: ReverseDistillation(layers=["layer1", "layer2", "layer3"], **_RESNET),
+}
+# Of anomalib, which does not name the class in its checkpoints.
+FOREIGN = {"Patchcore", "Padim", "ReverseDistillation"}
+
+
+class Bundles:
+    """Checkpoints and FP32 bundles of `MODELS`. Do not write to them.
+
+    Args:
+        data: The folder that models are trained on.
+        folder: Where they are made, when they are first asked for.
+    """
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self._data = data
+        self._folder = folder
+
+    def checkpoint(self, name: str) -> Path:
+        """Train for an epoch; of D24fad, take random weights and three support images."""
+        made = self._folder / name / "model.ckpt"
+        if not made.exists():
+            save_few_shot(made.parent, support=3) if name == "D24fad" else train(
+                MODELS[name](), self._data, made.parent
+            )
+        return made
+
+    def bundle(self, name: str) -> Path:
+        """Make a bundle by the command line."""
+        made = self._folder / name / "bundle"
+        if not made.exists():
+            self.command(name, made)
+        return made
+
+    def command(self, name: str, output: Path, *options: object) -> None:
+        """Make a bundle of a checkpoint by the command line, with other options."""
+        given = ["bundle", "--ckpt_path", self.checkpoint(name), "--output", output, *options]
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            # The command line's log handler would outlast the test.
+            monkeypatch.setattr(cli, "configure_logger", lambda: None)
+            monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+            cli.main([str(word) for word in [*given, *(["--model", name] if name in FOREIGN else [])]])
 
 
 def train(model: AnomalibModule, root: Path, folder: Path) -> Path:
@@ -23,7 +76,7 @@ def train(model: AnomalibModule, root: Path, folder: Path) -> Path:
 
 def save_few_shot(folder: Path, support: int) -> Path:
     """Save an untrained D24fad with some support images and, from two on, a threshold."""
-    model = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
+    model = MODELS["D24fad"]()
     with torch.no_grad():
         # With fresh statistics all maps are alike.
         model.model.train().encode(model.pre_processor(images((64, 64), count=8)))

@@ -34,6 +34,31 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("data") / "Größe_脑")
 
 
+@pytest.fixture(scope="session")
+def bundles(tiny_folder, tmp_path_factory):
+    """Checkpoints and bundles of all models, made when they are asked for. Do not write to them."""
+    from tests.bundles import Bundles
+
+    return Bundles(tiny_folder, tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def scrd(tmp_path_factory):
+    """An untrained Scrd with a threshold, and a bundle of it, made by hand in a second. Do not write to it."""
+    from tests.edge_bundles import trained_model, write_bundle
+
+    model = trained_model()
+    return model, write_bundle(tmp_path_factory.mktemp("device") / "bundle", model, modality="CT")
+
+
+@pytest.fixture(scope="session")
+def every_kind_of_file(tmp_path_factory) -> Path:
+    """Pictures of every format, at small models' own and at odd sizes. Do not write to it."""
+    from tests.picture_files import write_every_kind
+
+    return write_every_kind(tmp_path_factory.mktemp("files"))
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty working folder for commands that run in this process."""

@@ -81,12 +81,17 @@ def device_environment(folder: Path, missing=MISSING) -> dict[str, str]:
     return keep | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def on_device(bundle: Path, *arguments: object, missing=MISSING, **settings) -> subprocess.CompletedProcess[str]:
+def on_device(
+    bundle: Path, *arguments: object, missing=MISSING, compiled_files=False, **settings
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m edge` in a bundle."""
+    environment = device_environment(bundle.parent / "site", missing)
+    if compiled_files:
+        del environment["PYTHONDONTWRITEBYTECODE"]
     return subprocess.run(
         [sys.executable, "-m", "edge", *map(str, arguments)],
         cwd=bundle,
-        env=device_environment(bundle.parent / "site", missing),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,

@@ -25,9 +25,10 @@ from anomalib_medical.data.io import Slicing, Window
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
 from .edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files, sha256
+from .edge.predictor import MODEL, GraphScorer
 from .edge.scores import normalize
 from .facts import image_size_of, post_processing_of
-from .graph import BundleExportError, Scorer, raw_graph, save
+from .graph import BundleExportError, raw_graph, save
 from .measure import measure, open_test_data
 from .quantize import NormalImages, check_count, quantize
 from .runtime import copy_runtime
@@ -36,7 +37,6 @@ from .self_test import write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-MODEL = "model/model.xml"
 REQUIREMENTS = "requirements.txt"
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-4, "int8": 2e-2}
@@ -130,8 +130,8 @@ def _fill(
     copy_runtime(folder)
     shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
-    scorer = Scorer(folder / MODEL)
-    raw_score, _ = scorer(image.numpy())
+    scorer = GraphScorer(folder / MODEL)
+    raw_score, _ = scorer.score(image.numpy())
     post_processing = post_processing_of(model)
     score = normalize(np.asarray(raw_score, np.float32), post_processing.image, post_processing.normalization)
     manifest = Manifest(
@@ -183,7 +183,7 @@ def _difference(model: AnomalibModule, graph: openvino.Model, image: torch.Tenso
         transform = getattr(model.pre_processor, "transform", None)
         batch = image[None] if transform is None else transform(image[None])
         expected = float(model.model(batch).pred_score.squeeze())
-    difference = abs(Scorer(graph)(image.numpy())[0] - expected)
+    difference = abs(GraphScorer(graph).score(image.numpy())[0] - expected)
     if not difference <= _TOLERANCES["fp32"] * max(1, abs(expected)):
         msg = (
             f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "

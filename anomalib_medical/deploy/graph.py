@@ -5,16 +5,14 @@ import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import openvino
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
-from numpy.typing import NDArray
 
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import AntialiasedPreProcessor
 
-SCORE, MAP = "pred_score", "anomaly_map"
+SCORE = "pred_score"
 # Of any height and width. One at a time: some of anomalib's models cannot be exported for any number of images.
 _ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 # Without it CPUs that know bfloat16 use it, and scores move by 3e-3.
@@ -67,25 +65,6 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
 def save(graph: openvino.Model, path: Path, *, fp16: bool) -> None:
     """Write ``.xml`` and ``.bin``, weights in half precision or as they are."""
     openvino.save_model(graph, path, compress_to_fp16=fp16)
-
-
-class Scorer:
-    """Runs a graph as the runtime does.
-
-    Args:
-        graph: A graph, or the ``.xml`` of one.
-    """
-
-    def __init__(self, graph: openvino.Model | Path) -> None:
-        core = openvino.Core()
-        self._compiled = core.compile_model(graph, "CPU", F32)
-        self.has_map = any(output.get_any_name() == MAP for output in self._compiled.outputs)
-
-    def __call__(self, image: NDArray[np.float32]) -> tuple[float, NDArray[np.float32] | None]:
-        """Score an image ``(3, H, W)`` in [0, 1]: raw score and map ``(H, W)``, if there is one."""
-        result = self._compiled(image[None])
-        anomaly_map = np.squeeze(result[MAP]) if self.has_map else None
-        return float(np.squeeze(result[SCORE])), anomaly_map
 
 
 def _first_line(error: Exception) -> str:

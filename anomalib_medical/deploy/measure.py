@@ -14,8 +14,8 @@ from anomalib_medical.data import MedicalFolder
 from anomalib_medical.metrics import Estimate, image_auroc
 
 from .edge.manifest import PostProcessing, Reading
+from .edge.predictor import GraphScorer
 from .edge.scores import raw_threshold
-from .graph import Scorer
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def measure(
     test = data.test_data
     labels = test.samples.label_index.to_numpy().astype(int)
     patients = [str(patient) for patient in test.samples.patient_id]
-    scorers = Scorer(graph), Scorer(fp32)
+    scorers = GraphScorer(graph), GraphScorer(fp32)
     scores = np.array(
         [
-            [scorer(np.asarray(test[index].image))[0] for scorer in scorers]
+            [scorer.score(np.asarray(test[index].image))[0] for scorer in scorers]
             for index in tqdm(range(len(test)), desc="Scoring the test images")
         ]
     )

@@ -6,41 +6,27 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch
-from anomalib.models import Padim, Patchcore, ReverseDistillation
 
-from anomalib_medical import Ddad, Scrd, cli
+from anomalib_medical import Ddad, cli
+from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
+from anomalib_medical.deploy.edge.io import list_images
 from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
-from anomalib_medical.deploy.edge.scores import above, normalize
-from anomalib_medical.deploy.graph import Scorer
-from tests.bundles import save_few_shot, train
+from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
+from anomalib_medical.deploy.edge.processing import Processor
+from anomalib_medical.deploy.edge.scores import normalize
+from anomalib_medical.deploy.edge.support import make_predictor
+from tests.bundles import MODELS, save_few_shot, train
 from tests.commands import fail
 from tests.exports import NATIVE, ODD, TOLERANCE, images
 from tests.few_shot_tree import make_normals
-
-RESNET = {"backbone": "resnet18", "pre_trained": False}
-MODELS = {
-    "Scrd": lambda: Scrd(image_size=64, seed=0, **RESNET),
-    "Ddad": lambda: Ddad(image_size=32, members=2, score="intra", seed=0),
-    "D24fad": None,
-    "Patchcore": lambda: Patchcore(layers=("layer2",), **RESNET),
-    "Padim": lambda: Padim(layers=["layer1"], n_features=20, **RESNET),
-    "ReverseDistillation": lambda: ReverseDistillation(layers=["layer1", "layer2", "layer3"], **RESNET),
-}
-# Of anomalib, which does not name the class in its checkpoints.
-FOREIGN = {"Patchcore", "Padim", "ReverseDistillation"}
+from tests.picture_files import COUNT
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
-def made(request, tiny_folder, tmp_path_factory):
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
+def made(request, bundles):
     """Name, checkpoint and bundle of every model."""
-    name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    checkpoint = save_few_shot(folder, support=3) if name == "D24fad" else train(MODELS[name](), tiny_folder, folder)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(cli, "configure_logger", lambda: None)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        cli.main(command(checkpoint, folder / "bundle", *(["--model", name] if name in FOREIGN else [])))
-    return name, checkpoint, folder / "bundle"
+    return request.param, bundles.checkpoint(request.param), bundles.bundle(request.param)
 
 
 def command(checkpoint, output, *options):
@@ -58,26 +44,34 @@ def by_engine(model, batch):
     return raw_score, raw_map, item
 
 
-def test_every_bundle_scores_as_the_engine_does(made):
+def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_file, tmp_path):
+    """PNG of 8 and 16 bits, TIFF, DICOM of one and several frames, NIfTI; of the model's size and of odd ones."""
     name, checkpoint, bundle = made
+    manifest = Manifest.read(bundle)
+    predictor, _ = make_predictor(bundle, manifest, many=True)
+    processor = Processor(predictor, manifest.reading, tmp_path, heatmaps=False, dicom=None)
+    rows = [row for result in processor(list_images(every_kind_of_file)) for row in result.rows]
+    assert len(rows) == COUNT
     model = load_model(checkpoint, name)
-    scorer, manifest = Scorer(bundle / "model" / "model.xml"), Manifest.read(bundle)
-    image, pixel = manifest.post_processing.image, manifest.post_processing.pixel
-    kind = manifest.post_processing.normalization
+    for row in rows:
+        raw_scores, _, item = by_engine(model, read_image(row.path)[None])
+        scale = max(1, abs(row.raw_score))
+        assert row.raw_score == pytest.approx(raw_scores.item(), abs=TOLERANCE * scale)
+        assert row.score == pytest.approx(item.pred_score.item(), abs=TOLERANCE)
+        assert row.label == ("abnormal" if item.pred_label.item() else "normal")
+
+
+def test_every_bundle_s_maps_are_those_of_the_engine(made):
+    name, checkpoint, bundle = made
+    model, scorer = load_model(checkpoint, name), GraphScorer(bundle / MODEL)
+    processing = Manifest.read(bundle).post_processing
     for size in (NATIVE, ODD):
-        batch = images(size)
-        raw_scores, raw_maps, item = by_engine(model, batch)
-        for index, picture in enumerate(batch):
-            raw_score, raw_map = scorer(picture.numpy())
-            scale = max(1, abs(raw_score))
-            np.testing.assert_allclose(raw_score, raw_scores[index].item(), rtol=0, atol=TOLERANCE * scale)
-            np.testing.assert_allclose(raw_map, raw_maps[index].squeeze(), rtol=0, atol=TOLERANCE * scale)
-            score = normalize(np.float32(raw_score), image, kind)
-            np.testing.assert_allclose(score, item.pred_score[index].item(), rtol=0, atol=TOLERANCE)
-            np.testing.assert_allclose(
-                normalize(raw_map, pixel, kind), item.anomaly_map[index].squeeze(), rtol=0, atol=10 * TOLERANCE
-            )
-            assert bool(above(score, image)) == bool(item.pred_label[index])
+        (picture,) = batch = images(size, count=1)
+        _, raw_maps, item = by_engine(model, batch)
+        raw_score, raw_map = scorer.score(picture.numpy())
+        np.testing.assert_allclose(raw_map, raw_maps.squeeze(), rtol=0, atol=TOLERANCE * max(1, abs(raw_score)))
+        got = normalize(raw_map, processing.pixel, processing.normalization)
+        np.testing.assert_allclose(got, item.anomaly_map.squeeze(), rtol=0, atol=10 * TOLERANCE)
 
 
 def test_every_bundle_is_complete(made):
@@ -103,22 +97,25 @@ def test_every_bundle_is_complete(made):
     assert "**not known**" in card
 
 
-@pytest.fixture(scope="module")
-def few_shot(tmp_path_factory):
+@pytest.fixture
+def few_shot(bundles):
     """A checkpoint that is made without training, which is enough to try a bundle's options."""
-    return save_few_shot(tmp_path_factory.mktemp("few_shot"), support=3)
+    return bundles.checkpoint("D24fad")
 
 
 @pytest.fixture(scope="module")
-def int8(few_shot, tiny_folder, tmp_path_factory):
-    """A bundle with all that a user can say of it."""
+def int8(bundles, tiny_folder, tmp_path_factory):
+    """A bundle with all that a user can say of it; of the model with the fewest layers, whatever INT8 does to it.
+
+    Putting layers back, which takes minutes, is tested on a network of two.
+    """
     folder = tmp_path_factory.mktemp("int8") / "bundle"
     normals = make_normals(folder.parent / "normals", count=15)
     options = ["--precision", "int8", "--normals", normals, "--test_data", tiny_folder, "--modality", "CT"]
     options += ["--window", "[40, 80]", "--trained_on", "Noise <drawn> by us."]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(cli, "configure_logger", lambda: None)
-        cli.main(command(few_shot, folder, *options))
+        monkeypatch.setattr("anomalib_medical.deploy.quantize.MAX_LOSS", 1e9)
+        bundles.command("Padim", folder, *options)
     return folder
 
 
@@ -135,16 +132,15 @@ def test_int8_is_quantized_and_the_card_says_what_it_costs(int8):
 
 
 @pytest.mark.slow
-def test_half_precision_halves_the_model_and_stays_close(few_shot, int8, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-    cli.main(command(few_shot, tmp_path / "fp32"))
-    cli.main(command(few_shot, tmp_path / "fp16", "--precision", "fp16"))
-    sizes = {folder.name: (folder / "model" / "model.bin").stat().st_size for folder in tmp_path.iterdir()}
+def test_lower_precision_makes_the_model_smaller_and_stays_close(bundles, int8, tmp_path):
+    bundles.command("Padim", tmp_path / "fp16", "--precision", "fp16")
+    folders = {"fp32": bundles.bundle("Padim"), "fp16": tmp_path / "fp16", "int8": int8}
+    sizes = {name: (folder / "model" / "model.bin").stat().st_size for name, folder in folders.items()}
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
-    # How much smaller depends on how many layers are put back; of an untrained model these are many.
-    assert (int8 / "model" / "model.bin").stat().st_size < 0.9 * sizes["fp32"]
-    scores = {name: Manifest.read(tmp_path / name).self_test.raw_score for name in ("fp32", "fp16")}
-    assert scores["fp32"] == pytest.approx(scores["fp16"], abs=1e-2)
+    # How much smaller depends on how many layers are put back.
+    assert sizes["int8"] < sizes["fp32"]
+    scores = {name: Manifest.read(folder).self_test.raw_score for name, folder in folders.items()}
+    assert scores["fp32"] == pytest.approx(scores["fp16"], rel=1e-2)
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_behind(here, capsys, few_shot):

@@ -1,23 +1,19 @@
 """A bundle in a fresh environment with its own requirements and nothing else: small, without torch, and it works."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
-from anomalib_medical import cli
-from tests.bundles import save_few_shot
-
 LIMIT_MB = 600
 
 
 @pytest.mark.slow
-def test_a_bundle_runs_with_its_own_requirements_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-    checkpoint = save_few_shot(tmp_path / "trained", support=3)
-    cli.main(["bundle", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "bundle")])
+def test_a_bundle_runs_with_its_own_requirements_alone(tmp_path, bundles):
+    shutil.copytree(bundles.bundle("D24fad"), tmp_path / "bundle")
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}

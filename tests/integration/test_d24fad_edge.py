@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_medical import D24fad, cli
+from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.models.d24fad.few_shot_device import FewShotDevice
 
+pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4
 SHOTS = 3
 
@@ -25,28 +26,14 @@ QUERIES = [*pictures(2, 3, (64, 64)), *pictures(1, 4, (50, 40))]
 
 
 @pytest.fixture(scope="module")
-def model():
-    """Untrained, but with the statistics of some images: with fresh ones all maps are alike."""
-    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
-    with torch.no_grad():
-        for seed in range(3):
-            d24fad.model.train().encode(d24fad.pre_processor(pictures(8, seed, (64, 64))))
-    return d24fad.eval()
+def model(bundles):
+    return load_model(bundles.checkpoint("D24fad"))
 
 
 @pytest.fixture(scope="module")
-def edge(model, tmp_path_factory):
-    """The folder that the command line makes of a checkpoint."""
-    folder = tmp_path_factory.mktemp("edge")
-    checkpoint = {"state_dict": model.state_dict(), "pytorch-lightning_version": "2.5.0"}
-    checkpoint["hyper_parameters"] = dict(model.hparams)
-    model.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, folder / "model.ckpt")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        # Keep the command line's log handler out of the tests that follow in this process.
-        monkeypatch.setattr(cli, "configure_logger", lambda: None)
-        cli.main(["export_edge", "--ckpt_path", str(folder / "model.ckpt"), "--output", str(folder / "graphs")])
-    return folder / "graphs"
+def edge(bundles):
+    """The folder of the graphs in a bundle."""
+    return bundles.bundle("D24fad") / "model"
 
 
 def expected(model, support):
@@ -74,9 +61,9 @@ def test_without_torch_the_scores_are_those_of_the_model(model, edge, tmp_path):
                     raise ImportError(name + " is not on this device")
 
         sys.meta_path.insert(0, NoTorch())
-        sys.path.insert(0, {str(edge)!r})
+        sys.path.insert(0, {str(edge.parent)!r})
         import numpy as np
-        from few_shot_device import FewShotDevice
+        from edge.few_shot_device import FewShotDevice
 
         device = FewShotDevice({str(edge)!r})
         support = np.load({str(tmp_path / "images.npz")!r})

@@ -13,51 +13,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-import tifffile
 import torch
 from PIL import Image
 from pydicom import dcmread
 
 from anomalib_medical.data.images import read_image
-from tests.dicom_files import STUDY, write_dicom
-from tests.edge_bundles import MISSING, device_environment, on_device, trained_model, write_bundle
+from tests.dicom_files import STUDY
+from tests.edge_bundles import MISSING, device_environment, on_device
 from tests.exports import TOLERANCE, by_engine
-from tests.nifti_files import save_nifti
+from tests.picture_files import COUNT, PATIENT
 
-NAME = "DOE^JANE"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return trained_model()
+NAME = PATIENT
 
 
 @pytest.fixture(scope="module")
-def bundle(model, tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("device") / "bundle", model, modality="CT")
+def model(scrd):
+    return scrd[0]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Every kind of file, at the model's own and at odd sizes."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(0)
-    for size in ((64, 64), (90, 133)):
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"colour_{size[0]}.png")
-        tifffile.imwrite(folder / f"deep_{size[0]}.tiff", rng.integers(0, 2**16, size, np.uint16))
-        stored = rng.integers(-1000, 1000, size).astype(np.int16)
-        tags = {"PatientName": NAME, "PatientID": "4711", "FrameOfReferenceUID": f"{STUDY}.9"}
-        tags |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        tags |= {"PixelSpacing": [1, 1], "SliceThickness": 2, "SOPInstanceUID": f"{STUDY}.1.{size[0]}"}
-        write_dicom(folder / f"{NAME}_{size[0]}.dcm", stored, **tags)
-    write_dicom(folder / "cine.dcm", rng.integers(0, 200, (3, 50, 70)).astype(np.uint8), Modality="US")
-    save_nifti(folder / "brain.nii.gz", rng.integers(0, 900, (40, 50, 3)).astype(np.int16))
-    return folder
+def bundle(scrd):
+    return scrd[1]
 
 
 @pytest.fixture(scope="module")
-def results(bundle, files):
-    output = bundle.parent / "out"
+def files(every_kind_of_file):
+    return every_kind_of_file
+
+
+@pytest.fixture(scope="module")
+def results(bundle, files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "out"
     return on_device(bundle, "run", files, "--output", output, "--dicom"), output
 
 
@@ -79,7 +65,7 @@ def test_scores_are_those_of_the_engine(results, model):
     process, output = results
     assert process.returncode == 0, process.stderr
     rows = rows_of(output)
-    assert len(rows) == 2 * 3 + 3 + 3
+    assert len(rows) == COUNT
     for row in rows:
         image = read_image(row["path"])[None]
         expected = by_engine(model, image)
@@ -185,12 +171,25 @@ def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
     content[1000] ^= 1
     weights.write_bytes(content)
     (changed / "edge" / "overlay.py").open("a").write("# changed")
+    # Modules that Python would find before the ones it looks for.
+    for planted in (changed / "numpy.py", changed / "edge" / "x.py"):
+        planted.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     words = [{"IN": files, "OUT": tmp_path / "out"}.get(word, word) for word in command]
     process = on_device(changed, *words)
     assert process.returncode == 2
-    assert "2 of" in process.stderr
+    assert not (tmp_path / "ran").exists()
+    assert "4 of its files differ from manifest.json" in process.stderr
     assert "- model/model.bin: changed" in process.stderr
+    assert "- edge/x.py: not of this bundle\n- numpy.py: not of this bundle" in process.stderr
     assert "Copy the bundle again" in process.stderr
+
+
+def test_python_s_compiled_files_are_no_tampering(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    for _ in range(2):
+        process = on_device(tmp_path / "bundle", "self-test", compiled_files=True)
+        assert process.returncode == 0, process.stderr
+    assert list((tmp_path / "bundle" / "edge" / "__pycache__").iterdir())
 
 
 def test_a_machine_that_scores_otherwise_fails_the_self_test(bundle, tmp_path):

@@ -6,11 +6,9 @@ import shutil
 import pytest
 import torch
 
-from anomalib_medical import cli
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
-from tests.bundles import save_few_shot
-from tests.edge_bundles import on_device, trained_model, write_bundle
+from tests.edge_bundles import on_device
 from tests.exports import TOLERANCE
 from tests.few_shot_tree import make_normals
 
@@ -18,14 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(bundles):
     """The checkpoint, and its bundle."""
-    folder = tmp_path_factory.mktemp("few_shot")
-    checkpoint = save_few_shot(folder, support=3)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(cli, "configure_logger", lambda: None)
-        cli.main(["bundle", "--ckpt_path", str(checkpoint), "--output", str(folder / "bundle")])
-    return checkpoint, folder / "bundle"
+    return bundles.checkpoint("D24fad"), bundles.bundle("D24fad")
 
 
 @pytest.fixture
@@ -119,8 +112,7 @@ def test_a_damaged_support_is_refused(bundle, images, tmp_path):
     assert "--replace" in process.stderr
 
 
-def test_other_models_have_no_support(images, tmp_path):
-    bundle = write_bundle(tmp_path / "bundle", trained_model())
-    process = on_device(bundle, "support", images["support"])
+def test_other_models_have_no_support(images, scrd):
+    process = on_device(scrd[1], "support", images["support"])
     assert process.returncode == 2
     assert "only D24fad binds one" in process.stderr

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from tests.dicom_files import write_dicom
-from tests.edge_bundles import device_environment, on_device, trained_model, write_bundle
+from tests.edge_bundles import device_environment, on_device
 
 NAME = "DOE^JANE"
 PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("device") / "bundle", trained_model())
+def bundle(scrd):
+    return scrd[1]
 
 
 @pytest.fixture

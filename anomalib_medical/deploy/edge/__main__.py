@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, bundle: Path) -> int:
 
     files = find_files(options.input, options.limit)
     prepare_output(options.output)
-    return run(files, options.output, _processor(options, bundle))
+    return run(files, options.output, _processor(options, bundle, many=True))
 
 
 def _watch(options: argparse.Namespace, bundle: Path) -> int:
@@ -134,7 +134,7 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     check_folders(options.drop, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.drop, options.output):
-        processor = _processor(options, bundle)
+        processor = _processor(options, bundle, many=False)
         journal = Journal(options.output)
         try:
             logger.info("Watching; %d files were scored before. Stop with Ctrl-C.", len(journal))
@@ -145,14 +145,14 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
-def _processor(options: argparse.Namespace, bundle: Path) -> Processor:
+def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Processor:
     from .dicom_objects import DicomObjects
     from .predictor import open_bundle
     from .processing import Processor
     from .support import make_predictor
 
     manifest = open_bundle(bundle)
-    predictor, facts = make_predictor(bundle, manifest)
+    predictor, facts = make_predictor(bundle, manifest, many=many)
     if facts is not None:
         logger.info("Comparing with the %d support images that were bound on this device.", len(facts.images))
     dicom = DicomObjects(bundle, options.output) if options.dicom else None

@@ -10,8 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .additions import additions
+
 FORMAT = 1
 NAME = "manifest.json"
+# Of another organ, bound on the box: the one file of a bundle that is made there.
+SUPPORT = "support/support.npz"
 Normalization = Literal["none", "linear", "softsign"]
 Axis = Literal["axial", "coronal", "sagittal"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "linear", "softsign")
@@ -164,10 +168,10 @@ class Manifest:
         return path
 
     def differences(self, folder: str | Path) -> list[str]:
-        """Compare the files with their hashes.
+        """Compare the files with their hashes, and look for others that are none of the bundle's business.
 
         Returns:
-            One line for each file that is missing or changed; none if the bundle is as it was made.
+            One line for each file that is missing, changed or added; none if the bundle is as it was made.
         """
         lines = []
         for name, expected in self.files.items():
@@ -176,7 +180,7 @@ class Manifest:
                 lines.append(f"{name}: missing")
             elif sha256(path) != expected:
                 lines.append(f"{name}: changed")
-        return lines
+        return lines + additions(folder, {*self.files, NAME, SUPPORT})
 
 
 def hash_files(folder: str | Path) -> dict[str, str]:

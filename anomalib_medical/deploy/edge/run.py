@@ -71,7 +71,6 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
     predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
     predictions.replace([])
     scored = skipped = failures = 0
-    inside = 0.0
     start = time.perf_counter()
     for result in tqdm(processor(files), total=len(files), desc="Scoring", unit="file", disable=None):
         if result.holds_no_image:
@@ -83,9 +82,9 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
         else:
             predictions.append(result.rows)
             scored += len(result.rows)
-            inside += sum(row.score_ms for row in result.rows) / 1000
     elapsed = time.perf_counter() - start
-    logger.info("%d images of %d files scored in %.1f s (%.1f s in the model).", scored, len(files), elapsed, inside)
+    rate = scored / max(elapsed, 1e-9)
+    logger.info("%d images of %d files scored in %.1f s (%.1f a second).", scored, len(files), elapsed, rate)
     if skipped:
         logger.info("%d DICOM files hold no image (reports and the like).", skipped)
     if failures:

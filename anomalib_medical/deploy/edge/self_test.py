@@ -9,7 +9,7 @@ import numpy as np
 from .errors import EdgeError
 from .io import read_pixels
 from .manifest import Manifest
-from .predictor import GraphScorer, Predictor, open_bundle
+from .predictor import MODEL, GraphScorer, Predictor, open_bundle
 
 
 def self_test(bundle: Path) -> list[str]:
@@ -33,7 +33,7 @@ def _check_scores(bundle: Path, manifest: Manifest) -> str:
     expected = manifest.self_test
     pixels = read_pixels(bundle / expected.image)
     image = np.stack([pixels] * 3) if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    found = Predictor(GraphScorer(bundle), manifest.post_processing)(image)
+    found = Predictor(GraphScorer(bundle / MODEL), manifest.post_processing)(image)
     difference = abs(found.raw_score - expected.raw_score)
     if not difference <= expected.tolerance:
         msg = (

@@ -1,6 +1,5 @@
 """Export for devices that bind a support of their own: a support encoder and a query scorer, without torch."""
 
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,7 +45,7 @@ class _QueryScorer(nn.Module):
 
 
 def export_edge(model: D24fad, folder: str | Path) -> Path:
-    """Write the two OpenVINO graphs, and the file that runs them without torch.
+    """Write the two OpenVINO graphs that `few_shot_device.py` runs without torch.
 
     Args:
         model: A trained model; its own support, if any, is no part of the graphs, nor is its threshold.
@@ -75,7 +74,6 @@ def export_edge(model: D24fad, folder: str | Path) -> Path:
         ["pred_score", "anomaly_map"],
         folder / few_shot_device.SCORER,
     )
-    shutil.copy(few_shot_device.__file__, folder)
     return folder
 
 

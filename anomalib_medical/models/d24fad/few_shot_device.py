@@ -1,10 +1,10 @@
 """Few-shot anomaly detection on a device: openvino and numpy, no torch.
 
-`anomalib-medical export_edge` puts this file beside the two graphs that it runs; copy the folder to the device:
+`anomalib-medical bundle` puts this file and the two graphs that it runs into a folder for the device; there:
 
-    from few_shot_device import FewShotDevice
+    from edge.few_shot_device import FewShotDevice
 
-    device = FewShotDevice("edge")
+    device = FewShotDevice("model")
     device.bind(support)                         # a few normal images of the new organ
     device.calibrate(normals)                    # others, for the threshold; or device.calibrate() without any
     score, anomaly_map = device.score(image)

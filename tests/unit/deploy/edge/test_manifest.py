@@ -52,7 +52,12 @@ def test_changed_and_missing_files_are_named(bundle):
     (folder / "model" / "model.bin").write_bytes(b"Weights")
     (folder / "README.md").unlink()
     (folder / "of_the_user.txt").touch()
-    assert made.differences(folder) == ["README.md: missing", "model/model.bin: changed"]
+    (folder / "model" / "other.bin").touch()
+    assert made.differences(folder) == [
+        "README.md: missing",
+        "model/model.bin: changed",
+        "model/other.bin: not of this bundle",
+    ]
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):

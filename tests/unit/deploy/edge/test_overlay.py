@@ -1,8 +1,11 @@
 """Pictures: what is strong in the map is red, what is above its threshold is outlined."""
 
-import numpy as np
+import io
 
-from anomalib_medical.deploy.edge.overlay import draw_overlay, resize_mask
+import numpy as np
+from PIL import Image
+
+from anomalib_medical.deploy.edge.overlay import draw_overlay, png, resize_mask
 from anomalib_medical.deploy.edge.predictor import Prediction
 
 GREY = np.full((3, 80, 120), 0.5, np.float32)
@@ -41,3 +44,18 @@ def test_a_mask_keeps_its_place():
     mask = resize_mask(spot() > 0.5, (120, 80))
     assert mask.sum() == 400
     assert mask[40:60, 60:80].all()
+
+
+def test_colours_are_those_of_the_table_blended_by_strength():
+    heat = np.tile(np.linspace(0, 1, 120, dtype=np.float32), (80, 1))
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, heat, heat > 2)), float)
+    stops, colours = (0.0, 0.35, 0.65, 1.0), ((0, 0, 160), (0, 200, 255), (255, 230, 0), (220, 0, 0))
+    table = np.stack([np.interp(heat, stops, channel) for channel in zip(*colours, strict=True)], axis=-1)
+    share = 0.6 * heat[..., None]
+    # Two levels of 255: map, colours and opacity are rounded to 8 bits.
+    np.testing.assert_allclose(picture[30:], ((1 - share) * 127.5 + share * table)[30:], atol=2.5)
+
+
+def test_a_picture_is_encoded_without_loss():
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 17, 3), np.uint8)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(Image.fromarray(pixels))))), pixels)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from anomalib_medical.deploy.edge.errors import EdgeError
 from anomalib_medical.deploy.edge.manifest import Calibration, PostProcessing, Reading
 from anomalib_medical.deploy.edge.predictor import Predictor
 from anomalib_medical.deploy.edge.processing import Processor
+from anomalib_medical.deploy.edge.reading import ahead
 from tests.dicom_files import write_dicom
 
 
@@ -29,11 +31,10 @@ class Scorer:
 CALIBRATION = Calibration(threshold=0.4, minimum=0.1, maximum=0.6, limit=0.5)
 
 
-def make_processor(output, scorer=None, *, heatmaps=True, **reading):
+def make_processor(output, scorer=None, *, workers=1, heatmaps=True, **reading):
     processing = PostProcessing("softsign", CALIBRATION, CALIBRATION)
-    return Processor(
-        Predictor(scorer or Scorer(), processing), Reading(**reading), output, heatmaps=heatmaps, dicom=None
-    )
+    predictor = Predictor(scorer or Scorer(), processing, workers)
+    return Processor(predictor, Reading(**reading), output, heatmaps=heatmaps, dicom=None)
 
 
 def save_grey(path, value, size=(20, 30)):
@@ -48,6 +49,44 @@ def test_rows_come_in_the_order_of_the_files(tmp_path):
     assert [result.rows[0].raw_score for result in results] == pytest.approx([1, 0, 0.2])
     assert [result.rows[0].label for result in results] == ["abnormal", "normal", "normal"]
     assert {path.stem for path in (tmp_path / "out" / "heatmaps").iterdir()} == {row.rows[0].image for row in results}
+
+
+def test_scored_side_by_side_rows_keep_their_order(tmp_path):
+    active, together = [], []
+
+    class Slow(Scorer):
+        def score(self, image):
+            active.append(1)
+            together.append(len(active))
+            time.sleep(0.03 * (1 - float(image.mean())))  # the earlier, the slower
+            active.pop()
+            return super().score(image)
+
+    files = [save_grey(tmp_path / f"{value:03d}.png", value) for value in range(0, 255, 20)]
+    frames = write_dicom(tmp_path / "frames.dcm", np.arange(600, dtype=np.uint8).reshape(6, 10, 10))
+    results = list(make_processor(tmp_path / "out", Slow(), workers=4)([*files, frames]))
+    assert [result.path for result in results] == [*files, frames]
+    assert [result.rows[0].raw_score for result in results[:-1]] == pytest.approx(np.arange(0, 255, 20) / 255)
+    assert [row.path.partition("#")[2] for row in results[-1].rows] == [f"frame={index}" for index in range(6)]
+    assert 1 < max(together) <= 4
+
+
+def test_few_pictures_are_held_at_a_time(tmp_path, monkeypatch):
+    """However slowly they are drawn, and however many a file has."""
+    read, drawn = [], []
+    monkeypatch.setattr(
+        module, "draw_overlay", lambda *_: time.sleep(0.005) or drawn.append(1) or Image.new("L", (1, 1))
+    )
+
+    class Counting(Scorer):
+        def score(self, image):
+            read.append(len(read) - len(drawn))
+            return super().score(image)
+
+    write_dicom(tmp_path / "cine.dcm", np.zeros((40, 9, 9), np.uint8))
+    (result,) = make_processor(tmp_path / "out", Counting(), workers=2)([tmp_path / "cine.dcm"])
+    assert len(result.rows) == len(drawn) == 40
+    assert max(read) <= 2 + module._QUEUED + 1
 
 
 def test_a_file_that_fails_later_leaves_nothing(tmp_path):
@@ -102,7 +141,7 @@ def test_reading_runs_one_picture_ahead():
             events.append(f"made {number}")
             yield number
 
-    for number in module._ahead(items()):
+    for number in ahead(items()):
         while f"made {min(number + 1, 2)}" not in events:
             pass
         events.append(f"used {number}")
