@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.report.cases import galleries, why_none
-from anomalib_medical.benchmark.report.compare import contrasts
+from anomalib_medical.benchmark.report.compare import contrasts, groups
 from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
@@ -293,6 +293,14 @@ def test_models_are_compared_on_the_images_both_have(run):
     assert set(found) == {"scrd", "sharpness"}
     assert found["scrd"].significant
     assert found["scrd"].adjusted >= found["scrd"].result.p_value
+
+
+def test_groups_say_how_many_patients_they_are_of(run):
+    models = load_run(run).datasets[0].models
+    rows = {row.group: row for row in groups(models[:1], "meta_view")}
+    test = models[0].first.test
+    assert rows["AP"].n_patients == test[test.meta_view == "AP"].patient_hash.nunique()
+    assert rows["AP"].n_normal + rows["AP"].n_abnormal == (test.meta_view == "AP").sum()
 
 
 def test_names_are_escaped(tmp_path):
