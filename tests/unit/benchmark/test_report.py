@@ -24,6 +24,7 @@ from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_
 from anomalib_medical.benchmark.report.results import Dataset, align, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
+from anomalib_medical.benchmark.report.svg import new_axes, to_svg
 from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
 from tests.run_folders import make_run, write_job
 
@@ -216,6 +217,16 @@ def test_figures_of_the_markdown_are_files_of_their_own(run):
         assert 'xmlns="http://www.w3.org/2000/svg"' in figure
         assert "currentColor" not in figure
         assert "var(" not in figure
+
+
+def test_numbers_of_an_axis_stay_whole():
+    figure, axes = new_axes()
+    axes.plot([0.123456, 1], [0, 0.123456])
+    axes.set_yticks([0.00125, 0.00375])
+    svg = to_svg(figure, "x", "x")
+    assert "0.00125" in svg
+    assert "0.00375" in svg
+    assert not re.search(r'd="[^"]*\d\.\d{3}', svg)
 
 
 def test_a_far_image_does_not_hide_the_others(run):
