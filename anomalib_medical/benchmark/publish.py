@@ -22,7 +22,9 @@ salt. The figures of [report/report.md](report/report.md) are computed from thes
 """
 _RUN_FILES = ("plan.yaml", "plan.json", "jobs.json", "data/*.json")
 _JOB_FILES = ("job.json", "scores.csv", "thresholds.json", "cost.json", "faults.json", "epochs.csv")
-_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\][^\s'\",;()]+")
+# What a failed job says may name a file, and so a patient.
+_PATH = re.compile(r"[/\\]")
+_LEFT_OUT = "what it said names a file, and is left out here"
 
 
 def publish(run: RunFolder, target: Path) -> RunFolder:
@@ -53,7 +55,7 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
         for file in _files(old.path, _JOB_FILES):
             _copy(file, new.path / file.name)
         _copy_pixels(old, new)
-        new.write("status", replace(status, message=_PATH.sub("(path)", status.message)))
+        new.write("status", replace(status, message=_LEFT_OUT) if _PATH.search(status.message) else status)
     with atomic(target / _README) as stream:
         stream.write(f"{_TITLE}\n{_TEXT.format(name=target.name)}")
     return copy

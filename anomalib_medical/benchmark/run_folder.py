@@ -14,7 +14,8 @@
     <run>/jobs/<job>/cost.json         `Cost`
     <run>/jobs/<job>/gallery/          `GalleryEntry` in gallery.json, PNG files
 
-Every file appears complete or not at all. Nothing in it names a file or a patient of the data: both are salted hashes.
+Every file appears complete or not at all. Files and patients of the data are salted hashes; only what a failed job said
+(status.json, traceback.txt, log.txt, and status.json in the report) may name a file. `publish` leaves that out.
 """
 
 from __future__ import annotations

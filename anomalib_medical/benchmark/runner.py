@@ -24,6 +24,7 @@ from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.supervise import supervise
 from anomalib_medical.benchmark.wording import duration
+from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.errors import MedicalError
 
 #: What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
@@ -151,7 +152,7 @@ class PlanJobs(JobGenerator):
         return PlannedJob(label, estimate, folder, launch, self.devices)
 
     def _environment(self, device: str) -> dict[str, str]:
-        threads = self.plan.threads or max(1, (os.cpu_count() or 1) // len(self.devices))
+        threads = self.plan.threads or max(1, available_cores() // len(self.devices))
         visible = "" if device == "cpu" else device.partition(":")[2] or "0"
         quiet = {"PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
         given = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": visible}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arrays import Arrays, FloatArray, to_image_scores, to_labels, to_scores
+from .arrays import Arrays, BoolArray, FloatArray, to_image_scores, to_labels, to_scores
 from .bootstrap import Statistic
 
 Curve = Callable[[FloatArray, FloatArray], FloatArray]
@@ -53,6 +53,21 @@ def at_threshold(rate: Rate, scores: Arrays, labels: Arrays, threshold: float) -
     Raises:
         ValueError: If lengths differ, or a score or the threshold is not finite.
     """
+    above, abnormal = decisions(scores, labels, threshold)
+    cells = [(above & abnormal), (above & ~abnormal), (~above & abnormal), (~above & ~abnormal)]
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        return rate(*(weights @ cell.astype(np.float64) for cell in cells))
+
+    return statistic
+
+
+def decisions(scores: Arrays, labels: Arrays, threshold: float) -> tuple[BoolArray, BoolArray]:
+    """Which images lie above a threshold, and which are abnormal, both ``(N,)``.
+
+    Raises:
+        ValueError: If lengths differ, or a score or the threshold is not finite.
+    """
     values, abnormal = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
     if values.shape != abnormal.shape:
         msg = f"got {values.size} scores for {abnormal.size} labels."
@@ -60,13 +75,7 @@ def at_threshold(rate: Rate, scores: Arrays, labels: Arrays, threshold: float) -
     if not np.isfinite(threshold):
         msg = f"the threshold must be a finite number, got {threshold}. Was the post-processor fitted?"
         raise ValueError(msg)
-    above = values > threshold
-    cells = [(above & abnormal), (above & ~abnormal), (~above & abnormal), (~above & ~abnormal)]
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        return rate(*(weights @ cell.astype(np.float64) for cell in cells))
-
-    return statistic
+    return values > threshold, abnormal
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:

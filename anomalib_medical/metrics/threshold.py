@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from scipy.stats import binomtest
 
-from .arrays import Arrays, BoolArray, to_labels, to_patient_index, to_scores
+from .arrays import Arrays, BoolArray, to_labels, to_patient_index
 from .bootstrap import bootstrap
 from .estimate import Estimate
-from .statistics import Rate, accuracy_rate, at_threshold, f1_rate
+from .statistics import Rate, accuracy_rate, at_threshold, decisions, f1_rate
 
 
 def sensitivity(scores: Arrays, labels: Arrays, threshold: float, *, level: float = 0.95) -> Estimate:
@@ -24,7 +23,7 @@ def sensitivity(scores: Arrays, labels: Arrays, threshold: float, *, level: floa
         The share with the Wilson score interval, which takes images as independent: where patients have several it is
         too narrow.
     """
-    above, abnormal = _above(scores, labels, threshold)
+    above, abnormal = decisions(scores, labels, threshold)
     return _share(above[abnormal], "abnormal", level)
 
 
@@ -41,7 +40,7 @@ def specificity(scores: Arrays, labels: Arrays, threshold: float, *, level: floa
         The share with the Wilson score interval, which takes images as independent: where patients have several it is
         too narrow.
     """
-    above, abnormal = _above(scores, labels, threshold)
+    above, abnormal = decisions(scores, labels, threshold)
     return _share(~above[~abnormal], "normal", level)
 
 
@@ -116,17 +115,6 @@ def _estimate(
         raise ValueError(msg)
     index = to_patient_index(patients, abnormal.size)
     return bootstrap(statistic, abnormal, index, n_resamples=n_resamples, level=level, seed=seed)
-
-
-def _above(scores: Arrays, labels: Arrays, threshold: float) -> tuple[BoolArray, BoolArray]:
-    values, abnormal = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
-    if values.shape != abnormal.shape:
-        msg = f"got {values.size} scores for {abnormal.size} labels."
-        raise ValueError(msg)
-    if not np.isfinite(threshold):
-        msg = f"the threshold must be a finite number, got {threshold}. Was the post-processor fitted?"
-        raise ValueError(msg)
-    return values > threshold, abnormal
 
 
 def _share(right: BoolArray, kind: str, level: float) -> Estimate:

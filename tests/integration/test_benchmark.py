@@ -1,4 +1,4 @@
-"""A small benchmark from the command line: killed in the middle, continued, with a job that cannot work."""
+"""A cut of the smoke benchmark from the command line: killed in the middle, continued, with a job that cannot work."""
 
 import json
 import os
@@ -8,41 +8,39 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
 
 from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.config_files import configs_dir
 from tests.commands import start
 
-PLAN = {
-    "name": "small",
-    "image_size": 64,
-    "protocol": "published",
-    "latency_repeats": 1,
-    "gallery": 1,
-    "threads": 1,
-    "limits": {"train_minutes": 0.5, "job_minutes": 10},
-    "models": {
-        "thumbnail": {"class_path": "NearestThumbnail"},
-        "scrd": {"class_path": "Scrd", "trainer": {"max_epochs": 3}},
-        "broken": {"class_path": "Scrd", "init_args": {"learning_rate": "fast"}},
-    },
-    "datasets": {
-        "phantom": {
-            "class_path": "Phantom",
-            "init_args": {
-                "root": "phantom",
-                "image_size": 64,
-                "difficulty": "easy",
-                "train_count": 24,
-                "test_normal_count": 6,
-                "test_abnormal_count": 6,
-            },
-        },
-    },
+# One of every kind: trivial, memory bank, an anomalib model that trains, and our three.
+KINDS = {
+    "thumbnail": {},
+    "patchcore": {},
+    "stfpm": {"max_epochs": 2},
+    "scrd": {"max_epochs": 3},
+    "ddad": {"max_epochs": 2},
+    "d24fad": {"max_steps": 2},
 }
 COMMAND = ("benchmark", "--config", "plan.yaml", "--output", "run")
+
+
+def small_plan() -> dict:
+    """The smoke plan, cut to one model of every kind on one small dataset, and a job that cannot work."""
+    plan = yaml.safe_load((configs_dir() / "benchmark" / "smoke.yaml").read_text())
+    plan |= {"latency_repeats": 1, "gallery": 1, "threads": 1, "limits": {"train_minutes": 0.5, "job_minutes": 10}}
+    plan["models"] = {name: plan["models"][name] | {"trainer": trainer} for name, trainer in KINDS.items()}
+    plan["models"]["broken"] = {"class_path": "Scrd", "init_args": {"learning_rate": "fast"}}
+    counts = {"train_count": 24, "test_normal_count": 6, "test_abnormal_count": 6}
+    for data in plan["datasets"].values():
+        data["init_args"] |= {"root": "phantom", **counts}
+    # Only a task that D2-4FAD learns on.
+    plan["datasets"]["phantom_hard"]["models"] = {name: {"skip": True} for name in plan["models"]}
+    return plan
 
 
 def workers(parent: int) -> list[psutil.Process]:
@@ -56,7 +54,7 @@ def kill_in_the_middle(folder: Path) -> None:
     with (folder / "first.log").open("wb") as log:
         process = subprocess.Popen([program, *COMMAND], cwd=folder, env=environment, stdout=log, stderr=log)
     deadline = time.monotonic() + 500
-    while not (folder / "run/jobs/phantom__scrd__seed0/job.json").exists():
+    while not (folder / "run/jobs/phantom_easy__scrd__seed0/job.json").exists():
         assert process.poll() is None, (folder / "first.log").read_text()
         assert time.monotonic() < deadline, (folder / "first.log").read_text()
         time.sleep(0.1)
@@ -69,39 +67,50 @@ def kill_in_the_middle(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # seven processes, each with seconds of imports: two minutes where nothing else runs
-def test_a_killed_run_goes_on_and_a_failed_job_is_told(tmp_path):
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+@pytest.mark.timeout(1500)  # twelve processes, each with seconds of imports: three minutes where nothing else runs
+def test_every_kind_of_model_is_scored_and_a_killed_run_goes_on(tmp_path):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(small_plan(), sort_keys=False))
     kill_in_the_middle(tmp_path)
     run = RunFolder(tmp_path / "run")
-    finished = run.job("phantom__thumbnail__seed0").path / "status.json"
+    finished = run.job("phantom_easy__patchcore__seed0").path / "status.json"
     before = finished.stat().st_mtime_ns
-    assert run.job("phantom__scrd__seed0").status is None
+    assert run.job("phantom_easy__scrd__seed0").status is None
 
     result = start("anomalib-medical", *COMMAND, cwd=tmp_path, timeout=900)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "1 of 3 jobs are done, 2 to run." in result.stdout
-    assert "error: 1 of 3 jobs failed; the others are saved." in result.stderr
-    assert "phantom__broken__seed0: failed" in result.stderr
+    assert "3 of 7 jobs are done, 4 to run." in result.stdout
+    assert "error: 1 of 7 jobs failed; the others are saved." in result.stderr
+    assert "phantom_easy__broken__seed0: failed" in result.stderr
     assert finished.stat().st_mtime_ns == before
+    statuses = {name: run.job(f"phantom_easy__{name}__seed0").status.status for name in (*KINDS, "broken")}
+    assert statuses == dict.fromkeys(KINDS, "done") | {"broken": "failed"}
 
-    assert "Traceback" in run.job("phantom__broken__seed0").traceback
-    job = run.job("phantom__scrd__seed0")
+    assert "Traceback" in run.job("phantom_easy__broken__seed0").traceback
+    job = run.job("phantom_easy__scrd__seed0")
     assert job.status.status == "done"
     scores = job.scores()
-    assert list(scores.split.value_counts()[["test", "val"]]) == [12, run.dataset("phantom").n_held_out]
+    assert list(scores.split.value_counts()[["test", "val"]]) == [12, run.dataset("phantom_easy").n_held_out]
     assert set(scores[scores.split == "val"].label) == {0}
     # The threshold is the post-processor's on held-out normals: 0.5 of the normalised score.
     assert ((scores.raw_score > job.thresholds.image) == (scores.score > 0.5)).all()
     assert job.pixels().counts.regions.sum() > 0
     assert set(job.cost.latency) == {"torch", "openvino"}
-    assert job.cost.steps == job.cost.epochs * len(range(0, run.dataset("phantom").n_train, 16))
+    assert job.cost.steps == job.cost.epochs * len(range(0, run.dataset("phantom_easy").n_train, 16))
     assert len(job.faults.batch_blur_scores) == 12
     assert list(job.epochs.epoch) == sorted(set(job.epochs.epoch))
     assert job.info.teacher == "random"
     # The same images under the same hashes, so that models can be compared image by image.
-    thumbnail = run.job("phantom__thumbnail__seed0").scores()
+    thumbnail = run.job("phantom_easy__thumbnail__seed0").scores()
     assert set(thumbnail.path_hash) == set(scores.path_hash)
+    # Test scores of epochs, for all but what has a single pass.
+    assert {name for name in KINDS if run.job(f"phantom_easy__{name}__seed0").epochs is not None} == {
+        *("stfpm", "scrd", "ddad", "d24fad")
+    }
+    metrics = pd.read_csv(run.path / "report" / "metrics.csv").set_index(["model", "metric"])
+    assert set(metrics.loc[[(name, "image_auroc") for name in KINDS]].n_images) == {12}
+    assert metrics.loc[("scrd", "fault.checkpoint")].value == pytest.approx(
+        job.epochs.image_auroc.max() - job.epochs.image_auroc.iloc[-1]
+    )
     assert (run.path / "report" / "index.html").exists()
     assert ".png" not in (job.path / "scores.csv").read_text()
     assert json.loads((run.path / "plan.json").read_text())["command"].startswith("anomalib-medical benchmark")

@@ -49,6 +49,7 @@ class GroupRow:
     group: str
     n_normal: int
     n_abnormal: int
+    n_patients: int | None
     cells: list[dict[str, Value]]
 
 
@@ -91,9 +92,9 @@ def groups(models: list[Model], column: str) -> list[GroupRow]:
         for name, members in _members(model, column).items():
             part = replace(model, trainings=[each.take(np.flatnonzero(members)) for each in model.trainings])
             labels = part.first.labels
-            row = rows.setdefault(
-                name, GroupRow(name, int((labels == 0).sum()), int((labels == 1).sum()), [{} for _ in models])
-            )
+            counts = int((labels == 0).sum()), int((labels == 1).sum())
+            patients = None if part.first.patients is None else len(set(part.first.patients))
+            row = rows.setdefault(name, GroupRow(name, *counts, patients, [{} for _ in models]))
             row.cells[place].update({metric.key: evaluate(part, metric) for metric in (RANKING[0], *DECISION[:2])})
     return [rows[name] for name in sorted(rows)]
 

@@ -25,7 +25,8 @@ def forest_picture(standing: Standing, colour: Mapping[str, str], prefix: str) -
     info = standing.dataset.info
     figure, axes = new_axes(0.9 + 0.24 * len(models))
     axes.axvline(0.5, color=TEXT, linewidth=0.8, linestyle=":")
-    caption = "Mean over the seeds with its 95% interval; small: each seed. Dotted: chance."
+    several = any(len(model.trainings) > 1 for model in models)
+    caption = f"{'Mean over the seeds (small: each)' if several else 'Value'} with its 95% interval. Dotted: chance."
     if info and info.shortcuts:
         axes.axvline(info.shortcuts[0].auroc, color=TEXT, linewidth=1, linestyle="--")
         caption += f" Dashed: the strongest shortcut, {info.shortcuts[0].name}."

@@ -14,6 +14,7 @@ from anomalib_medical.benchmark.files import mapping
 from anomalib_medical.benchmark.report.evaluate import N_RESAMPLES
 from anomalib_medical.benchmark.report.figures import Picture
 from anomalib_medical.benchmark.report.view import View
+from anomalib_medical.benchmark.wording import duration
 
 _PROTOCOL = {
     "clean": "Protocol: clean. Thresholds come from held-out normal images of the training side; the last weights are "
@@ -50,6 +51,7 @@ def _render(name: str, view: View, *, autoescape: bool) -> str:
     protocol = [_PROTOCOL.get(str(plan.get("protocol", "clean")), ""), _settings(plan), intervals]
     return template.render(
         run=view.run,
+        took=duration(view.run.seconds),
         machine=_machine(view.run.info.machine),
         brief=view.brief,
         overview=view.overview,

@@ -126,6 +126,12 @@ class Run:
         """Number of jobs with results."""
         return sum(not job.missing for job in self.planned)
 
+    @property
+    def seconds(self) -> float:
+        """Wall clock of the jobs with results, one after the other."""
+        trainings = [each for dataset in self.datasets for model in dataset.models for each in model.trainings]
+        return sum(status.seconds for each in trainings if (status := each.folder.status) is not None)
+
 
 def load_run(folder: RunFolder) -> Run:
     """Read a run folder; a job that cannot be read becomes a problem.

@@ -102,11 +102,18 @@ def _order_words(standing: Standing) -> list[str]:
     words = [
         f"{best.label}{kind} has the highest AUROC, {estimate.value:.3f} {tables.interval(estimate)}.",
     ]
+    trained = next((model for model in standing.order if model.kind != "trivial"), best)
+    if trained is not best and (own := standing.auroc(trained).estimate) is not None:
+        words.append(f"The best trained model is {trained.label}, {own.value:.3f} {tables.interval(own)}.")
     others = [model for model in standing.order if model is not best]
     if standing.tied:
-        words.append(f"DeLong's test does not tell {_list([model.label for model in standing.tied])} from it.")
+        words.append(
+            f"DeLong's test does not tell {_list([model.label for model in standing.tied])} from {best.label}."
+        )
     elif others and all((each := standing.contrast_with_best(model)) and each.significant for model in others):
-        words.append(f"{'The other is' if len(others) == 1 else 'All others are'} lower by more than chance.")
+        words.append(
+            f"{'The other is' if len(others) == 1 else 'All others are'} lower than {best.label} by more than chance."
+        )
     return words
 
 

@@ -55,8 +55,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
         figure.savefig(stream, format="svg", dpi=_DPI, transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
-    # A hundredth of a point is enough, and half the bytes.
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    # Of paths a hundredth of a point is enough, and half the bytes; numbers that are read stay whole.
+    text = re.sub(r'\sd="[^"]*"', lambda match: re.sub(r"(\d\.\d\d)\d+", r"\1", match[0]), text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 system-ui, sans-serif", text)

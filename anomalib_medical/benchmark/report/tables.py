@@ -91,8 +91,9 @@ def patient_table(
                 rows.append([Cell(model.label), Cell(names[how]), *cells])
     if not rows and not reasons:
         return None
-    notes = ["A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images."]
-    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)] + notes
+    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)]
+    if rows:
+        notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
     return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
 
 
@@ -109,11 +110,14 @@ def group_table(title: str, models: Sequence[Model], rows: Sequence[GroupRow]) -
         return Cell(auroc.text, " ".join([auroc.small, *rates]).strip(), title=auroc.title)
 
     body = [
-        [Cell(row.group or "(unknown)"), Cell(str(row.n_normal)), Cell(str(row.n_abnormal)), *map(cell, row.cells)]
+        [
+            *(Cell(row.group or "(unknown)"), Cell(str(row.n_normal)), Cell(str(row.n_abnormal))),
+            *(Cell(NOTHING if row.n_patients is None else str(row.n_patients)), *map(cell, row.cells)),
+        ]
         for row in rows
     ]
     notes = ["AUROC, and sensitivity and specificity at the threshold. Of many small groups some differ by chance."]
-    return Table(title, ["group", "normal", "abnormal", *(model.label for model in models)], body, notes)
+    return Table(title, ["group", "normal", "abnormal", "patients", *(model.label for model in models)], body, notes)
 
 
 def cost_table(dataset: Dataset) -> Table | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSample
 from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
@@ -253,5 +253,4 @@ def _divide(data: MedicalDataset, held_out: set[str]) -> tuple[MedicalDataset, M
 
 
 def _default_workers() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(4, available - 1))
+    return max(0, min(4, available_cores() - 1))

@@ -29,7 +29,7 @@ def test_a_copy_has_all_figures_and_no_pictures(tmp_path):
         *("faults.json", "epochs.csv", "pixels.npz"),
     }
     assert not any("Smith" in file.read_text(errors="replace") for file in copy.path.rglob("*.json"))
-    assert copy.job("brain__ddad__seed0").status.message == "cannot read '(path)', sorry"
+    assert copy.job("brain__ddad__seed0").status.message == "what it said names a file, and is left out here"
 
     before, after = load_run(run), load_run(copy)
     assert [job.name for job in after.planned] == [job.name for job in before.planned]

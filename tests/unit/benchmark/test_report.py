@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.report.cases import galleries, why_none
-from anomalib_medical.benchmark.report.compare import contrasts
+from anomalib_medical.benchmark.report.compare import contrasts, groups
 from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
@@ -24,8 +24,9 @@ from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_
 from anomalib_medical.benchmark.report.results import Dataset, align, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
+from anomalib_medical.benchmark.report.svg import new_axes, to_svg
 from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
-from tests.run_folders import make_run
+from tests.run_folders import make_run, write_job
 
 EVIL = "<script>alert(1)</script>|x"
 
@@ -188,6 +189,16 @@ def test_the_first_words_say_who_is_best(run):
         assert re.search(rf"{model.label}\s*0\.\d{{3}} ?{mark}\s*\[", text)
 
 
+def test_a_trivial_score_ahead_is_called_so(tmp_path):
+    folder = make_run(tmp_path, seeds=(0,))
+    write_job(folder.job("brain__sharpness__seed0"), "brain", "sharpness", "sharpness", 0, 9.0)
+    run = load_run(folder)
+    words = brief_lines(run, {"brain": standing_of(run.datasets[0])})[0][1]
+    assert words.startswith("sharpness (a trivial score) has the highest AUROC, ")
+    assert "The best trained model is Scrd, 0." in words
+    assert "lower than sharpness by more than chance" in words
+
+
 def test_labels_of_close_points_do_not_overlap():
     places = spread([0.1, 0.11, 0.5, 0.97, 0.98, 0.99], 0.065)
     assert all(after - before >= 0.065 - 1e-9 for before, after in itertools.pairwise(places))
@@ -206,6 +217,16 @@ def test_figures_of_the_markdown_are_files_of_their_own(run):
         assert 'xmlns="http://www.w3.org/2000/svg"' in figure
         assert "currentColor" not in figure
         assert "var(" not in figure
+
+
+def test_numbers_of_an_axis_stay_whole():
+    figure, axes = new_axes()
+    axes.plot([0.123456, 1], [0, 0.123456])
+    axes.set_yticks([0.00125, 0.00375])
+    svg = to_svg(figure, "x", "x")
+    assert "0.00125" in svg
+    assert "0.00375" in svg
+    assert not re.search(r'd="[^"]*\d\.\d{3}', svg)
 
 
 def test_a_far_image_does_not_hide_the_others(run):
@@ -283,6 +304,14 @@ def test_models_are_compared_on_the_images_both_have(run):
     assert set(found) == {"scrd", "sharpness"}
     assert found["scrd"].significant
     assert found["scrd"].adjusted >= found["scrd"].result.p_value
+
+
+def test_groups_say_how_many_patients_they_are_of(run):
+    models = load_run(run).datasets[0].models
+    rows = {row.group: row for row in groups(models[:1], "meta_view")}
+    test = models[0].first.test
+    assert rows["AP"].n_patients == test[test.meta_view == "AP"].patient_hash.nunique()
+    assert rows["AP"].n_normal + rows["AP"].n_abnormal == (test.meta_view == "AP").sum()
 
 
 def test_names_are_escaped(tmp_path):
