@@ -176,7 +176,10 @@ def is_convolutional(graph: openvino.Model) -> bool:
 
 
 def learnt_numbers(graph: openvino.Model) -> tuple[int, int]:
-    """Count the numbers in kernels of learnt convolutions, and those in constant matrices of products."""
+    """Count the numbers in kernels of learnt convolutions, and those in weights of full layers.
+
+    Stacks of matrices, such as Padim's covariances of each place, are no weights of layers.
+    """
     convolutions = products = 0
     for operation in graph.get_ops():
         if _is_learnt(operation):
@@ -184,7 +187,7 @@ def learnt_numbers(graph: openvino.Model) -> tuple[int, int]:
         elif operation.get_type_name() == "MatMul":
             for value in operation.input_values():
                 is_constant = value.get_node().get_type_name() in {"Constant", "Convert"}
-                if is_constant and value.get_partial_shape().is_static:
+                if is_constant and value.get_partial_shape().is_static and len(value.get_shape()) == 2:
                     products += int(np.prod(value.get_shape()))
     return convolutions, products
 

@@ -14,8 +14,6 @@ from .additions import additions
 
 FORMAT = 1
 NAME = "manifest.json"
-# Of another organ, bound on the box: the one file of a bundle that is made there.
-SUPPORT = "support/support.npz"
 Normalization = Literal["none", "linear", "softsign"]
 Axis = Literal["axial", "coronal", "sagittal"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "linear", "softsign")
@@ -180,7 +178,7 @@ class Manifest:
                 lines.append(f"{name}: missing")
             elif sha256(path) != expected:
                 lines.append(f"{name}: changed")
-        return lines + additions(folder, {*self.files, NAME, SUPPORT})
+        return lines + additions(folder, {*self.files, NAME})
 
 
 def hash_files(folder: str | Path) -> dict[str, str]:

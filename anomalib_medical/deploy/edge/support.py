@@ -18,10 +18,11 @@ from tqdm import tqdm
 from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
 from .io import ImageAddress, ImageReadError, Slicing, Window, list_images, list_pictures, read_pixels
-from .manifest import SUPPORT, Calibration, Manifest, PostProcessing, Reading, sha256
+from .manifest import Calibration, Manifest, PostProcessing, Reading, sha256
 from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
 
+FILE = "support/support.npz"
 _FACTS = "facts"
 _SPECIFICITY = 0.95
 Image = NDArray[np.float32]
@@ -56,7 +57,7 @@ def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> t
     Raises:
         EdgeError: If the support is damaged or of another model.
     """
-    if not (manifest.model.few_shot and (bundle / SUPPORT).exists()):
+    if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
         return Predictor(graph, manifest.post_processing, graph.workers), None
     facts, encoded = _load(bundle)
@@ -83,7 +84,7 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     if not manifest.model.few_shot:
         msg = f"This bundle's model, {manifest.model.name}, compares with no support set: only D24fad binds one."
         raise EdgeError(msg)
-    target = bundle / SUPPORT
+    target = bundle / FILE
     if target.exists() and not again:
         msg = "A support set is bound already, and runs use it. Give --replace to bind this one in its place."
         raise EdgeError(msg)
@@ -128,7 +129,7 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
         "The support set that was bound on this device is {}. Bind it again: python -m edge support FOLDER --replace"
     )
     try:
-        with np.load(bundle / SUPPORT, allow_pickle=False) as file:
+        with np.load(bundle / FILE, allow_pickle=False) as file:
             encoded = {name: file[name] for name in file.files if name != _FACTS}
             content = json.loads(file[_FACTS].tobytes())
         processing = content.pop("post_processing")

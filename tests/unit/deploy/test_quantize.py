@@ -114,6 +114,13 @@ def test_of_full_layers_the_weights_are_stored_in_8_bits():
     assert openvino.Type.u8 not in [one.get_element_type() for one in graph.get_ops()]
 
 
+def test_a_stack_of_matrices_is_no_full_layer():
+    image = ops.parameter([1, 5, 4, 4], np.float32, name="input")
+    rows = ops.reshape(image, ops.constant([5, 1, 16]), special_zero=False)
+    product = ops.matmul(rows, ops.constant(np.ones((5, 16, 16), "f")), False, False)
+    assert learnt_numbers(openvino.Model([product], [image])) == (0, 0)
+
+
 def test_weights_of_8_bits_that_change_scores_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MAX_LOSS", 0.0)
     with pytest.raises(BundleExportError, match=r"agree with FP32 to [01]\.\d+ .*expected 1.00. Use --precision fp16"):
