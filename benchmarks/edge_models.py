@@ -42,7 +42,7 @@ def prepare(name: str, folder: str) -> None:
 
     import anomalib_medical
     from anomalib_medical.deploy.graph import raw_graph
-    from anomalib_medical.deploy.quantize import floating_point_scope
+    from anomalib_medical.deploy.quantize import floating_point_scope, is_convolutional, quantize_weights
 
     class_name, arguments = MODELS[name]
     cls = getattr(anomalib_medical, class_name, None) or getattr(theirs, class_name)
@@ -71,8 +71,10 @@ def prepare(name: str, folder: str) -> None:
         # Without the control of accuracy, which has nothing to hold on to in scores of untrained networks.
         chosen = graph
         if variant == "int8":
-            calibration, scope = nncf.Dataset(normals), floating_point_scope(graph)
-            chosen = nncf.quantize(graph.clone(), calibration, subset_size=len(normals), ignored_scope=scope)
+            chosen = quantize_weights(graph)
+            if is_convolutional(graph):
+                calibration, scope = nncf.Dataset(normals), floating_point_scope(graph)
+                chosen = nncf.quantize(graph.clone(), calibration, subset_size=len(normals), ignored_scope=scope)
         _write_bundle(Path(folder) / variant, chosen, class_name, variant)
 
 

@@ -82,7 +82,7 @@ def main() -> None:
                 save(chosen, path, fp16=precision == "fp16")
                 size = sum(file.stat().st_size for file in path.parent.iterdir()) / 2**20
                 scorer = GraphScorer(path)
-                scores = np.array([scorer(image)[0] for image in tqdm(images, desc=precision)])
+                scores = np.array([scorer.score(image)[0] for image in tqdm(images, desc=precision)])
         estimate, difference = image_auroc(scores, labels, patients), np.abs(scores - reference)
         measured = {
             "precision": precision,
@@ -129,8 +129,9 @@ def _page(records: list[dict[str, Any]]) -> str:
         (
             f"Raw scores against torch, images at their native size; OpenVINO {versions['openvino']}, nncf "
             f"{versions['nncf']}, CPU, INFERENCE_PRECISION_HINT f32. FP16 is FP32 with weights stored in half "
-            'precision; INT8 quantizes convolutions with learnt kernels, "INT8, all" is nncf\'s default on the same '
-            "graph. Agreement: coefficient of determination with FP32 on held-back training normals and the same with "
+            "precision; INT8 quantizes convolutions with learnt kernels, of Ddad, whose numbers are nearly all in full "
+            'layers, the weights alone; "INT8, all" is nncf\'s default on the same graph. '
+            "Agreement: coefficient of determination with FP32 on held-back training normals and the same with "
             "synthetic anomalies, all that quantization looks at. AUROC: 95% interval, bootstrap over patients. The "
             "models were trained briefly: they show what precision costs, not what they can do."
         ),

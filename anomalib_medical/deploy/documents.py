@@ -50,9 +50,7 @@ def model_card(manifest: Manifest, facts: CardFacts) -> str:
         **vars(facts) | {"trained_on": facts.trained_on or _UNKNOWN_DATA},
         versions=", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items())),
         image_size="the image's own" if size is None else f"{size[0]}x{size[1]} (height x width)",
-        precision_note={"fp16": " weights, computed in FP32", "int8": " convolutions, the rest in FP32"}.get(
-            manifest.precision, ""
-        ),
+        precision_note=_precision_note(manifest.precision, facts.quantized),
         window=manifest.reading.window or "of the files",
         threshold_text=_threshold_text(manifest),
         units="patients" if of_patients else "images",
@@ -74,6 +72,12 @@ def _render(name: str, **values: Any) -> str:  # noqa: ANN401 - what the templat
         keep_trailing_newline=True,
     )
     return environment.get_template(name).render(**values)
+
+
+def _precision_note(precision: str, quantized: Quantized | None) -> str:
+    if precision == "fp16" or (quantized is not None and quantized.what == "weights"):
+        return " weights, computed in FP32"
+    return " convolutions, the rest in FP32" if quantized is not None else ""
 
 
 def _threshold_text(manifest: Manifest) -> str:

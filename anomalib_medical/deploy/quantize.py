@@ -1,7 +1,8 @@
-"""INT8 graphs: only convolutions with learnt kernels are quantized, and the scores decide whether they stay so."""
+"""INT8 graphs: learnt convolutions, or weights alone; and the scores decide whether they stay so."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import nncf
 import numpy as np
@@ -21,6 +22,9 @@ CALIBRATED_WITH = 300
 _COMPARED_WITH = 50
 # Side in pixels from twice which on images are thinned: the graphs resize them to less.
 _LARGE = 768
+# Share of the learnt numbers from which on convolutions are what a model's time goes to. DDAD's hold a twentieth: its
+# time goes to reading the weights of full layers from memory.
+_CONVOLUTIONAL = 0.2
 # Share of the scores' variance that quantization may change before layers are taken back one by one.
 MAX_LOSS = 0.01
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
@@ -35,12 +39,14 @@ class Quantized:
     Attributes:
         graph: The graph.
         agreement: Coefficient of determination on held-back normal images and the same with synthetic anomalies.
-        calibrated: Number of normal images that set the ranges.
+        what: ``convolutions`` that compute with 8 bits, or ``weights`` that are stored in 8 bits.
+        calibrated: Number of normal images that set the ranges; weights alone need none.
         compared: Number of images, half of them with synthetic anomalies, behind ``agreement``.
     """
 
     graph: openvino.Model
     agreement: float
+    what: Literal["convolutions", "weights"]
     calibrated: int
     compared: int
 
@@ -78,47 +84,60 @@ def check_count(count: int) -> None:
 
 
 def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
-    """Quantize a graph after training, with accuracy control by its own scores.
+    """Quantize a graph after training, if its scores stay what they are.
 
-    Cosine distances, ratios, blurs and resizes stay in floating point: their results differ in digits that 8 bits do
-    not have, and quantizing them too moved Scrd's scores six times as far (benchmarks/results/edge_precision.md). So do
-    matrix products: PatchCore's memory bank is one.
+    Of networks of convolutions these are quantized, weights and what they compute with. Cosine distances, ratios, blurs
+    and resizes stay in floating point: their results differ in digits that 8 bits do not have, and quantizing them too
+    moved Scrd's scores six times as far (benchmarks/results/edge_precision.md). So do matrix products: PatchCore's
+    memory bank is one. Where scores agree too little, layers are put back to floating point, those that cost most
+    first.
+
+    Of networks of full layers the weights alone are stored in 8 bits: what they compute with is not rounded.
 
     Args:
-        graph: From images ``(1, 3, H, W)`` in [0, 1] to scores.
+        graph: From images ``(1, 3, H, W)`` in [0, 1] to scores; it is left as it is.
         normals: Normal images ``(3, H, W)``, of no test set.
 
     Returns:
-        The quantized graph; where its scores agree too little, with the layers that cost most in floating point.
+        The quantized graph.
 
     Raises:
-        BundleExportError: If there are too few images or nothing to quantize.
+        BundleExportError: If there are too few images or nothing to quantize, or the scores change too much.
     """
     check_count(len(normals))
-    if not any(_is_learnt(operation) for operation in graph.get_ops()):
-        msg = "There is nothing to quantize: the model has no convolutions with learnt kernels. Use --precision fp16."
+    if not any(learnt_numbers(graph)):
+        msg = "There is nothing to quantize: the model has no layers with learnt weights. Use --precision fp16."
         raise BundleExportError(msg)
     held_back = min(_COMPARED_WITH, len(normals) // 5)
     order = [int(index) for index in np.random.default_rng(0).permutation(len(normals))]
-    calibrating = order[held_back:][:CALIBRATED_WITH]
     compared = [normals[index] for index in order[:held_back]]
     compared += [_corrupt(image, seed) for seed, image in enumerate(compared)]
-    expected = _scores(openvino.Core().compile_model(graph, "CPU", F32), compared)
+    if not is_convolutional(graph):
+        return _checked_weights(graph, compared)
+    # Images are read when they are needed: there may be hundreds of large ones.
+    calibrating = order[held_back:][:CALIBRATED_WITH]
+    dataset = nncf.Dataset(calibrating, lambda index: _as_batch(normals[index]))
+    return _quantize_convolutions(graph, dataset, len(calibrating), compared)
+
+
+def _quantize_convolutions(
+    graph: openvino.Model, calibrating: nncf.Dataset, count: int, compared: list[Image]
+) -> Quantized:
+    expected = _scores(graph, compared)
 
     def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, None]:
         # Layers are ranked with some of the images.
         chosen = list(positions)
-        scores = _scores(compiled, [compared[position] for position in chosen])
+        scores = _scores_of(compiled, [compared[position] for position in chosen])
         return determination(expected[chosen], scores), None
 
     quantized = nncf.quantize_with_accuracy_control(
         graph,
-        # Images are read when they are needed: there may be hundreds of large ones.
-        nncf.Dataset(calibrating, lambda index: _as_batch(normals[index])),
+        calibrating,
         nncf.Dataset(range(len(compared))),
         validation_fn=agreement,
         max_drop=MAX_LOSS,
-        subset_size=len(calibrating),
+        subset_size=count,
         ignored_scope=floating_point_scope(graph),
     )
     if not any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops()):
@@ -127,19 +146,62 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
             "variance is allowed. Use --precision fp16."
         )
         raise BundleExportError(msg)
-    scores = _scores(openvino.Core().compile_model(quantized, "CPU", F32), compared)
-    return Quantized(quantized, determination(expected, scores), len(calibrating), len(compared))
+    return Quantized(
+        quantized, determination(expected, _scores(quantized, compared)), "convolutions", count, len(compared)
+    )
+
+
+def _checked_weights(graph: openvino.Model, compared: list[Image]) -> Quantized:
+    quantized = quantize_weights(graph)
+    agreement = determination(_scores(graph, compared), _scores(quantized, compared))
+    if agreement < 1 - MAX_LOSS:
+        msg = (
+            f"INT8 changes the scores of this model too much: they agree with FP32 to {agreement:.3f} (coefficient of "
+            f"determination) with weights of 8 bits, expected {1 - MAX_LOSS:.2f}. Use --precision fp16."
+        )
+        raise BundleExportError(msg)
+    return Quantized(quantized, agreement, "weights", 0, len(compared))
+
+
+def quantize_weights(graph: openvino.Model) -> openvino.Model:
+    """Store weights in 8 bits, a scale for each channel; the graph itself is left as it is."""
+    fixed = nncf.IgnoredScope(names=_fixed(graph), validate=False)
+    return nncf.compress_weights(graph.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=fixed)
+
+
+def is_convolutional(graph: openvino.Model) -> bool:
+    """Whether convolutions are quantized, rather than weights alone."""
+    convolutions, products = learnt_numbers(graph)
+    return convolutions >= _CONVOLUTIONAL * (convolutions + products)
+
+
+def learnt_numbers(graph: openvino.Model) -> tuple[int, int]:
+    """Count the numbers in kernels of learnt convolutions, and those in constant matrices of products."""
+    convolutions = products = 0
+    for operation in graph.get_ops():
+        if _is_learnt(operation):
+            convolutions += int(np.prod(operation.input_value(1).get_partial_shape().to_shape()))
+        elif operation.get_type_name() == "MatMul":
+            for value in operation.input_values():
+                is_constant = value.get_node().get_type_name() in {"Constant", "Convert"}
+                if is_constant and value.get_partial_shape().is_static:
+                    products += int(np.prod(value.get_shape()))
+    return convolutions, products
 
 
 def floating_point_scope(graph: openvino.Model) -> nncf.IgnoredScope:
     """All operations but learnt convolutions and what stands between them."""
     types = {operation.get_type_name() for operation in graph.get_ops()} - _CONVOLUTIONS - _BETWEEN
-    fixed = [
+    return nncf.IgnoredScope(names=_fixed(graph), types=sorted(types), validate=False)
+
+
+def _fixed(graph: openvino.Model) -> list[str]:
+    """Names of the convolutions that are not learnt, such as blurs."""
+    return [
         operation.get_friendly_name()
         for operation in graph.get_ops()
         if operation.get_type_name() in _CONVOLUTIONS and not _is_learnt(operation)
     ]
-    return nncf.IgnoredScope(names=fixed, types=sorted(types), validate=False)
 
 
 def determination(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
@@ -169,7 +231,11 @@ def _corrupt(image: Image, seed: int) -> Image:
     return result
 
 
-def _scores(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:
+def _scores(graph: openvino.Model, images: Sequence[Image]) -> NDArray[np.float64]:
+    return _scores_of(openvino.Core().compile_model(graph, "CPU", F32), images)
+
+
+def _scores_of(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:
     return np.array([float(np.squeeze(compiled(_as_batch(image))[SCORE])) for image in images])
 
 

@@ -176,6 +176,9 @@ class DicomObjects:
             content_description="Anomaly map above its threshold (research only)",
         )
         made.SeriesDescription = f"{self._model} anomalies (research only)"
+        if not original.get("ImageOrientationPatient"):
+            # Of images without a place in the patient it is asked for, and may be empty.
+            made.PatientOrientation = _orientation(original)
         return [(f"{pictures[0].image.partition('_')[0]}_segmentation", made)]
 
     def _uid(self, *parts: object) -> str:

@@ -7,12 +7,14 @@ from openvino import opset13 as ops
 from PIL import Image
 
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.deploy import quantize as module
 from anomalib_medical.deploy.graph import BundleExportError
 from anomalib_medical.deploy.quantize import (
     NormalImages,
     check_count,
     determination,
     floating_point_scope,
+    learnt_numbers,
     quantize,
 )
 
@@ -46,6 +48,15 @@ def images(count):
     return [np.zeros((3, 24, 20), "f")] * count
 
 
+def noise(count):
+    """Images of all contrasts, each with a white stripe: nncf takes ranges from the mean of their maxima."""
+    rng = np.random.default_rng(0)
+    made = [rng.random((3, 24, 20), np.float32) * rng.random() for _ in range(count)]
+    for image in made:
+        image[:, :4] = 1
+    return made
+
+
 def test_blurs_and_ratios_stay_in_floating_point_and_learnt_convolutions_do_not():
     scope = floating_point_scope(network())
     assert scope.names == ["blur"]
@@ -53,8 +64,60 @@ def test_blurs_and_ratios_stay_in_floating_point_and_learnt_convolutions_do_not(
 
 
 def test_a_graph_without_learnt_convolutions_is_refused():
-    with pytest.raises(BundleExportError, match=r"nothing to quantize.*Use --precision fp16"):
+    with pytest.raises(BundleExportError, match=r"nothing to quantize.*no layers with learnt.*Use --precision fp16"):
         quantize(network(learnt=False), images(10))
+
+
+def test_where_no_layer_can_stay_int8_it_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "MAX_LOSS", -0.01)  # better than FP32: whatever is put back, it is not enough
+    with pytest.raises(BundleExportError, match=r"too much: no layer is left for it.*Use --precision fp16"):
+        quantize(network(), noise(10))
+
+
+def test_convolutions_are_quantized_where_scores_stay_and_the_graph_is_left_as_it_is():
+    rng = np.random.default_rng(0)
+    image = ops.parameter([1, 3, -1, -1], np.float32, name="input")
+    hidden = ops.relu(convolution(image, rng.random((8, 3, 3, 3), np.float32), "first"))
+    second = convolution(hidden, rng.random((8, 8, 3, 3), np.float32), "second")
+    score = ops.reduce_mean(second, ops.constant([1, 2, 3]), keep_dims=False)
+    score.output(0).set_names({"pred_score"})
+    graph = openvino.Model([score], [image])
+    quantized = quantize(graph, noise(15))
+    assert (quantized.what, quantized.calibrated, quantized.compared) == ("convolutions", 12, 6)
+    assert quantized.agreement >= 0.99
+    kinds = [operation.get_type_name() for operation in quantized.graph.get_ops()]
+    assert "FakeQuantize" in kinds
+    assert "FakeQuantize" not in [operation.get_type_name() for operation in graph.get_ops()]
+
+
+def full_layers():
+    """A convolution that halves the picture, then two full layers, as DDAD's networks have."""
+    rng = np.random.default_rng(0)
+    image = ops.parameter([1, 3, 24, 20], np.float32, name="input")
+    first = convolution(image, rng.normal(size=(2, 3, 3, 3)).astype("f"), "first")
+    flat = ops.reshape(first, ops.constant([1, 960]), special_zero=False)
+    hidden = ops.relu(ops.matmul(flat, ops.constant(rng.normal(size=(960, 64)).astype("f")), False, False))
+    restored = ops.matmul(hidden, ops.constant(rng.normal(size=(64, 960)).astype("f")), False, False)
+    score = ops.reduce_mean(ops.absolute(ops.subtract(restored, flat)), ops.constant([0, 1]), keep_dims=False)
+    score.output(0).set_names({"pred_score"})
+    return openvino.Model([score], [image])
+
+
+def test_of_full_layers_the_weights_are_stored_in_8_bits():
+    graph = full_layers()
+    assert learnt_numbers(graph) == (54, 2 * 960 * 64)
+    quantized = quantize(graph, noise(15))
+    assert (quantized.what, quantized.calibrated, quantized.compared) == ("weights", 0, 6)
+    assert 0.99 <= quantized.agreement < 1
+    stored = [one.get_element_type() for one in quantized.graph.get_ops() if one.get_type_name() == "Constant"]
+    assert openvino.Type.u8 in stored
+    assert openvino.Type.u8 not in [one.get_element_type() for one in graph.get_ops()]
+
+
+def test_weights_of_8_bits_that_change_scores_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MAX_LOSS", 0.0)
+    with pytest.raises(BundleExportError, match=r"agree with FP32 to [01]\.\d+ .*expected 1.00. Use --precision fp16"):
+        quantize(full_layers(), noise(10))
 
 
 def test_a_handful_of_images_is_refused():

@@ -1,15 +1,20 @@
 """What the DICOM objects take over from the original's header, however it is written."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.uid import UltrasoundImageStorage
 
 from anomalib_medical.deploy.edge.dicom_objects import DicomObjects, DicomPicture, _orientation
 from anomalib_medical.deploy.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.deploy.edge.predictor import Prediction
 from tests.dicom_files import make_dicom, write_dicom
 
+VALIDATOR = shutil.which("dciodvfy")
 PIXELS = np.arange(600, dtype=np.uint16).reshape(20, 30)
 PLACE = {
     "FrameOfReferenceUID": "1.2.3.9",
@@ -81,3 +86,19 @@ def test_what_the_header_lacks_is_said_without_quoting_it(objects, tmp_path):
     failure = objects.write(path, [picture()])
     assert failure == "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)"
     assert (tmp_path / "dicom" / "abc_capture.dcm").exists()
+
+
+@pytest.mark.skipif(not VALIDATOR, reason="dciodvfy (Debian's dicom3tools) is not installed")
+@pytest.mark.parametrize(
+    "tags",
+    [PLACE, {"Modality": "US", "SOPClassUID": UltrasoundImageStorage}],
+    ids=["slice in a patient", "picture without a place"],
+)
+def test_a_validator_of_the_standard_finds_no_error(objects, tmp_path, tags):
+    patient = {"PatientName": "DOE^JANE", "PatientID": "4711", "StudyDate": "20200101", "StudyTime": "101112"}
+    assert objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **tags, **patient), [picture()]) == ""
+    for kind, name in (("capture", "SCImage"), ("segmentation", "Segmentation")):
+        command = [VALIDATOR, tmp_path / "dicom" / f"abc_{kind}.dcm"]
+        found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stderr
+        assert name in found  # it was recognised
+        assert [line for line in found.splitlines() if line.startswith("Error")] == []
