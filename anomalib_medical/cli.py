@@ -51,6 +51,8 @@ class MedicalCLI(AnomalibCLI):
             help=f"Show the traceback of every error (allowed anywhere; or set {DEBUG_VARIABLE}=1).",
         )
         super().add_subcommands(**kwargs)
+        for name, parser in self.subcommand_parsers.items():
+            parser.prog = f"anomalib-medical {name}"  # jsonargparse leaves the program's name out
 
     def add_predict_arguments(self, parser: ArgumentParser) -> None:
         """Add how DICOM and NIfTI files of a folder are read, which must be as in training."""

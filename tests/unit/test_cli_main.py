@@ -51,6 +51,12 @@ def test_each_subcommand_has_its_help(name, capsys):
     assert "--" in capsys.readouterr().out
 
 
+def test_usage_names_the_program(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["benchmark", "--help"])
+    assert capsys.readouterr().out.startswith("usage: anomalib-medical benchmark --config CONFIG")
+
+
 def test_version_names_both_packages(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])

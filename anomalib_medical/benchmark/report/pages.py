@@ -40,6 +40,7 @@ def _render(name: str, view: View, *, autoescape: bool) -> str:
     # Markdown is no HTML: its own escaping is the filter `md`.
     environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
     environment.filters["md"] = _escape
+    environment.filters["unbroken"] = _unbroken
     environment.globals["figure_file"] = figure_file
     template = environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8"))
     intervals = (
@@ -85,6 +86,13 @@ def _machine(parts: Mapping[str, str]) -> str:
     """The machine in a line."""
     named = {"cores": "{} cores", "accelerator": "accelerator: {}"}
     return ", ".join(named.get(key, "{}").format(value) for key, value in parts.items())
+
+
+def _unbroken(text: str) -> str:
+    """Let a line break beside intervals and rates, not within them."""
+    return re.sub(
+        r"\[[^\]]*\]|(?:sens\.|spec\.|p [=<]) \S+", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+    )
 
 
 def _escape(value: object) -> str:

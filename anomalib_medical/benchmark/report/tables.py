@@ -145,7 +145,9 @@ def cost_table(dataset: Dataset) -> Table | None:
         "Means over the seeds, memory the largest.",
         "Latency: milliseconds for one image with pre- and post-processing, median (95th percentile), batch 1.",
     ]
-    return Table("Cost", columns, rows, notes)
+    # No GPU, no column of it.
+    shown = [place for place in range(len(columns)) if any(row[place].text != NOTHING for row in rows)]
+    return Table("Cost", [columns[place] for place in shown], [[row[place] for place in shown] for row in rows], notes)
 
 
 def effect_tables(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]) -> list[Table]:

@@ -65,7 +65,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] in {"h1", "h2", "h3", "h4"}:
             self.headings.append(data)
         if {"td", "th"} & set(self.open) and self.rows and self.rows[-1]:
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] += data.replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.fixture(scope="module")
