@@ -205,4 +205,5 @@ def _set_threshold(model: AnomalibModule, trainer: Trainer, data: MedicalDataMod
     support = set(getattr(source, "support_patients", ()))
     rows = [row for row, patient in enumerate(samples.patient_id) if patient not in support]
     data.val_data = data.val_data.subsample(rows)
-    model.recalibrate(data)
+    # The images and not the datamodule, which would be set up again, with the support's patients.
+    model.recalibrate([torch.as_tensor(data.val_data[row].image).float() for row in range(len(rows))])

@@ -1,0 +1,38 @@
+"""Thresholds of few-shot models: from normal images of patients that are not in the support."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from anomalib_medical import D24fad, MedicalFolder
+from anomalib_medical.benchmark.training import _set_threshold
+
+
+@pytest.fixture
+def data(tiny_folder):
+    made = MedicalFolder(root=tiny_folder, val_split_ratio=0.5, num_workers=0)
+    made.setup()
+    return made
+
+
+@pytest.fixture
+def calibrated(monkeypatch):
+    """What models were calibrated with."""
+    given = []
+    monkeypatch.setattr(D24fad, "recalibrate", lambda _, normals: given.append(normals))
+    return given
+
+
+def test_a_support_image_is_not_calibrated_with(data, calibrated):
+    """A datamodule that is set up again has its whole validation set again."""
+    held_out = list(data.val_data.samples.patient_id)
+    assert len(held_out) > 1
+    kept = [torch.as_tensor(data.val_data[row].image) for row in range(1, len(held_out))]
+    source = SimpleNamespace(support_patients={held_out[0]})
+    _set_threshold(D24fad(backbone="resnet18", pre_trained=False), None, data, source)
+    (normals,) = calibrated
+    assert len(normals) == len(kept)
+    assert all(torch.equal(one, other) for one, other in zip(normals, kept, strict=True))
+    # The scores of these are saved too.
+    assert list(data.val_data.samples.patient_id) == held_out[1:]
