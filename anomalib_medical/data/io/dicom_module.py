@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
-from pydicom.multival import MultiValue
 
 from .dicom_file import DicomFile
 from .errors import ImageReadError
@@ -66,7 +65,7 @@ def first_number(data: Dataset, keyword: str) -> float | None:
     """Return an element's first value, None if it is absent or empty, NaN if it is no number."""
     try:
         value = data.get(keyword)
-        if isinstance(value, MultiValue):
+        if isinstance(value, MutableSequence):
             value = value[0] if value else None
         return None if value is None or value == "" else float(value)
     except (ArithmeticError, BytesLengthException, TypeError, ValueError):
@@ -130,7 +129,7 @@ def read_module(path: Path, file: DicomFile) -> PixelModule:
 
 def _stored_bits(path: Path, header: Dataset, allocated: int) -> int:
     default = None
-    if header.get("BitsStored") in {None, ""}:
+    if header.get("BitsStored") in (None, ""):
         high = first_number(header, "HighBit")
         default = allocated if allocated in {1, 8} else None
         if high is not None and high in range(allocated):
@@ -161,7 +160,7 @@ def _number(path: Path, header: Dataset, keyword: str, allowed: Sequence[int], *
     expected = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
     try:
         value = header.get(keyword)
-        values = list(value) if isinstance(value, MultiValue) else [value]
+        values = value if isinstance(value, MutableSequence) else [value]
         numbers = {float(value) for value in values if value is not None and value != ""}
     except (ArithmeticError, BytesLengthException, TypeError, ValueError):
         numbers = {math.nan}

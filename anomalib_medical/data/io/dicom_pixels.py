@@ -128,6 +128,7 @@ def _native(path: Path, file: DicomFile, pixels: PixelElement, module: PixelModu
     syntax = file.header.file_meta.TransferSyntaxUID
     if module.photometric == "YBR_FULL_422" and module.columns % 2:
         raise element_error(path, "Columns", f"in YBR_FULL_422 with {module.columns} as its", "an even number")
+    _refuse_jpeg_2000_colours(path, module)
     _check_length(path, file, pixels, module)
     if module.allocated == 1:
         swapped = pixels.vr == "OW" and not syntax.is_little_endian
@@ -223,9 +224,14 @@ def _check_stream(path: Path, stream: Stream, module: PixelModule) -> None:
             expected="its header to describe its pixels",
             remedy="Correct the header, or export the file again.",
         )
-    if module.photometric in {"YBR_ICT", "YBR_RCT"} and stream.family != "JPEG 2000":
-        problem = f"of {stream.family} with {module.photometric} as its"
-        raise element_error(path, "PhotometricInterpretation", problem, "one that is not JPEG 2000's own")
+    if stream.family != "JPEG 2000":
+        _refuse_jpeg_2000_colours(path, module)
+
+
+def _refuse_jpeg_2000_colours(path: Path, module: PixelModule) -> None:
+    if module.photometric in {"YBR_ICT", "YBR_RCT"}:
+        problem = f"with {module.photometric}, which only JPEG 2000 can undo, as its"
+        raise element_error(path, "PhotometricInterpretation", problem, "RGB or YBR_FULL")
 
 
 def _stored_bits(path: Path, frame: NDArray[Any], module: PixelModule, lossy: Stream | None) -> NDArray[Any]:
