@@ -41,10 +41,15 @@ class DicomReader:
     A frame of one value without a window is black. Pixels with the padding value count for no range and are black.
     MONOCHROME1 is inverted, whatever the window. Of files in the enhanced formats, rescale and window are those of the
     frame. RGB, YBR_FULL and palette colours become RGB, divided by the largest value that their bits can store, and
-    take no window. Overlays are not burnt in, ICC profiles and presentation LUTs not applied.
+    take no window. Overlays are not burnt in, ICC profiles, presentation LUTs and supplemental palettes not applied.
 
-    Nothing of a header is quoted in warnings, logs or errors, except transfer syntax, numbers of frames and rows and
-    columns.
+    Only the stored bits are pixels, in every transfer syntax. The header must have been read to its end and describe
+    the pixels to the byte: their length, the number of frames, a compressed stream's own size, components and bits. A
+    file that contradicts itself is refused, and so are HighBit other than BitsStored - 1, colour spaces other than
+    those above, and elements that are absent where they could mean several things; `read_module` says which could not.
+
+    Nothing of a header is quoted in warnings, logs or errors, except transfer syntax, photometric interpretation,
+    numbers of frames, rows, columns, samples and bits, and lengths.
     """
 
     @staticmethod

@@ -63,13 +63,13 @@ def to_colour(path: Path, stored: NDArray[Any], header: Dataset, module: PixelMo
     """Return RGB in [0, 1] of shape (H, W, 3), from colours or from a palette's indices."""
     if stored.ndim == 3:
         return np.asarray(stored.astype(np.float32) / np.float32(2**module.stored - 1))
-    planes = []
-    for colour in _PALETTE_COLOURS:
+    colours = np.empty((*stored.shape, 3), dtype=np.float32)
+    for plane, colour in enumerate(_PALETTE_COLOURS):
         name = f"{colour}PaletteColorLookupTable"
         data = next((data for data in (f"{name}Data", f"Segmented{name}Data") if data in header), f"{name}Data")
         table = read_table(path, header, f"{name}Descriptor", data, signed=module.signed)
-        planes.append(table(stored) / table.highest)
-    return np.stack(planes, axis=-1).astype(np.float32)
+        colours[..., plane] = table.scaled(stored)
+    return colours
 
 
 def to_grey(
@@ -156,13 +156,12 @@ def _table(path: Path, item: Dataset, *, signed: bool) -> Table:
 
 def _window_values(
     path: Path, values: NDArray[Any], header: Dataset, module: PixelModule, window: Window | None
-) -> NDArray[np.float64] | None:
+) -> NDArray[np.floating] | None:
     """Apply the user's window, or else the file's; None where there is neither."""
     if window is not None:
         return _linear(values, window.center, window.width)
     if header.get("VOILUTSequence") and "LUTData" in header.VOILUTSequence[0]:
-        table = _table(path, header.VOILUTSequence[0], signed=_may_be_negative(header, module))
-        return np.asarray(table(values) / table.highest)
+        return _table(path, header.VOILUTSequence[0], signed=_may_be_negative(header, module)).scaled(values)
     center, width = first_number(header, "WindowCenter"), first_number(header, "WindowWidth")
     if center is None or width is None or not (math.isfinite(center) and math.isfinite(width) and width > 0):
         return None

@@ -27,15 +27,17 @@ class Table:
     first: int
     bits: int
 
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Look values up, rounded to whole numbers; those before and behind the table become its ends."""
-        places = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
-        return np.asarray(self.entries[places], np.float64)
+        return self.entries[self._places(values)]
 
-    @property
-    def highest(self) -> int:
-        """The largest value that an entry can hold."""
-        return int(2**self.bits - 1)
+    def scaled(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Look values up, from 0 to the largest value that an entry can hold as [0, 1]."""
+        return np.asarray((self.entries / (2**self.bits - 1)).astype(np.float32)[self._places(values)])
+
+    def _places(self, values: NDArray[Any]) -> NDArray[np.intp]:
+        whole = np.rint(values) if values.dtype.kind == "f" else values
+        return np.clip(whole.astype(np.intp) - self.first, 0, len(self.entries) - 1)
 
 
 def read_table(path: Path, item: Dataset, descriptor: str, data: str, *, signed: bool) -> Table:
