@@ -77,12 +77,12 @@ class _Walk:
         if tag in _PIXELS:
             self.pixels = PixelElement(_PIXELS[tag], vr, length if defined else None, start)
             return True
-        if self.tags[:1] != [tag]:  # pydicom looks at the first one twice
-            self.tags.append(tag)
         self._end = start + length if defined else None
-        if self._end is not None and self._end > self._size:
-            msg = "An element leads beyond the end of the file."
+        # No data set has elements of group 0, but black pixels that are read as elements are such.
+        if tag < 0x00010000 or (self._end is not None and self._end > self._size):
+            msg = "An element that cannot be here, or that leads beyond the end of the file."
             raise ValueError(msg)
+        self.tags.append(tag)
         return False
 
     def is_whole(self, header: Dataset, wanted: set[int]) -> bool:
@@ -91,9 +91,7 @@ class _Walk:
             return False
         if self.pixels is not None:
             return True
-        at_end = self._stream.tell() == self._size and self._end in {None, self._size}
-        # Zeros read as headers are the same element over and over.
-        return at_end and 0 < len(self.tags) == len(set(self.tags))
+        return bool(self.tags) and self._stream.tell() == self._size and self._end in {None, self._size}
 
 
 def damaged(path: Path) -> ImageReadError:

@@ -201,11 +201,14 @@ def _decompressed(
         syntax = stream.syntax
         plugin = _plugin(path, syntax, file.header)
     _check_stream(path, stream, module)
+    options = _options(module, pixels, 1)
+    if plugin == _PLUGINS[uid.JPEGBaseline8Bit][0]:  # its pixels have 8 bits, whatever the header allocates
+        options["bits_allocated"] = options["bits_stored"] = 8
     frame, properties = get_decoder(syntax).as_array(
         encapsulate([encoded], has_bot=False),
         index=0,
         decoding_plugin=plugin,
-        **_options(module, pixels, 1),
+        **options,
     )
     return np.asarray(frame), str(properties["photometric_interpretation"]), stream if syntax in _LOSSY else None
 
@@ -240,7 +243,7 @@ def _stored_bits(path: Path, frame: NDArray[Any], module: PixelModule, lossy: St
     A lossy compression may also have overshot the range by a little, which is cut.
     """
     unused = frame.itemsize * 8 - module.stored
-    if frame.dtype.kind == "f" or module.allocated == 1 or not unused:
+    if frame.dtype.kind == "f" or module.allocated == 1 or unused <= 0:
         return frame
     stored: NDArray[Any] = (frame << unused) >> unused
     if lossy is None:

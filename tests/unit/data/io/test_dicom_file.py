@@ -119,6 +119,14 @@ def test_other_kinds_without_an_image_hold_none(tmp_path: Path, kind: uid.UID) -
         failing(tmp_path / "a")
 
 
+def test_an_element_that_comes_twice_is_no_damage(tmp_path: Path) -> None:
+    content = save(image(), tmp_path / "a")
+    element = content[(start := content.index(b"\x10\0\x20\0LO")) :][: 8 + content[start + 6]]
+    (tmp_path / "b").write_bytes(content[:start] + element + content[start:])
+    assert dicom_facts(tmp_path / "b") == dicom_facts(tmp_path / "a")
+    assert np.array_equal(read_pixels(tmp_path / "b"), read_pixels(tmp_path / "a"))
+
+
 def test_elements_out_of_order_are_no_damage(tmp_path: Path) -> None:
     content = save(image(), tmp_path / "a")
     element = content[(start := content.index(b"\x10\0\xb0\x21LT")) :][: 8 + content[start + 6]]

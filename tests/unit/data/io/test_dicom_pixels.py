@@ -219,12 +219,20 @@ def stream_of(pixels: np.ndarray, syntax: uid.UID) -> bytes:
 def test_a_stream_of_another_size_is_refused(tmp_path: Path, syntax: uid.UID) -> None:
     pixels = np.tile(GREY[0], (4, 4))
     frame = stream_of(pixels, syntax)
-    for tags in ({"Rows": 32, "Columns": 24}, {"Rows": 12}, {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15}):
+    for tags in ({"Rows": 32, "Columns": 24}, {"Rows": 12}):
         path = encapsulated(tmp_path / "a", pixels, syntax, frame, **tags)
-        if "Rows" in tags:
-            refused(path, r"stream of 24 rows and 32 columns, 1 x 8 bits a pixel, while the header says")
+        refused(path, r"stream of 24 rows and 32 columns, 1 x 8 bits a pixel, while the header says")
     colour = encapsulated(tmp_path / "b", np.stack([pixels] * 3, -1), syntax, frame)
     refused(colour, "1 x 8 bits a pixel, while the header says 24 and 32, 3 x 8")
+
+
+@pytest.mark.parametrize("stored", [8, 12])
+@pytest.mark.parametrize("syntax", STREAMS, **by_name)
+def test_a_stream_of_8_bits_may_be_allocated_16(tmp_path: Path, syntax: uid.UID, stored: int) -> None:
+    pixels = np.tile(np.add.outer(np.arange(24), np.arange(32)), (2, 2)).astype(np.uint8)
+    tags = {"BitsAllocated": 16, "BitsStored": stored, "HighBit": stored - 1}
+    path = encapsulated(tmp_path / "a", pixels, syntax, stream_of(pixels, syntax), **tags)
+    np.testing.assert_allclose(read_pixels(path, (128, 256)), windowed(pixels, 128, 256), atol=0.01)
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.JPEGLossless], **by_name)
