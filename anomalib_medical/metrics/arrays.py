@@ -26,7 +26,7 @@ def why_one_class(normal: int, abnormal: int, unit: str = "image") -> str | None
     """Say which class a metric of both lacks, None if there are both."""
     if normal and abnormal:
         return None
-    return f"it needs normal and abnormal {unit}s, and there are {normal} normal and {abnormal} abnormal ones"
+    return f"normal and abnormal {unit}s are needed, and there are {normal} normal and {abnormal} abnormal ones"
 
 
 def to_numpy(values: Arrays) -> npt.NDArray[np.generic]:

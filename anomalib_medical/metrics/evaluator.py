@@ -8,7 +8,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from anomalib.data import Batch
@@ -33,6 +33,13 @@ _UNITS = {"gt_label": "image", "gt_mask": "pixel"}
 _THRESHOLDS = {"pred_label": "image_threshold", "pred_mask": "pixel_threshold"}
 
 
+class _Counts(NamedTuple):
+    scores: int
+    not_finite: int
+    normal: int
+    abnormal: int
+
+
 class _Seen(Metric):
     """What a metric was given, counted over batches and processes."""
 
@@ -44,7 +51,7 @@ class _Seen(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("scores", "not_finite", "normal", "abnormal"):
+        for name in _Counts._fields:
             self.add_state(name, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
@@ -56,9 +63,9 @@ class _Seen(Metric):
         self.normal = self.normal + target.numel() - abnormal
         self.abnormal = self.abnormal + abnormal
 
-    def compute(self) -> tuple[int, int, int, int]:
+    def compute(self) -> _Counts:
         """Return the counts."""
-        return int(self.scores), int(self.not_finite), int(self.normal), int(self.abnormal)
+        return _Counts(int(self.scores), int(self.not_finite), int(self.normal), int(self.abnormal))
 
 
 class MedicalEvaluator(Evaluator):
@@ -89,7 +96,9 @@ class MedicalEvaluator(Evaluator):
         """Make one of anomalib's, with the same metrics; whatever else it is stays as it is."""
         if type(evaluator) is not Evaluator:
             return evaluator
-        return cls(list(evaluator.val_metrics), list(evaluator.test_metrics), evaluator.compute_on_cpu)
+        validation: Any = list(evaluator.val_metrics)
+        test: Any = list(evaluator.test_metrics)
+        return cls(validation, test, evaluator.compute_on_cpu)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
@@ -101,7 +110,7 @@ class MedicalEvaluator(Evaluator):
         del trainer, pl_module
         self._forget()
 
-    def on_validation_batch_end(  # type: ignore[override]  # as Lightning's
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
@@ -113,7 +122,7 @@ class MedicalEvaluator(Evaluator):
         del trainer, pl_module, outputs, args
         self._update(self.val_metrics, batch)
 
-    def on_test_batch_end(  # type: ignore[override]  # as Lightning's
+    def on_test_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
@@ -148,42 +157,52 @@ class MedicalEvaluator(Evaluator):
                 metric.update(batch)
 
     def _log(self, metrics: Iterable[Any], trainer: Trainer, pl_module: LightningModule) -> None:
+        log: Any = self.log  # Lightning gives callbacks the model's
         reasons: dict[str, list[str]] = {}
         for metric in metrics:
-            reason = self._why_undefined(metric, pl_module)
-            value: Any = metric
+            counts = self._counts(metric)
+            if counts is not None and not counts.scores and not metric.strict:
+                continue  # as anomalib: of data without masks there is nothing to show
+            reason = None if counts is None else _why_undefined(metric, counts, pl_module)
             if reason is not None:
                 reasons.setdefault(reason, []).append(metric.name)
-                metric.reset()
-                value = math.nan
-            self.log(metric.name, value, sync_dist=reason is not None)
+            elif counts is not None:
+                # Also a process without a mask takes part in computing.
+                metric._update_count = max(1, metric._update_count)  # noqa: SLF001 - as anomalib's metrics do
+            value = torch.tensor(math.nan) if reason is not None else metric.compute()
+            metric.reset()
+            # Not the metric: a trainer wants the same kind in each of its tests. Every process has the same value.
+            log(metric.name, value.to(pl_module.device), sync_dist=True)
             if trainer.barebones:
                 # As anomalib does: logging is off there.
-                found = torch.tensor(math.nan) if reason is not None else metric.compute()
-                trainer.callback_metrics[metric.name] = trainer.logged_metrics[metric.name] = found
+                trainer.callback_metrics[metric.name] = trainer.logged_metrics[metric.name] = value
         for reason, names in reasons.items():
             message = f"No value (nan) for {', '.join(names)}: {reason}."
             if not trainer.sanity_checking and message not in self._told:
                 self._told.add(message)
                 logger.warning(message)
 
-    def _why_undefined(self, metric: Any, pl_module: LightningModule) -> str | None:  # noqa: ANN401 - an AnomalibMetric
+    def _counts(self, metric: Any) -> _Counts | None:  # noqa: ANN401 - an AnomalibMetric
         pair = _pair(metric)
         if pair is None:
             return None
         with warnings.catch_warnings():
             # That there was nothing to count, which is no news.
             warnings.simplefilter("ignore")
-            scores, not_finite, normal, abnormal = cast("_Seen", self._seen[" ".join(pair)]).compute()
-        if not scores:
-            return None
-        unit = _UNITS[pair[1]]
-        reason = why_undefined(scores, not_finite, unit)
-        if reason is None and not _is_defined_for(metric, normal, abnormal):
-            reason = why_one_class(normal, abnormal, unit)
-        if reason is None and metric.fields[0] in _THRESHOLDS and not _has_labels(metric, pl_module):
-            reason = "there is no threshold"
-        return reason
+            counts: _Counts = cast("_Seen", self._seen[" ".join(pair)]).compute()
+        return counts
+
+
+def _why_undefined(metric: Any, counts: _Counts, pl_module: LightningModule) -> str | None:  # noqa: ANN401
+    if not counts.scores:
+        return None
+    unit = _UNITS[metric.fields[1]]
+    reason = why_undefined(counts.scores, counts.not_finite, unit)
+    if reason is None and not _is_defined_for(metric, counts.normal, counts.abnormal):
+        reason = why_one_class(counts.normal, counts.abnormal, unit)
+    if reason is None and metric.fields[0] in _THRESHOLDS and not _has_labels(metric, pl_module):
+        reason = "there is no threshold"
+    return reason
 
 
 def _pairs(metrics: Iterable[Any]) -> list[tuple[str, str]]:
