@@ -343,6 +343,8 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         prepared: torch.Tensor = images if transform is None else transform(images)
         return prepared
 
+    # What is kept must serve graphs and further training too; Lightning tests and predicts in inference mode.
+    @torch.inference_mode(mode=False)
     def _take(self, support: Support) -> None:
         """Encode a support into the model; if it is another one than before, forget what belonged to that."""
         prepared = [self._prepare(image[None].to(self.device)) for image in support.pixels]

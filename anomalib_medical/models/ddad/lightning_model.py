@@ -427,6 +427,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         super().on_validation_epoch_end()
         if self._largest_uncertainty is not None:
             self._uncertainty_scale.copy_(self._largest_uncertainty)
+            self._largest_uncertainty = None
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""
