@@ -138,8 +138,10 @@ class MedicalModuleMixin(_Module):
             )
 
     def on_train_start(self) -> None:
-        """See to it that the weights that training ends with are validated."""
+        """Leave evaluation mode, and see to it that the weights that training ends with are validated."""
         super().on_train_start()
+        # Exporting, for one, needs the evaluation mode, and Lightning keeps the mode that it finds.
+        self.model.train()
         self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
         self._validate_after_last_epoch()
 
