@@ -268,14 +268,23 @@ class MedicalPostProcessor(PostProcessor):
 
     def raw_image_threshold(self) -> torch.Tensor:
         """Raw score above which an image is called abnormal, the sensitivity included; NaN without a threshold."""
-        limit = self.normalized_image_threshold
+        limits = self.image_threshold, self.image_min, self.image_max
+        return self._raw_threshold(self.normalized_image_threshold, *limits)
+
+    def raw_pixel_threshold(self) -> torch.Tensor:
+        """Raw map value above which a pixel is marked, the sensitivity included; NaN without a threshold."""
+        limits = self.pixel_threshold, self.pixel_min, self.pixel_max
+        return self._raw_threshold(self.normalized_pixel_threshold, *limits)
+
+    def _raw_threshold(
+        self, limit: torch.Tensor, threshold: torch.Tensor, norm_min: torch.Tensor, norm_max: torch.Tensor
+    ) -> torch.Tensor:
         if not self.enable_normalization:
             return limit
         if self.threshold == "f1":
-            return self.image_threshold + (limit - 0.5) * (self.image_max - self.image_min)
+            return threshold + (limit - 0.5) * (norm_max - norm_min)
         position = 2 * limit - 1
-        unit = _unit(self.image_min, self.image_max, self.image_threshold)
-        return self.image_threshold + position / (1 - position.abs()) * unit
+        return threshold + position / (1 - position.abs()) * _unit(norm_min, norm_max, threshold)
 
 
 def _unit(norm_min: torch.Tensor, norm_max: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
