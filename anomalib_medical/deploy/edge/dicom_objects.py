@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from .manifest import NAME, Manifest, sha256
-from .overlay import resize_mask
+from .overlay import place_mask
 from .predictor import Prediction
 from .results import write_atomically
 
@@ -142,9 +142,10 @@ class DicomObjects:
         return captures
 
     def _segmentation(self, original: Dataset, pictures: Sequence[DicomPicture]) -> list[tuple[str, Dataset]]:
-        size = (int(original.Columns), int(original.Rows))
-        masks = [picture.prediction.mask for picture in pictures]
-        frames = np.stack([resize_mask(mask, size) for mask in masks if mask is not None] or [np.zeros((1, 1), bool)])
+        size = (int(original.Rows), int(original.Columns))
+        found = [(picture.prediction.mask, picture.prediction.placed) for picture in pictures]
+        masks = [place_mask(mask, placed, size) for mask, placed in found if mask is not None]
+        frames = np.stack(masks or [np.zeros((1, 1), bool)])
         if len(frames) != len(pictures) or not frames.any():
             return []
         hd = self._highdicom
