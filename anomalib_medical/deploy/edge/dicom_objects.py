@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -33,6 +34,8 @@ _EMPTY_IF_ABSENT = (
     "StudyID",
     "StudyTime",
 )
+# Values that a character set says how to read.
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 # Of the original's series; far from the numbers that scanners give.
 _CAPTURE_SERIES, _SEGMENTATION_SERIES = 9001, 9002
 
@@ -91,6 +94,7 @@ class DicomObjects:
             if not original.get(keyword):
                 return f"no DICOM objects: the original has no {keyword}"
         _complete(original)
+        _to_unicode(original)
         failures = []
         for what, make in (("Secondary Capture", self._captures), ("Segmentation", self._segmentation)):
             try:
@@ -101,6 +105,10 @@ class DicomObjects:
                     "FrameOfReferenceUID" if "FrameOfReferenceUID" not in original else "or contradicts what it needs"
                 )
                 failures.append(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
+                continue
+            unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
+            if unread:
+                failures.append(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
                 continue
             for name, made in objects:
                 content = io.BytesIO()
@@ -213,6 +221,21 @@ def _complete(original: Dataset) -> None:
     # The forms of the standard's predecessor.
     original.StudyDate = str(original.StudyDate).replace(".", "")
     original.StudyTime = str(original.StudyTime).replace(":", "")
+
+
+def _to_unicode(original: Dataset) -> None:
+    """Let texts be written as Unicode: highdicom knows only some of the combinations of character sets."""
+    known = set(convert_encodings(original.get("SpecificCharacterSet"))) != {default_encoding}
+    # Where nothing says what bytes beyond ASCII mean, pydicom writes them as it read them.
+    original.SpecificCharacterSet = "ISO_IR 192" if known else None
+
+
+def _unread_text(made: Dataset) -> Iterator[str]:
+    """Name the elements whose bytes pydicom could not read, and replaced or left escape sequences of."""
+    # Reads everything: what is still bytes, in sequences, would be written as it is.
+    for element in made.iterall():
+        if element.VR in _TEXT and {"\ufffd", "\x1b"} & set(str(element.value)):
+            yield element.keyword or "a private element"
 
 
 def _number(original: Dataset, frame: int) -> int:

@@ -113,6 +113,6 @@ def _weights(like: torch.Tensor, length: int, wanted: int, *, antialias: bool) -
     pixels = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     centres = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * length / wanted
     # A tensor, because a length that is symbolic in an exported graph cannot be compared with 1.
-    half_width = torch.ones_like(centres[:1]).mul(length).div(wanted).clamp(min=1) if antialias else 1
+    half_width = centres.new_ones(1).mul(length).div(wanted).clamp(min=1) if antialias else 1
     weights = (1 - (pixels - centres[:, None]).abs() / half_width).clamp(min=0)
     return weights / weights.sum(dim=1, keepdim=True)
