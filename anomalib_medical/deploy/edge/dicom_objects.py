@@ -95,21 +95,23 @@ class DicomObjects:
                 return f"no DICOM objects: the original has no {keyword}"
         _complete(original)
         _to_unicode(original)
+        lacking = _leave_out_place(original)
         failures = []
         for what, make in (("Secondary Capture", self._captures), ("Segmentation", self._segmentation)):
             try:
                 objects = make(original, pictures)
             # highdicom and pydicom refuse headers in many ways, and their messages may quote them.
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                lacks = (
-                    "FrameOfReferenceUID" if "FrameOfReferenceUID" not in original else "or contradicts what it needs"
-                )
+                no_frame = isinstance(error, ValueError) and "FrameOfReferenceUID" not in original
+                lacks = "FrameOfReferenceUID" if no_frame else "or contradicts what it needs"
                 failures.append(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
                 continue
             unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
             if unread:
                 failures.append(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
                 continue
+            if lacking and objects and what == "Segmentation":
+                failures.append(f"a Segmentation without a place in the patient: the original lacks {lacking}")
             for name, made in objects:
                 content = io.BytesIO()
                 made.save_as(content, enforce_file_format=True)
@@ -134,6 +136,8 @@ class DicomObjects:
                 manufacturer=_MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
+            if "StudyDescription" in original:
+                capture.StudyDescription = original.StudyDescription
             capture.SeriesDescription = f"{self._model} anomaly map (research only)"
             capture.DerivationDescription = _text(picture.prediction)
             capture["PatientOrientation"].value = _orientation(original)
@@ -185,7 +189,7 @@ class DicomObjects:
             content_description="Anomaly map above its threshold (research only)",
         )
         made.SeriesDescription = f"{self._model} anomalies (research only)"
-        if not original.get("ImageOrientationPatient"):
+        if "PlaneOrientationSequence" not in made.SharedFunctionalGroupsSequence[0]:
             # Of images without a place in the patient it is asked for, and may be empty.
             made.PatientOrientation = _orientation(original)
         return [(f"{pictures[0].image.partition('_')[0]}_segmentation", made)]
@@ -221,6 +225,18 @@ def _complete(original: Dataset) -> None:
     # The forms of the standard's predecessor.
     original.StudyDate = str(original.StudyDate).replace(".", "")
     original.StudyTime = str(original.StudyTime).replace(":", "")
+
+
+def _leave_out_place(original: Dataset) -> str:
+    """Leave out a place in the patient, or pixel sizes, that lack a part, instead of inventing it: name what lacks."""
+    if not original.get("SliceThickness"):
+        original.SliceThickness = original.get("SpacingBetweenSlices")
+    needed = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+    lacking = [keyword for keyword in needed if not original.get(keyword)]
+    had_place = "ImagePositionPatient" in original
+    for keyword in ("ImagePositionPatient", "PixelSpacing") if lacking else ():
+        original.pop(keyword, None)
+    return ", ".join(lacking) if had_place else ""
 
 
 def _to_unicode(original: Dataset) -> None:
