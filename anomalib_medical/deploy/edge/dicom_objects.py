@@ -36,6 +36,8 @@ _EMPTY_IF_ABSENT = (
 )
 # Values that a character set says how to read.
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+# The escape sequence of GB 2312.
+_CHINESE = "\x1b$)A"
 # Of the original's series; far from the numbers that scanners give.
 _CAPTURE_SERIES, _SEGMENTATION_SERIES = 9001, 9002
 
@@ -100,13 +102,13 @@ class DicomObjects:
         for what, make in (("Secondary Capture", self._captures), ("Segmentation", self._segmentation)):
             try:
                 objects = make(original, pictures)
+                unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
             # highdicom and pydicom refuse headers in many ways, and their messages may quote them.
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 no_frame = isinstance(error, ValueError) and "FrameOfReferenceUID" not in original
                 lacks = "FrameOfReferenceUID" if no_frame else "or contradicts what it needs"
                 failures.append(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
                 continue
-            unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
             if unread:
                 failures.append(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
                 continue
@@ -250,7 +252,13 @@ def _unread_text(made: Dataset) -> Iterator[str]:
     """Name the elements whose bytes pydicom could not read, and replaced or left escape sequences of."""
     # Reads everything: what is still bytes, in sequences, would be written as it is.
     for element in made.iterall():
-        if element.VR in _TEXT and {"\ufffd", "\x1b"} & set(str(element.value)):
+        if element.VR not in _TEXT or not element.value:
+            continue
+        texts = [str(text) for text in (element.value if element.VM > 1 else [element.value])]
+        if any(_CHINESE in text for text in texts):
+            # pydicom reads what follows, and leaves this where it was.
+            element.value = "\\".join(text.replace(_CHINESE, "") for text in texts)
+        if {"\ufffd", "\x1b"} & set(str(element.value)):
             yield element.keyword or "a private element"
 
 

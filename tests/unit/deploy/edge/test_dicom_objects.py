@@ -183,6 +183,14 @@ def test_a_name_that_cannot_be_read_is_not_guessed(objects, tmp_path, name, char
     assert not any((tmp_path / "dicom").iterdir())
 
 
+def test_a_chinese_name_of_the_standard_s_annex(objects, tmp_path):
+    """PS3.5 K.3; pydicom leaves the escape sequences in."""
+    name = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab= "
+    assert objects.write(write_name(tmp_path / "a.dcm", name, ["", "ISO 2022 IR 58"]), [picture()]) == ""
+    for kind in ("capture", "segmentation"):
+        assert str(read(tmp_path, f"abc_{kind}").PatientName).rstrip("= ") == "Zhang^XiaoDong=张^小东"
+
+
 @pytest.mark.parametrize("name", ["Müller".encode("latin-1"), "山田".encode("shift_jis")])
 @pytest.mark.parametrize("character_set", ["", "ISO_IR 6", "ISO_IR 999"])
 def test_a_name_without_a_character_set_keeps_its_bytes(objects, tmp_path, name, character_set):
