@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from anomalib.data.transforms import ExportableCenterCrop, SquarePad
 from torch import nn
@@ -98,19 +99,20 @@ def keeps_places_until_resize(transform: nn.Module | None) -> bool:
 
 def _steps(transform: nn.Module) -> Iterable[Step]:
     # Subclasses may do anything.
-    kind = type(transform)
+    kind: type = type(transform)
+    known: Any = transform
     if kind is v2.Compose:
-        return steps_of(*transform.transforms)
+        return steps_of(*known.transforms)
     if kind in _VALUES_ONLY:
         return ()
     if kind is v2.Resize:
-        return (_resize(transform),)
+        return (_resize(known),)
     if kind in {v2.CenterCrop, ExportableCenterCrop}:
-        return (Step("center_crop", tuple(transform.size)),)
+        return (Step("center_crop", tuple(map(int, known.size))),)
     if kind is SquarePad:
         return (Step("square_pad"),)
     if kind is v2.Pad:
-        return (Step("pad", _padding(transform.padding)),)
+        return (Step("pad", _padding(known.padding)),)
     msg = (
         f"Where the model's map lies on an image is not known after {kind.__name__}: expected transforms that resize, "
         "crop the center or pad, and such as leave pixels in their places. Random ones belong into train_augmentations."

@@ -23,7 +23,7 @@ from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageItem
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress
+from anomalib_medical.data.io import ImageAddress, Window
 from anomalib_medical.deploy.edge.geometry import WHOLE, Placement, hatch, put_back
 from anomalib_medical.geometry import Places, UnknownPlaceError
 
@@ -97,12 +97,20 @@ class MedicalVisualizer(ImageVisualizer):
                 picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module), placed)
                 picture.save(self._free(address, _companion(Path(self.output_dir), UNCERTAINTY), source, ".png"))
 
-    def _placements(self, batch: Any, places: Places, window: object) -> list[Placement]:  # noqa: ANN401
+    def _placements(self, batch: Any, places: Places, window: Window | None) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
         paths = list(getattr(batch, "image_path", None) or ())
         if places.are_whole or not paths:
             return [WHOLE] * len(batch.image)
-        placements = places.of([tuple(read_image(path, window).shape[-2:]) for path in paths])
+        shapes = [read_image(path, window).shape for path in paths]
+        sizes = [(shape[-2], shape[-1]) for shape in shapes]
+        if len(set(sizes)) > 1:
+            self._warn_once(
+                "A batch holds images of %d sizes: they are stretched to one before the model's own pre-processing, so "
+                "that scores depend on the batch. Give --data.eval_batch_size 1, or resize first.",
+                len(set(sizes)),
+            )
+        placements = places.of(sizes)
         top, left, bottom, right = placements[0].seen
         share = (bottom - top) * (right - left)
         if share < 1:
@@ -216,7 +224,8 @@ def _dataset(trainer: object, index: int) -> object:
 def _put_back(item: MedicalImageItem, placed: Placement, size: tuple[int, int]) -> MedicalImageItem:
     """Bring the maps of an item to their place on its image."""
     maps = {name: getattr(item, name) for name in ("anomaly_map", "pred_mask", "gt_mask")}
-    return replace(item, **{name: _placed(value, placed, size) for name, value in maps.items() if value is not None})
+    placed_maps: Any = {name: _placed(each, placed, size) for name, each in maps.items() if each is not None}
+    return replace(item, **placed_maps)
 
 
 def _placed(values: torch.Tensor, placed: Placement, size: tuple[int, int]) -> torch.Tensor:

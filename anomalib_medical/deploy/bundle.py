@@ -116,7 +116,7 @@ def check_model(model: AnomalibModule) -> None:
     except UnknownPlaceError as error:
         raise BundleExportError(str(error)) from error
     if any(step.kind == "resize_longer" or (step.kind == "resize_shorter" and len(step.sizes) > 1) for step in steps):
-        msg = f"{type(model).__name__} resizes with max_size, which no graph does: train with Resize of one or two sizes."
+        msg = f"{type(model).__name__} resizes with max_size, which no graph does: train without."
         raise BundleExportError(msg)
     support = getattr(model.model, "support", None)
     if support is not None and len(support) == 0:

@@ -239,11 +239,12 @@ def test_augmentations_of_the_tested_data_count(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, filled((40, 60), 10, 20, 20, 30))
 
 
-def test_images_of_one_batch_that_differ_in_size(tmp_path: Path) -> None:
-    """anomalib brings them to 80x40; the crop's upper left quarter is a quarter to a half of each side."""
+def test_images_of_one_batch_that_differ_in_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are brought to 80x40; the crop's upper left quarter is a quarter to a half of each side."""
     masks = show_crop(tmp_path, CenterCrop((40, 20)), [(80, 40), (40, 60)], (40, 20))
     np.testing.assert_array_equal(masks[0], filled((80, 40), 20, 10, 40, 20))
     np.testing.assert_array_equal(masks[1], filled((40, 60), 10, 15, 20, 30))
+    assert "images of 2 sizes" in caplog.text
 
 
 def test_models_without_uncertainty_get_no_folder_for_it(tmp_path: Path) -> None:

@@ -233,7 +233,13 @@ def _leave_out_place(original: Dataset) -> str:
     """Leave out a place in the patient, or pixel sizes, that lack a part, instead of inventing it: name what lacks."""
     if not original.get("SliceThickness"):
         original.SliceThickness = original.get("SpacingBetweenSlices")
-    needed = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+    needed = (
+        "FrameOfReferenceUID",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+    )
     lacking = [keyword for keyword in needed if not original.get(keyword)]
     had_place = "ImagePositionPatient" in original
     for keyword in ("ImagePositionPatient", "PixelSpacing") if lacking else ():

@@ -1,6 +1,6 @@
 """Resizing that keeps what lies between the sampled pixels, in the engine and in exported graphs alike."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.pre_processing import PreProcessor
@@ -33,13 +33,18 @@ class AntialiasedPreProcessor(PreProcessor):
         self.export_transform = self._exportable()
 
     def _exportable(self) -> Transform | None:
-        return None if self.transform is None else _exportable(self.transform, self.export_transform)
+        if self.transform is None or self.export_transform is None:
+            return None
+        return cast("Transform", _exportable(self.transform, self.export_transform))
 
 
 def _exportable(part: nn.Module, theirs: nn.Module) -> nn.Module:
     """Replace what anomalib exports otherwise than its engine does it."""
-    if isinstance(part, Compose):
-        return Compose([_exportable(*pair) for pair in zip(part.transforms, theirs.transforms, strict=True)])
+    if isinstance(part, Compose) and isinstance(theirs, Compose):
+        exported: nn.Module = Compose(
+            [_exportable(*pair) for pair in zip(part.transforms, theirs.transforms, strict=True)]
+        )
+        return exported
     if isinstance(part, CenterCrop):
         return ExportedCrop((part.size[0], part.size[1]))
     if _is_bilinear(part) and part.size is not None and part.max_size is None:
@@ -99,7 +104,8 @@ class AntialiasedResize(nn.Module):
                 return self.forward(images.float())
         height, width = images.shape[-2:]
         if isinstance(self.size, int):
-            shorter = torch.sym_min(height, width)
+            # Symbols in an exported graph: whole numbers there would be those of the one image that it is made with.
+            shorter: Any = torch.sym_min(height, width)
             size = self.size * height // shorter, self.size * width // shorter
         else:
             size = self.size
@@ -109,7 +115,7 @@ class AntialiasedResize(nn.Module):
 
 
 def _weights(like: torch.Tensor, length: int, wanted: int, *, antialias: bool) -> torch.Tensor:
-    """Weights ``(wanted, length)`` of a triangle filter, two pixels wide; with antialiasing, as wide as the reduction."""
+    """Weights ``(wanted, length)`` of a triangle filter: two pixels wide, or as the reduction with antialiasing."""
     pixels = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     centres = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * length / wanted
     # A tensor, because a length that is symbolic in an exported graph cannot be compared with 1.

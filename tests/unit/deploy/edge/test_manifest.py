@@ -103,7 +103,7 @@ def test_an_unknown_step_is_not_guessed(bundle):
     folder, _ = bundle
     model = json.loads((folder / "manifest.json").read_text())["model"]
     change(folder, model=model | {"geometry": [{"kind": "rotate", "sizes": [90]}]})
-    with pytest.raises(BundleError, match="got rotate, expected resize, resize_shorter, .*square_pad"):
+    with pytest.raises(BundleError, match=r"got rotate, expected resize, resize_shorter, .*square_pad"):
         Manifest.read(folder)
 
 
