@@ -106,7 +106,7 @@ def check_model(model: AnomalibModule) -> None:
     """
     if getattr(model.pre_processor, "transform", model.pre_processor) is None and model.pre_processor is not None:
         msg = (
-            f"The checkpoint of {type(model).__name__} does not hold its pre-processing: anomalib leaves out transforms "
+            f"The checkpoint of {type(model).__name__} lacks its pre-processing: anomalib leaves out transforms "
             "that it does not know, with a warning in training. Train with Resize, CenterCrop, SquarePad, Grayscale "
             "and Normalize alone, or with pre_processor=False."
         )

@@ -113,7 +113,7 @@ def test_a_model_whose_pre_processing_its_checkpoint_lost_is_not_bundled():
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
     other.on_load_checkpoint(checkpoint)
-    with pytest.raises(BundleExportError, match="does not hold its pre-processing: anomalib leaves out transforms"):
+    with pytest.raises(BundleExportError, match="lacks its pre-processing: anomalib leaves out transforms"):
         check_model(other)
     other.pre_processor = None
     check_model(other)

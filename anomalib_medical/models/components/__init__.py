@@ -6,7 +6,7 @@ from .distances import feature_distances
 from .distillation import DistillationMixin
 from .module import MedicalModuleMixin
 from .noise import add_noise_patches
-from .resize import AntialiasedPreProcessor, AntialiasedResize
+from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_image_size",
     "check_seed",
     "cosine_distance_maps",
+    "exportable",
     "feature_distances",
     "reduce_map",
 ]

@@ -38,6 +38,12 @@ class AntialiasedPreProcessor(PreProcessor):
         return cast("Transform", _exportable(self.transform, self.export_transform))
 
 
+def exportable(pre_processor: nn.Module | None) -> nn.Module | None:
+    """Return anomalib's pre-processor as one whose exported form does the same as the engine, others as they are."""
+    known = type(pre_processor) is PreProcessor
+    return AntialiasedPreProcessor(pre_processor.transform) if known else pre_processor  # type: ignore[union-attr]
+
+
 def _exportable(part: nn.Module, theirs: nn.Module) -> nn.Module:
     """Replace what anomalib exports otherwise than its engine does it."""
     if isinstance(part, Compose) and isinstance(theirs, Compose):
