@@ -8,6 +8,7 @@ from typing import Any
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.loggers import configure_logger
 from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentParser
@@ -98,13 +99,14 @@ class MedicalCLI(AnomalibCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if not isinstance(getattr(self, "datamodule", None), AnomalibVideoDataModule):
+            # anomalib's visualizer stretches the map of a crop over the whole image.
+            self.model.visualizer = with_our_reader(self.model.visualizer)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
             slicing = Slicing(options.axis, tuple(options.slice_range))
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
-            # Without a datamodule nobody else does it.
-            self.model.visualizer = with_our_reader(self.model.visualizer)
         if subcommand == "export" and kwargs.get("ckpt_path") and getattr(self.model, "support_dir", None):
             # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
             msg = (

@@ -18,6 +18,7 @@ from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.geometry import keeps_places_until_resize
 from anomalib_medical.visualization import with_our_reader
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,13 @@ class MedicalDataModule(AnomalibDataModule):
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()
+        model: Any = getattr(self.trainer, "model", None)
+        if not keeps_places_until_resize(getattr(getattr(model, "pre_processor", None), "transform", None)):
+            # anomalib resizes in the dataset too, ahead of the model's padding or crop, which then work on another
+            # image than in `predict` and in exported models.
+            for name in ("train", "val", "test"):
+                if hasattr(self, f"{name}_data"):
+                    getattr(self, f"{name}_data").augmentations = getattr(self, f"{name}_augmentations")
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.augmentations = self.train_data.augmentations
 

@@ -7,7 +7,7 @@ from .distillation import DistillationMixin
 from .divergence import DivergedError, StopOnDivergence
 from .module import MedicalModuleMixin
 from .noise import add_noise_patches
-from .resize import AntialiasedPreProcessor, AntialiasedResize
+from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "check_precision",
     "check_seed",
     "cosine_distance_maps",
+    "exportable",
     "feature_distances",
     "reduce_map",
 ]
