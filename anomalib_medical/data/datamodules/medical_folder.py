@@ -13,7 +13,7 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
 from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import Axis, Slicing
+from anomalib_medical.data.io import Axis, MaskRule, Slicing
 from anomalib_medical.data.samples import UNLABELED
 
 
@@ -43,6 +43,9 @@ class MedicalFolder(MedicalDataModule):
             ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.
         slice_range: First and last slice as shares of the volume, such as [0.2, 0.8].
+        mask_labels: Values of masks that are abnormal, such as [2] where 1 is the organ and 2 the tumour; None for all
+            that are not 0. A slice or image whose mask holds none of them is normal.
+        mask_threshold: Values of masks above it are abnormal, instead: fractions are refused without it.
         train_batch_size: Images a training batch.
         eval_batch_size: Images a validation, test or predict batch.
         num_workers: Loading processes; None for up to four, one core left free.
@@ -68,6 +71,8 @@ class MedicalFolder(MedicalDataModule):
         window: str | tuple[float, float] | None = None,
         axis: Axis = "axial",
         slice_range: tuple[float, float] = (0.0, 1.0),
+        mask_labels: list[int] | None = None,
+        mask_threshold: float | None = None,
         train_batch_size: int = 16,
         eval_batch_size: int = 16,
         num_workers: int | None = None,
@@ -104,6 +109,7 @@ class MedicalFolder(MedicalDataModule):
         self.patient_pattern = patient_pattern
         self.deduplicate = deduplicate
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
+        self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._predict_data: MedicalPredictDataset | None = None
         self._given_val_data: MedicalFolderDataset | None = None
 
@@ -131,6 +137,7 @@ class MedicalFolder(MedicalDataModule):
             deduplicate=self.deduplicate,
             seed=self._split_seed,
             window=self.window,
+            mask_rule=self.mask_rule,
         )
         self.train_data = everything.subsample(_rows(everything, "train"))
         if test_rows := _rows(everything, "test"):

@@ -11,9 +11,8 @@ from typing import TypeVar
 from pandas import DataFrame
 from tqdm import tqdm
 
-from anomalib_medical.data.datasets.base import mask_size_error
-from anomalib_medical.data.images import read_mask
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Slicing, image_size, image_stem, list_pictures
+from anomalib_medical.data.datasets.masks import MaskSurvey
+from anomalib_medical.data.io import ImageAddress, ImageReadError, MaskRule, Slicing, image_stem, list_pictures
 from anomalib_medical.data.patients import file_facts
 from anomalib_medical.data.samples import METADATA, UNLABELED
 
@@ -80,7 +79,9 @@ def find_patients(entries: Sequence[Entry], root: Path, patient_pattern: str | N
         entry.metadata = {**facts.metadata, **entry.metadata}
 
 
-def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> DataFrame:
+def build_samples(
+    entries: Sequence[Entry], slicing: Slicing | None = None, mask_rule: MaskRule | None = None
+) -> DataFrame:
     """Build the table that `MedicalDataset` reads from.
 
     A volume's slices are pictures of one patient. With a mask volume a slice is abnormal if its mask is not empty;
@@ -89,15 +90,18 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
     Args:
         entries: The files, with their patients.
         slicing: How volumes become slices.
+        mask_rule: Which values of masks count; all that are not 0 if None. Where it names labels, a picture whose mask
+            holds none of them is normal, slice or not.
 
     Returns:
         Columns image_path, split, label, label_index, mask_path, patient_id and, where known, meta_*;
         ``attrs["task"]``.
 
     Raises:
-        ImageReadError: If a header cannot be read, or a mask and its image differ in size or in number of slices.
-        ValueError: If an image is listed twice.
+        ImageReadError: If a header or a mask cannot be read, or a mask cannot be laid over its image.
+        ValueError: If an image is listed twice, or no mask holds any of the chosen labels.
     """
+    survey = MaskSurvey(mask_rule or MaskRule())
     names = sorted({f"{METADATA}{name}" for entry in entries for name in entry.metadata})
     rows = [
         {
@@ -110,10 +114,11 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             **{name: entry.metadata.get(name.removeprefix(METADATA), "") for name in names},
         }
         for entry, pictures in zip(
-            entries, _for_each(entries, lambda entry: _pictures(entry, slicing), "Listing images"), strict=True
+            entries, _for_each(entries, lambda entry: _pictures(entry, slicing, survey), "Listing images"), strict=True
         )
         for picture, mask, label in pictures
     ]
+    survey.report()
     columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", *names]
     samples = DataFrame(rows, columns=columns)
     twice = samples.image_path[samples.image_path.duplicated()]
@@ -143,26 +148,16 @@ def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T], what: str) 
     return results
 
 
-def _pictures(entry: Entry, slicing: Slicing | None) -> list[tuple[ImageAddress, ImageAddress | None, str]]:
+def _pictures(
+    entry: Entry, slicing: Slicing | None, survey: MaskSurvey
+) -> list[tuple[ImageAddress, ImageAddress | None, str]]:
     """Return (picture, mask, class) of each picture in an entry's file."""
     pictures = [entry.path] if entry.path.selection else list_pictures(entry.path.path, slicing)
     if entry.mask is None:
         return [(picture, None, entry.label) for picture in pictures]
-    masks = [entry.mask] if entry.mask.selection else list_pictures(entry.mask.path, slicing)
-    if len(masks) != len(pictures):
-        msg = (
-            f"The mask {entry.mask} holds {len(masks)} picture(s), its image {entry.path} {len(pictures)}. They must "
-            "match one to one: save the mask with the image's frames or slices, or remove it."
-        )
-        raise ImageReadError(msg)
-    # One look at the first pair: all pictures in a file have one size.
-    sizes = image_size(pictures[0]), image_size(masks[0])
-    if sizes[0] != sizes[1]:
-        raise mask_size_error(str(pictures[0]), sizes[0], str(masks[0]), sizes[1])
-    if len(pictures) == 1:
-        return [(pictures[0], masks[0], entry.label)]
+    masks = survey.pair(entry.path, entry.mask, pictures, slicing)
     return [
-        (picture, mask, entry.label) if read_mask(mask).any() else (picture, None, NORMAL_CLASS)
+        (picture, mask, NORMAL_CLASS if mask is None else entry.label)
         for picture, mask in zip(pictures, masks, strict=True)
     ]
 

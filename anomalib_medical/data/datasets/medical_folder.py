@@ -15,7 +15,7 @@ from anomalib_medical.data.datasets.entries import Entry, build_samples, find_pa
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.datasets.pool_copies import refuse_copies
-from anomalib_medical.data.io import ImageAddress, Slicing, Window
+from anomalib_medical.data.io import ImageAddress, MaskRule, Slicing, Window
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class MedicalFolderDataset(MedicalDataset):
         seed: Decides the splits that a manifest leaves open.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white.
+        mask_rule: Which values of masks count.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class MedicalFolderDataset(MedicalDataset):
         seed: int = 0,
         augmentations: Transform | None = None,
         window: Window | None = None,
+        mask_rule: MaskRule | None = None,
     ) -> None:
-        super().__init__(augmentations=augmentations, window=window)
+        super().__init__(augmentations=augmentations, window=window, mask_rule=mask_rule)
         self.root = Path(root)
         self._name = name or self.root.resolve().name
         self.samples = make_medical_folder_dataset(
@@ -64,6 +66,7 @@ class MedicalFolderDataset(MedicalDataset):
             slicing=slicing,
             deduplicate=deduplicate,
             seed=seed,
+            mask_rule=mask_rule,
         )
 
     @property
@@ -82,6 +85,7 @@ def make_medical_folder_dataset(
     slicing: Slicing | None = None,
     deduplicate: bool = False,
     seed: int = 0,
+    mask_rule: MaskRule | None = None,
 ) -> DataFrame:
     """List the images of a folder.
 
@@ -101,6 +105,7 @@ def make_medical_folder_dataset(
             set and pool together), and are dropped from these two if one is in validation or test; what is dropped is
             logged.
         seed: Decides which normal patients of a manifest without splits are in the test.
+        mask_rule: Which values of masks count; all that are not 0 if None.
 
     Returns:
         Columns image_path, split, label (the class), label_index, mask_path, patient_id, meta_*; ``attrs["task"]``.
@@ -110,7 +115,7 @@ def make_medical_folder_dataset(
         ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images with the
             other parts, be it as copies of other names (those are dropped with ``deduplicate``).
         TableError: If the manifest cannot be used.
-        ImageReadError: If a header cannot be read, or a mask and its image differ in size.
+        ImageReadError: If a header or mask cannot be read, or a mask cannot be laid over its image.
     """
     root = Path(root)
     pool_dir = None if unlabeled_dir is None else Path(unlabeled_dir)
@@ -127,7 +132,7 @@ def make_medical_folder_dataset(
         check_patients(Path(manifest), entries)
     if not deduplicate:
         refuse_copies(entries)
-    samples = build_samples(entries, slicing)
+    samples = build_samples(entries, slicing, mask_rule)
     if deduplicate:
         patients, copies = merge_copies(samples)
         samples = samples.assign(patient_id=patients, copies=copies)
