@@ -189,7 +189,7 @@ class FewShotTasks(MedicalDataModule):
         folder = None if self.root is None else self.root / self.target / SUPPORT
         if folder is None or not folder.is_dir():
             return None
-        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS) for path in list_images(folder)]
+        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS, base=folder) for path in list_images(folder)]
         self._check_count(self.target, len(entries), 1, f"the support in {folder}")
         find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
         return _of_task(build_samples(entries), self.target)

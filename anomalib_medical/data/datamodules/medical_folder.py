@@ -13,7 +13,8 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
 from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import Axis, MaskRule, Slicing
+from anomalib_medical.data.io import Axis, ImageAddress, MaskRule, Slicing
+from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
 from anomalib_medical.data.samples import UNLABELED
 
 
@@ -36,6 +37,9 @@ class MedicalFolder(MedicalDataModule):
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
+        patient_from: Where patients come from instead if headers do not tell them apart, as in anonymised exports:
+            ``"study"`` or ``"series"`` of DICOM files, ``"folder"`` (the first below ``train/good`` or its like; with a
+            manifest, below ``root``) or ``"file"``.
         deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient; they are kept
             once in each split, training and pool being one, and dropped from these if one is in validation or test.
             Without it a pool that holds a file of another split once more, under any name, is refused.
@@ -67,6 +71,7 @@ class MedicalFolder(MedicalDataModule):
         unlabeled_dir: str | Path | None = None,
         manifest: str | Path | None = None,
         patient_pattern: str | None = None,
+        patient_from: PatientSource = "header",
         deduplicate: bool = False,
         window: str | tuple[float, float] | None = None,
         axis: Axis = "axial",
@@ -107,6 +112,7 @@ class MedicalFolder(MedicalDataModule):
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
         self.patient_pattern = patient_pattern
+        self.patient_from = patient_from
         self.deduplicate = deduplicate
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
         self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
@@ -138,6 +144,7 @@ class MedicalFolder(MedicalDataModule):
             seed=self._split_seed,
             window=self.window,
             mask_rule=self.mask_rule,
+            patient_from=self.patient_from,
         )
         self.train_data = everything.subsample(_rows(everything, "train"))
         if test_rows := _rows(everything, "test"):
@@ -152,6 +159,10 @@ class MedicalFolder(MedicalDataModule):
             super()._create_val_split()
         else:
             self.val_data = self._given_val_data
+
+    def _advice_for_one_patient(self) -> str:
+        files = {ImageAddress.parse(path).path for path in self.train_data.samples.image_path}
+        return describe_one_patient([file_facts(file) for file in sorted(files)]) + TELL_PATIENTS + " "
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load the images of a bare folder, or else the test set."""
