@@ -79,7 +79,7 @@ def test_without_an_id_a_study_is_one_patients(tmp_path: Path) -> None:
     """Anonymisers that blank the id: slices of one exam must not be divided."""
     for name, study in (("a", 1), ("b", 1), ("c", 2)):
         scan(tmp_path, name, study, **({"PatientID": ""} if name == "a" else {}))
-    write_dicom(tmp_path / "train/good/d", PIXELS, StudyInstanceUID=None)
+    write_dicom(tmp_path / "train/good/d", PIXELS, StudyInstanceUID=None, SeriesInstanceUID=f"{STUDY}.99")
     write_dicom(tmp_path / "train/good/e", PIXELS, StudyInstanceUID=None, SeriesInstanceUID=None)
     assert patients(tmp_path) == [0, 0, 1, 2, 3]
     found = [item.patient_id for item in MedicalPredictDataset(tmp_path)]
