@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 
 from anomalib_medical.data.datasets.base import mask_size_error
@@ -17,6 +18,7 @@ from anomalib_medical.data.io import (
     list_pictures,
     read_mask_values,
 )
+from anomalib_medical.data.io.dicom_places import distance_apart
 from anomalib_medical.data.io.nifti_header import read_header
 from anomalib_medical.data.io.nifti_masks import grid_change, is_nifti_file
 
@@ -123,6 +125,14 @@ class MaskSurvey:
         sizes = image_size(pictures[0]), image_size(masks[0])
         if sizes[0] != sizes[1]:
             raise mask_size_error(str(pictures[0]), sizes[0], str(masks[0]), sizes[1])
+        for picture, each in zip(pictures, masks, strict=True):
+            if apart := distance_apart(picture, each):
+                how = f"{apart:.3g} mm apart" if isfinite(apart) else "turned"
+                msg = (
+                    f"The mask {each} does not lie where its image {picture} does: by their headers their planes are "
+                    f"{how}. Save the mask's frames in the order and at the places of its image's."
+                )
+                raise ImageReadError(msg)
         return masks
 
     def _in_volume(

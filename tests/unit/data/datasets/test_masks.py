@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from anomalib_medical.data import FewShotTasks, MedicalFolder, make_medical_folder_dataset
 from anomalib_medical.data.io import ImageReadError, MaskRule, Slicing
@@ -185,3 +187,59 @@ def test_a_picture_drawn_on_a_slice_is_its_mask(root: Path) -> None:
     rows = "train/good/n0.nii,normal,,train", "test/tumour/a.nii#axial=2,abnormal,drawn.png,test"
     table = make_medical_folder_dataset(root, manifest=manifest(root, *rows))
     assert list(table[table.label_index == 1].mask_path) == [str(root / "drawn.png")]
+
+
+def planes(*heights: float) -> Sequence:
+    """Frames at these heights."""
+    items = []
+    for height in heights:
+        item, position = Dataset(), Dataset()
+        position.ImagePositionPatient = [0, 0, height]
+        item.PlanePositionSequence = Sequence([position])
+        items.append(item)
+    return Sequence(items)
+
+
+def shared(*axes: float) -> Sequence:
+    item, orientation = Dataset(), Dataset()
+    orientation.ImageOrientationPatient = list(axes)
+    item.PlaneOrientationSequence = Sequence([orientation])
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    ("heights", "axes", "found"),
+    [
+        ((0, 3, 6), (1, 0, 0, 0, 1, 0), None),
+        ((6, 3, 0), (1, 0, 0, 0, 1, 0), "6 mm apart"),
+        ((0, 3, 9), (1, 0, 0, 0, 1, 0), "3 mm apart"),
+        ((0, 3, 6), (-1, 0, 0, 0, 1, 0), "turned"),
+    ],
+    ids=["the same", "reversed", "elsewhere", "mirrored"],
+)
+def test_dicom_frames_lie_where_their_headers_say(tmp_path: Path, heights, axes, found: str | None) -> None:
+    frames = np.moveaxis(ORGAN, -1, 0)[:3]
+    write_dicom(tmp_path / "train/good/n", frames)
+    image = {"PerFrameFunctionalGroupsSequence": planes(0, 3, 6)}
+    image["SharedFunctionalGroupsSequence"] = shared(1, 0, 0, 0, 1, 0)
+    write_dicom(tmp_path / "test/tumour/a", frames, **image)
+    mask = {"PerFrameFunctionalGroupsSequence": planes(*heights), "SharedFunctionalGroupsSequence": shared(*axes)}
+    write_dicom(tmp_path / "ground_truth/tumour/a", frames, **mask)
+    if found is None:
+        assert abnormal(tmp_path, labels=(2,)) == [1, 2]
+        return
+    with pytest.raises(ImageReadError, match=f"does not lie where its image .* does: by their headers .* {found}"):
+        abnormal(tmp_path)
+
+
+def test_single_dicom_files_lie_where_their_headers_say(tmp_path: Path) -> None:
+    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 4]}
+    write_dicom(tmp_path / "train/good/n", ORGAN[..., 0])
+    write_dicom(tmp_path / "test/tumour/a", ORGAN[..., 1], **place)
+    mask = tmp_path / "ground_truth/tumour/a"
+    for tags in (place, {}):
+        write_dicom(mask, ORGAN[..., 1], **tags)
+        assert make_medical_folder_dataset(tmp_path, mask_rule=MaskRule(labels=(2,))).label_index.sum() == 1
+    write_dicom(mask, ORGAN[..., 1], **place | {"ImagePositionPatient": [0, 0, 104]})
+    with pytest.raises(ImageReadError, match="100 mm apart"):
+        make_medical_folder_dataset(tmp_path)

@@ -99,6 +99,13 @@ def test_a_turned_grid(image: Path, tmp_path: Path) -> None:
     assert not found[distance > 4.4].any()
 
 
+@pytest.mark.parametrize("share", [-0.4, -0.15, 0.15, 0.4])
+def test_less_than_half_a_voxel_changes_nothing(image: Path, tmp_path: Path, share: float) -> None:
+    affine = AFFINE.copy()
+    affine[:3, 3] += share * np.diag(AFFINE)[:3]
+    assert_slices(slices(save_nifti(tmp_path / "m.nii", MASK, affine), image), MASK)
+
+
 def test_halfway_between_two_voxels_all_pixels_go_to_one_side(image: Path, tmp_path: Path) -> None:
     affine = AFFINE.copy()
     affine[0, 3] += 1.0
