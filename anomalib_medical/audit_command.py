@@ -26,6 +26,11 @@ def add_audit_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="Folder for report.json, CSV files and index.html. If it is there already, the next number is taken.",
     )
+    parser.add_argument(
+        "--hash_paths",
+        action="store_true",
+        help="Write salted hashes in place of the images' paths, and the data's class in place of its name.",
+    )
     parser.add_class_arguments(AuditLimits)
 
 
@@ -73,6 +78,8 @@ def _run(arguments: Mapping[str, Any]) -> int:
     report = audit(collect_splits(datamodule), limits, window=window)
     print(format_report(report, datamodule.name))
     if folder is not None:
-        write_report(report, folder, datamodule.name, window)
+        # By default the name is that of a folder.
+        name = type(datamodule).__name__ if arguments["hash_paths"] else datamodule.name
+        write_report(report, folder, name, window, hash_paths=arguments["hash_paths"])
         print(f"\nReport: {folder / 'index.html'}")
     return 1 if report.findings else 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import openvino
@@ -18,9 +18,8 @@ from anomalib.models.components import AnomalibModule
 from numpy.typing import NDArray
 
 import anomalib_medical
-from anomalib_medical.data import MedicalFolder, MedicalPredictDataset
+from anomalib_medical.data import MedicalFolder
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import Slicing, Window
 from anomalib_medical.geometry import UnknownPlaceError, model_steps
 
 from .checkpoint import load_model
@@ -30,7 +29,7 @@ from .edge.predictor import MODEL, GraphScorer
 from .edge.scores import normalize
 from .facts import image_size_of, post_processing_of
 from .graph import BundleExportError, raw_graph, save
-from .measure import measure, open_test_data
+from .measure import measure, open_normals, open_test_data
 from .quantize import NormalImages, check_count, quantize
 from .runtime import copy_runtime
 from .self_test import NAME as SELF_TEST_IMAGE
@@ -54,7 +53,8 @@ class BundleRequest:
     reading: Reading = field(default_factory=Reading)
     normals: Path | None = None
     test_data: Path | None = None
-    patient_pattern: str | None = None
+    manifest_root: Path | None = None
+    test_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of MedicalFolder
     trained_on: str | None = None
 
 
@@ -74,7 +74,7 @@ def make_bundle(request: BundleRequest) -> Manifest:
     normals = _normals(request)
     data = None
     if request.test_data is not None:
-        data = open_test_data(request.test_data, request.reading, request.patient_pattern)
+        data = open_test_data(request.test_data, request.reading, request.manifest_root, **request.test_options)
     model = load_model(request.checkpoint, request.model)
     check_model(model)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -180,10 +180,12 @@ def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
     if request.precision != "int8":
         return None
     if request.normals is None:
-        msg = "INT8 is calibrated with normal images: give --normals FOLDER, of training or validation, not of a test."
+        msg = (
+            "INT8 is calibrated with normal images: give --normals, a folder or manifest of those of training or "
+            "validation, not of a test."
+        )
         raise BundleExportError(msg)
-    slicing = Slicing(request.reading.axis, request.reading.slice_range)
-    images = NormalImages(MedicalPredictDataset(request.normals, Window.of(request.reading.window), slicing))
+    images = NormalImages(open_normals(request.normals, request.reading, request.manifest_root))
     check_count(len(images))
     return images
 

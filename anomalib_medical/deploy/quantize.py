@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
@@ -53,13 +54,13 @@ class Quantized:
 
 
 class NormalImages(Sequence[Image]):
-    """The images of a folder, read when they are asked for, large ones thinned to save memory and time.
+    """Normal images, read when they are asked for, large ones thinned to save memory and time.
 
     Args:
-        data: The folder.
+        data: The images.
     """
 
-    def __init__(self, data: MedicalPredictDataset) -> None:
+    def __init__(self, data: MedicalPredictDataset | MedicalDataset) -> None:
         self._data = data
 
     def __len__(self) -> int:

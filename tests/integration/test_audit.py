@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,3 +129,49 @@ def test_anomalibs_own_datamodules_and_yaml_files_work(root, tmp_path, capsys):
     assert "No patients are known" in capsys.readouterr().out
     (tmp_path / "all.yaml").write_text(json.dumps({"data": config, "max_shortcut_auroc": 0.9}))
     assert audit("--config", tmp_path / "all.yaml") == 0
+
+
+def test_paths_can_be_hashed(root, tmp_path):
+    """Folders are often named after patients: with the option no file of the report holds their names."""
+    for index, path in enumerate(sorted(root.rglob("*.png"))):
+        folder = path.parent / f"{PATIENT}-{index}"
+        folder.mkdir()
+        path.rename(folder / path.name)
+    good = next((root / "train/good").rglob("0.png"))
+    copy = good.parent.parent.parent.parent / "test/lesion" / PATIENT / "copy.png"
+    copy.parent.mkdir()
+    Image.open(good).save(copy)
+    (copy.parent / "torn'.png").write_bytes(copy.read_bytes()[:300])
+    outputs = tmp_path / "plain", tmp_path / "hashed"
+    for output, options in zip(outputs, ([], ["--hash_paths"]), strict=True):
+        assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output, *options) == 1
+    plain, hashed = ({path.name: path.read_text("utf-8") for path in output.iterdir()} for output in outputs)
+    named = {name for name, text in plain.items() if PATIENT in text}
+    assert named == {"features.csv", "pairs.csv", "findings.csv", "report.json", "index.html"}
+    page = " ".join(plain["index.html"].split())
+    assert "ids appear in this folder as hashes only" in page
+    assert all(name in page for name in named - {"index.html"})
+    for text in hashed.values():
+        for part in (PATIENT, "19551224", str(tmp_path), root.name + "/", "0.png", "torn", "copy"):
+            assert part not in text
+    assert "So do the paths of images" in hashed["index.html"]
+    rows = list(csv.DictReader(hashed["features.csv"].splitlines()))
+    assert len({row["image_path"] for row in rows}) == 21
+    (pair,) = csv.DictReader(hashed["pairs.csv"].splitlines())
+    assert {pair["first_path"], pair["second_path"]} < {row["image_path"] for row in rows}
+    pictures = [text["index.html"].split("data:image/jpeg;base64,")[1:] for text in (plain, hashed)]
+    assert [part.partition('"')[0] for part in pictures[0]] == [part.partition('"')[0] for part in pictures[1]]
+    assert len(pictures[0]) == 2
+
+
+def test_slices_keep_their_number_when_paths_are_hashed(tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 1000, (9, 9, 3)).astype(np.int16)
+    for name in ("train/good/a", "train/good/b", "test/good/c", "test/bad/d"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.roll(voxels, len(name), 0), np.eye(4)), tmp_path / "data" / f"{name}.nii")
+    audit("--data", "MedicalFolder", "--data.root", tmp_path / "data", "--output", tmp_path / "out", "--hash_paths")
+    with (tmp_path / "out/features.csv").open(encoding="utf-8") as file:
+        paths = [row["image_path"] for row in csv.DictReader(file)]
+    assert len(paths) == 12
+    assert all(re.fullmatch(r"f-[0-9a-f]{12}#axial=[012]", path) for path in paths)
+    assert len({path.partition("#")[0] for path in paths}) == 4

@@ -203,7 +203,7 @@ def test_an_unknown_model_lists_the_known_ones(here, capsys):
 
 def test_int8_without_normals_is_refused(here, capsys, few_shot):
     error = fail(capsys, *command(few_shot, here / "bundle", "--precision", "int8"))
-    assert "INT8 is calibrated with normal images: give --normals FOLDER" in error
+    assert "INT8 is calibrated with normal images: give --normals, a folder or manifest" in error
 
 
 def test_int8_with_a_handful_of_normals_is_refused(here, capsys, few_shot, tiny_folder):

@@ -154,10 +154,16 @@ class MedicalDataModule(AnomalibDataModule):
     def _hold_out_training_normals(self) -> None:
         patients = list(self.train_data.samples.patient_id)
         if len(set(patients)) < 2:
-            reason = "of one patient" if len(patients) > 1 else "in all"
+            several = len(patients) > 1
+            ways_out = (
+                f"{self._advice_for_one_patient()}Add normal images of another patient."
+                if several
+                else "Add normal images of another patient, or set val_split_mode=same_as_test (the threshold then "
+                "sees the test set)."
+            )
             msg = (
-                f"Only {len(patients)} training image(s) {reason}: none can be held out for the threshold. Add normal "
-                "images of another patient, or set val_split_mode=same_as_test (the threshold then sees the test set)."
+                f"Only {len(patients)} training image(s) {'of one patient' if several else 'in all'}: none can be held "
+                f"out for the threshold. {ways_out}"
             )
             raise ValueError(msg)
         share = self._val_share
@@ -168,6 +174,10 @@ class MedicalDataModule(AnomalibDataModule):
             # Whoever validates must not have been trained on either way.
             self.unlabeled_data, _ = _divide(self.unlabeled_data, held_out)
         logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
+
+    def _advice_for_one_patient(self) -> str:
+        """Say what else it may mean that all training images are of one patient."""
+        return ""
 
     def _split_test_by_patient(self) -> None:
         """Divide patients with and without anomalies separately, so that both parts have both."""

@@ -21,7 +21,7 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_sa
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
 from anomalib_medical.data.datasets.folder_tree import list_tree
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, list_images
+from anomalib_medical.data.io import ImageAddress, MaskRule, list_images
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ class FewShotTasks(MedicalDataModule):
         image_size: Height and width of episodes where the model's pre-processor does not resize.
         patient_patterns: For each task of ``root``, the regular expression that finds the patient in a file's name.
         window: Which values of DICOM and NIfTI files become black and white, see `MedicalFolder`.
+        mask_labels: Values of masks that are abnormal, of all tasks of ``root``; None for all that are not 0.
+        mask_threshold: Values of masks above it are abnormal, instead.
         train_batch_size: Queries a training batch; each brings its support.
         eval_batch_size: Images a validation, test or predict batch.
         num_workers: Loading processes; None for up to four, one core left free.
@@ -77,6 +79,8 @@ class FewShotTasks(MedicalDataModule):
         image_size: int = 128,
         patient_patterns: dict[str, str] | None = None,
         window: str | tuple[float, float] | None = None,
+        mask_labels: list[int] | None = None,
+        mask_threshold: float | None = None,
         train_batch_size: int = 16,
         eval_batch_size: int = 16,
         num_workers: int | None = None,
@@ -108,6 +112,11 @@ class FewShotTasks(MedicalDataModule):
         if (root is None) == (tasks is None):
             msg = f"FewShotTasks needs either root (a folder of task folders) or tasks, got root={root}, tasks={tasks}."
             raise ValueError(msg)
+        if tasks is not None and (mask_labels or mask_threshold is not None):
+            msg = (
+                "mask_labels and mask_threshold are of the tasks in root: give them to each of the given tasks instead."
+            )
+            raise ValueError(msg)
         target_shots = shots if target_shots is None else target_shots
         for name, value in (("shots", shots), ("target_shots", target_shots)):
             if value < 1:
@@ -119,6 +128,7 @@ class FewShotTasks(MedicalDataModule):
         self.target_shots = target_shots
         self.support_seed = support_seed
         self.image_size = image_size
+        self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._given_tasks = tasks
         self._patient_patterns = patient_patterns or {}
         self.support_data: MedicalDataset
@@ -179,7 +189,7 @@ class FewShotTasks(MedicalDataModule):
         folder = None if self.root is None else self.root / self.target / SUPPORT
         if folder is None or not folder.is_dir():
             return None
-        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS) for path in list_images(folder)]
+        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS, base=folder) for path in list_images(folder)]
         self._check_count(self.target, len(entries), 1, f"the support in {folder}")
         find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
         return _of_task(build_samples(entries), self.target)
@@ -273,6 +283,8 @@ class FewShotTasks(MedicalDataModule):
                 folder,
                 patient_pattern=self._patient_patterns.get(folder.name),
                 window=None if self.window is None else (self.window.center, self.window.width),
+                mask_labels=list(self.mask_rule.labels),
+                mask_threshold=self.mask_rule.threshold,
             )
             for folder in folders
         }
@@ -307,8 +319,8 @@ class _NewTask(MedicalFolder):
         support = [Entry(ImageAddress(path), "train", NORMAL_CLASS) for path in list_images(self.root / SUPPORT)]
         entries = support + list_tree(self.root, needs_normals=False)[0]
         find_patients(entries, self.root, self.patient_pattern)
-        samples = build_samples(entries)
-        data = MedicalDataset(window=self.window)
+        samples = build_samples(entries, mask_rule=self.mask_rule)
+        data = MedicalDataset(window=self.window, mask_rule=self.mask_rule)
         data.samples = samples
         self.train_data = data.subsample(list(data.samples.index[data.samples.split == "train"]))
         if (data.samples.split == "test").any():

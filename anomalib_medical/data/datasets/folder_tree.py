@@ -59,9 +59,12 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
         if mask is not None and used.setdefault(mask, path) != path:
             msg_0 = f"the mask {mask} belongs to both {used[mask]} and {path}"
             raise _ambiguous(msg_0)
-        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask)))
+        base = root / part / label
+        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask), base=base))
     pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
-    return entries + [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool], len(masks) - len(used)
+    base = unlabeled_dir or root / UNLABELED
+    entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=base) for path in pool]
+    return entries, len(masks) - len(used)
 
 
 def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from pandas import DataFrame
 from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size
+from anomalib_medical.data.io.identifiers import normalise_id
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
 
@@ -126,7 +127,7 @@ def _entry(file: Path, line: int, row: dict[Hashable, str], root: Path) -> Entry
         # What is known of an image in the pool stays out of the table.
         label=UNLABELED if split == UNLABELED else label,
         mask=_inside(file, line, "mask", mask, root) if mask and _may_have_mask(split, label) else None,
-        patient=patient or None,
+        patient=normalise_id(patient) or None,
         metadata={
             str(name).removeprefix(METADATA): value for name, value in row.items() if str(name).startswith(METADATA)
         },

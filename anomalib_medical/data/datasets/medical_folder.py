@@ -15,7 +15,8 @@ from anomalib_medical.data.datasets.entries import Entry, build_samples, find_pa
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.datasets.pool_copies import refuse_copies
-from anomalib_medical.data.io import ImageAddress, Slicing, Window
+from anomalib_medical.data.io import ImageAddress, MaskRule, Slicing, Window
+from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class MedicalFolderDataset(MedicalDataset):
         seed: Decides the splits that a manifest leaves open.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white.
+        mask_rule: Which values of masks count.
+        patient_from: Where patients come from if neither manifest nor pattern says so.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class MedicalFolderDataset(MedicalDataset):
         seed: int = 0,
         augmentations: Transform | None = None,
         window: Window | None = None,
+        mask_rule: MaskRule | None = None,
+        patient_from: PatientSource = "header",
     ) -> None:
-        super().__init__(augmentations=augmentations, window=window)
+        super().__init__(augmentations=augmentations, window=window, mask_rule=mask_rule)
         self.root = Path(root)
         self._name = name or self.root.resolve().name
         self.samples = make_medical_folder_dataset(
@@ -64,6 +69,8 @@ class MedicalFolderDataset(MedicalDataset):
             slicing=slicing,
             deduplicate=deduplicate,
             seed=seed,
+            mask_rule=mask_rule,
+            patient_from=patient_from,
         )
 
     @property
@@ -82,6 +89,8 @@ def make_medical_folder_dataset(
     slicing: Slicing | None = None,
     deduplicate: bool = False,
     seed: int = 0,
+    mask_rule: MaskRule | None = None,
+    patient_from: PatientSource = "header",
 ) -> DataFrame:
     """List the images of a folder.
 
@@ -101,6 +110,8 @@ def make_medical_folder_dataset(
             set and pool together), and are dropped from these two if one is in validation or test; what is dropped is
             logged.
         seed: Decides which normal patients of a manifest without splits are in the test.
+        mask_rule: Which values of masks count; all that are not 0 if None.
+        patient_from: Where patients come from if neither manifest nor pattern says so, see `find_patients`.
 
     Returns:
         Columns image_path, split, label (the class), label_index, mask_path, patient_id, meta_*; ``attrs["task"]``.
@@ -110,24 +121,27 @@ def make_medical_folder_dataset(
         ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images with the
             other parts, be it as copies of other names (those are dropped with ``deduplicate``).
         TableError: If the manifest cannot be used.
-        ImageReadError: If a header cannot be read, or a mask and its image differ in size.
+        ImageReadError: If a header or mask cannot be read, or a mask cannot be laid over its image.
     """
     root = Path(root)
     pool_dir = None if unlabeled_dir is None else Path(unlabeled_dir)
     unused_masks = 0
+    if patient_pattern is not None and patient_from != "header":
+        msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
+        raise ValueError(msg)
     if manifest is None:
         entries, unused_masks = list_tree(root, pool_dir)
-        find_patients(entries, root, patient_pattern)
+        find_patients(entries, root, patient_pattern, patient_from)
     else:
         entries = read_manifest(Path(manifest), root)
         if pool_dir is not None:
             pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
-            entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool]
-        find_patients(entries, root, patient_pattern)
+            entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=pool_dir) for path in pool]
+        find_patients(entries, root, patient_pattern, patient_from)
         check_patients(Path(manifest), entries)
     if not deduplicate:
         refuse_copies(entries)
-    samples = build_samples(entries, slicing)
+    samples = build_samples(entries, slicing, mask_rule)
     if deduplicate:
         patients, copies = merge_copies(samples)
         samples = samples.assign(patient_id=patients, copies=copies)
@@ -143,9 +157,10 @@ def make_medical_folder_dataset(
 
 def _require_normals(manifest: Path, samples: DataFrame) -> None:
     if not (samples.split == "train").any():
+        one = len(set(samples.patient_id)) == 1
         msg = (
             f"The manifest {manifest} leaves no normal image for training: of {len(samples)} images none is in the "
-            "split train. Add normal images of patients who have no abnormal ones."
+            f"split train. Add normal images of patients who have no abnormal ones.{f' {TELL_PATIENTS}' if one else ''}"
         )
         raise ValueError(msg)
 

@@ -85,10 +85,11 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
             ImageReadError: If the file cannot be read.
         """
         address = self.addresses[index]
+        facts = file_facts(address.path)
         return MedicalImageItem(
             image=Image(read_image(address, self.window)),
             image_path=str(address),
-            patient_id=file_facts(address.path).patient or str(address.path),
+            patient_id=facts.patient or facts.exam or str(address.path),
         )
 
     @property

@@ -8,7 +8,15 @@ from .address import ImageAddress
 from .dicom_header import DicomFacts, dicom_facts
 from .errors import ImageReadError, NoImageError
 from .listing import IMAGE_SUFFIXES, image_stem, list_images
-from .reader import ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels
+from .masks import MaskRule, labels_in
+from .reader import (
+    ImageReader,
+    image_size,
+    list_pictures,
+    read_mask_pixels,
+    read_mask_values,
+    read_pixels,
+)
 from .slicing import Axis, Slicing
 from .windows import NAMED_WINDOWS, Window
 from .words import agree, counted
@@ -21,6 +29,7 @@ __all__ = [
     "ImageAddress",
     "ImageReadError",
     "ImageReader",
+    "MaskRule",
     "NoImageError",
     "Slicing",
     "Window",
@@ -29,8 +38,10 @@ __all__ = [
     "dicom_facts",
     "image_size",
     "image_stem",
+    "labels_in",
     "list_images",
     "list_pictures",
     "read_mask_pixels",
+    "read_mask_values",
     "read_pixels",
 ]

@@ -90,11 +90,11 @@ class DicomReader:
             return to_grey(path, stored, header, module, window)
 
     @staticmethod
-    def read_mask(address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where the stored values, in a colour image those of any channel, are not zero."""
+    def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
+        """Return the stored values."""
+        del image
         with sanitised(address.path), address.path.open("rb") as file:
-            stored, _, _ = _decode(address, file)
-        return np.asarray(stored != 0 if stored.ndim == 2 else (stored != 0).any(axis=-1))
+            return _decode(address, file)[0]
 
 
 def _decode(address: ImageAddress, file: BinaryIO) -> tuple[NDArray[Any], Dataset, PixelModule]:

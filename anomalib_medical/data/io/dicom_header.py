@@ -21,6 +21,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from .dicom_file import damaged, read_header
 from .dicom_module import first_number
 from .errors import ImageReadError
+from .identifiers import names_nobody, normalise_id
 from .quiet import quiet
 
 # What pydicom and its decoders raise on broken content.
@@ -87,7 +88,9 @@ class DicomFacts:
     guess: what is written to files goes through `PatientHasher` as well.
 
     Attributes:
-        patient: Digest of PatientID and its issuer, None where the file has no id.
+        patient: Digest of PatientID, None where the file has no id.
+        issuer: Digest of its issuer, which some files of a patient may lack.
+        names_nobody: Whether PatientID is what anonymisers write, such as ``ANONYMOUS`` or ``0``.
         study: Digest of the study's UID.
         series: Digest of the series' UID.
         metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
@@ -97,6 +100,8 @@ class DicomFacts:
     study: str | None
     series: str | None
     metadata: dict[str, str] = field(default_factory=dict)
+    issuer: str | None = None
+    names_nobody: bool = False
 
 
 @contextmanager
@@ -171,8 +176,11 @@ def dicom_facts(path: Path) -> DicomFacts:
         for name in ("rows", "columns"):
             number = first_number(header, name.capitalize())
             metadata[name] = "" if number is None or not math.isfinite(number) else str(int(number))
+        patient = normalise_id(_text(header, "PatientID"))
         return DicomFacts(
-            patient=_digest(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")),
+            patient=_digest(patient),
+            issuer=_digest(normalise_id(_text(header, "IssuerOfPatientID")).casefold()),
+            names_nobody=names_nobody(patient),
             study=_digest(_text(header, "StudyInstanceUID")),
             series=_digest(_text(header, "SeriesInstanceUID")),
             metadata={name: value for name, value in metadata.items() if value},
@@ -194,8 +202,8 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())[:_LONGEST_TEXT]
 
 
-def _digest(identifier: str, issuer: str = "") -> str | None:
+def _digest(identifier: str) -> str | None:
     if not identifier:
         return None
-    content = _DIGEST_DOMAIN + f"{identifier}\0{issuer}".encode("utf-8", errors="surrogatepass")
+    content = _DIGEST_DOMAIN + f"{identifier}\0".encode("utf-8", errors="surrogatepass")
     return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]

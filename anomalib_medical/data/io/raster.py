@@ -19,6 +19,7 @@ from . import signatures
 from .address import ImageAddress
 from .errors import ImageReadError
 from .quiet import quiet
+from .raster_masks import stored_numbers
 from .slicing import Slicing
 from .windows import Window
 
@@ -96,11 +97,14 @@ class RasterReader:
             return _read_encoded(path.read_bytes())
 
     @classmethod
-    def read_mask(cls, address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where pixels are not black; in a JPEG, which is lossy, where they are brighter than half."""
-        pixels = cls.read(address)
-        mask = pixels > (0.5 if _starts_with(address.path, signatures.JPEG) else 0)
-        return np.asarray(mask if mask.ndim == 2 else mask.any(axis=-1))
+    def read_mask(cls, address: ImageAddress, image: ImageAddress | None = None) -> NDArray[np.generic]:
+        """Return the stored numbers, see `stored_numbers`, or colours from 0 to 255."""
+        del image
+        path = _only_picture(address)
+        with _decoding(path):
+            numbers = stored_numbers(path)
+        # Rounded up, that what is not black stays so.
+        return np.ceil(cls.read(address) * 255 - 1e-4).astype(np.uint8) if numbers is None else numbers
 
 
 def _only_picture(address: ImageAddress) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .address import ImageAddress
 from .dicom import DicomReader
 from .errors import ImageReadError
+from .masks import MaskRule
 from .raster import RasterReader
 from .signatures import HEAD_BYTES, describe
 from .slicing import Slicing
@@ -33,8 +34,8 @@ class ImageReader(Protocol):
     def read(self, address: ImageAddress, window: Window | None) -> NDArray[np.float32]:
         """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
 
-    def read_mask(self, address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where the stored values are not zero, as (H, W)."""
+    def read_mask(self, address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
+        """Return the stored values, as (H, W), or colours as (H, W, 3), laid over the image where places are known."""
 
 
 def _nifti_readers() -> tuple[ImageReader, ...]:
@@ -121,24 +122,49 @@ def read_pixels(
     return _find_reader(address.path).read(address, Window.of(window))
 
 
-def read_mask_pixels(path: str | Path | ImageAddress) -> NDArray[np.bool_]:
-    """Read a mask: every pixel that is not black belongs to it.
+def read_mask_values(path: str | Path | ImageAddress, image: str | Path | ImageAddress | None = None) -> NDArray[Any]:
+    """Read what a mask stores; `read_mask_pixels` decides what of it belongs to the mask.
 
-    In a JPEG only pixels brighter than half do, since compression leaves faint traces around every edge. Of a NIfTI
-    volume every voxel that is not 0 does.
+    Palettes are read as indices, where index 0 is black. In a JPEG, where compression leaves faint traces around every
+    edge, what is brighter than half is 255 and all else 0. Scaled NIfTI values are scaled.
 
     Args:
         path: Mask file, in any format that ``read_pixels`` knows, or the address of one picture in it.
+        image: The picture that the mask is laid over. Slices of NIfTI volumes are found by the affines of both, and
+            resampled by nearest neighbour where the grids differ.
+
+    Returns:
+        Numbers (H, W) or colours (H, W, 3).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImageReadError: If its content cannot be read, or where it lies in the image is not well defined.
+    """
+    address = ImageAddress.parse(path)
+    return _find_reader(address.path).read_mask(address, None if image is None else ImageAddress.parse(image))
+
+
+def read_mask_pixels(
+    path: str | Path | ImageAddress,
+    rule: MaskRule | None = None,
+    image: str | Path | ImageAddress | None = None,
+) -> NDArray[np.bool_]:
+    """Read a mask: every pixel that is not 0 belongs to it, or those that a rule says.
+
+    Args:
+        path: Mask, see `read_mask_values`.
+        rule: Which values belong to it.
+        image: The picture that the mask is laid over.
 
     Returns:
         Shape (H, W).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImageReadError: If its content cannot be read.
+        ImageReadError: If its content cannot be read, where it lies in the image is not well defined, or its values are
+            fractions and the rule has no threshold.
     """
-    address = ImageAddress.parse(path)
-    return _find_reader(address.path).read_mask(address)
+    return (rule or MaskRule()).select(ImageAddress.parse(path).path, read_mask_values(path, image))
 
 
 def image_size(path: str | Path | ImageAddress) -> tuple[int, int]:
