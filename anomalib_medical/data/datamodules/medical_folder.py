@@ -13,17 +13,17 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
 from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import Axis, Slicing
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.io import Axis, Slicing, on_disk
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class MedicalFolder(MedicalDataModule):
     """A folder with ``train/good`` and, optionally, ``test/good``, ``test/<class>``, ``ground_truth/<class>``.
 
-    PNG, JPEG, TIFF and BMP files, DICOM files (every frame an image) and NIfTI volumes (every slice an image). The mask
-    of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images without a mask
-    count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with neither
-    ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
+    PNG, JPEG, TIFF, WebP, BMP, PGM and PPM files, DICOM files (every frame an image) and NIfTI volumes (every slice an
+    image). The mask of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images
+    without a mask count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with
+    neither ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
 
     Args:
         root: The folder.
@@ -97,7 +97,7 @@ class MedicalFolder(MedicalDataModule):
         except re.error as error:
             msg = f"patient_pattern={patient_pattern!r} is not a regular expression: {error}."
             raise ValueError(msg) from error
-        self.root = Path(root)
+        self.root = on_disk(Path(root))
         self._name = name or self.root.resolve().name
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
@@ -132,6 +132,7 @@ class MedicalFolder(MedicalDataModule):
             seed=self._split_seed,
             window=self.window,
         )
+        self.left_out = take_left_out(everything.samples)
         self.train_data = everything.subsample(_rows(everything, "train"))
         if test_rows := _rows(everything, "test"):
             self.test_data = everything.subsample(test_rows)

@@ -26,7 +26,7 @@ from anomalib_medical.data.datasets.published import Protocol, PublishedDataset
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import fetch, is_interrupted
 from anomalib_medical.data.pool import compose_pool
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class PublishedDataModule(MedicalDataModule, ABC):
@@ -133,6 +133,7 @@ class PublishedDataModule(MedicalDataModule, ABC):
 
     def _setup(self, _stage: str | None = None) -> None:
         samples = self._make_samples()
+        self.left_out = take_left_out(samples)
         if not (samples.split == "train").any():
             msg = (
                 f"{self.name} in {self.root} leaves no normal image for training, of {len(samples)} images in "

@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from anomalib_medical.data.datasets.base import mask_size_error
 from anomalib_medical.data.images import read_mask
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Slicing, image_size, image_stem, list_pictures
+from anomalib_medical.data.io import (
+    ImageAddress,
+    ImageReadError,
+    Slicing,
+    composed,
+    image_size,
+    image_stem,
+    list_pictures,
+)
 from anomalib_medical.data.patients import file_facts
 from anomalib_medical.data.samples import METADATA, UNLABELED
 
@@ -148,7 +156,7 @@ def _pictures(entry: Entry, slicing: Slicing | None) -> list[tuple[ImageAddress,
     pictures = [entry.path] if entry.path.selection else list_pictures(entry.path.path, slicing)
     if entry.mask is None:
         return [(picture, None, entry.label) for picture in pictures]
-    masks = [entry.mask] if entry.mask.selection else list_pictures(entry.mask.path, slicing)
+    masks = [entry.mask] if entry.mask.selection else list_pictures(entry.mask.path, slicing, of_mask=True)
     if len(masks) != len(pictures):
         msg = (
             f"The mask {entry.mask} holds {len(masks)} picture(s), its image {entry.path} {len(pictures)}. They must "
@@ -176,7 +184,7 @@ def _match_patients(entries: Sequence[Entry], pattern: str | None) -> dict[int, 
     """Map each entry's id() to the patient in its file name."""
     if pattern is None:
         return {}
-    matches = {id(entry): re.search(pattern, image_stem(entry.path.path)) for entry in entries}
+    matches = {id(entry): re.search(composed(pattern), composed(image_stem(entry.path.path))) for entry in entries}
     patients = {
         key: (match[1] if match.re.groups else match[0]) if match is not None else None
         for key, match in matches.items()

@@ -6,28 +6,40 @@ nibabel, which is optional there, NIfTI files are refused.
 
 from .address import ImageAddress
 from .dicom_header import DicomFacts, dicom_facts
+from .dicom_kinds import OWN_MANUFACTURER
 from .errors import ImageReadError, NoImageError
-from .listing import IMAGE_SUFFIXES, image_stem, list_images
-from .reader import ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels
+from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
+from .names import composed, on_disk, readable
+from .reader import FORMATS, ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels, require_file
+from .signatures import irregular
 from .slicing import Axis, Slicing
 from .windows import NAMED_WINDOWS, Window
 
 __all__ = [
+    "FORMATS",
     "IMAGE_SUFFIXES",
     "NAMED_WINDOWS",
+    "OWN_MANUFACTURER",
+    "RASTER_SUFFIXES",
     "Axis",
     "DicomFacts",
     "ImageAddress",
     "ImageReadError",
     "ImageReader",
+    "Listing",
     "NoImageError",
     "Slicing",
     "Window",
+    "composed",
     "dicom_facts",
     "image_size",
     "image_stem",
-    "list_images",
+    "irregular",
+    "list_folder",
     "list_pictures",
+    "on_disk",
     "read_mask_pixels",
     "read_pixels",
+    "readable",
+    "require_file",
 ]

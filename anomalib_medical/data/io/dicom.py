@@ -25,6 +25,7 @@ from .dicom_header import (
     sanitised,
     syntax_name,
 )
+from .dicom_kinds import KIND_TAGS, refuse_kinds
 from .errors import ImageReadError, NoImageError
 from .slicing import Slicing
 from .windows import Window
@@ -82,11 +83,13 @@ class DicomReader:
         return looks_like_dicom(head)
 
     @staticmethod
-    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
-        """Return one address, or one a frame: ``frame=0`` and on."""
+    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
+        """Return one address, or one a frame: ``frame=0`` and on; a Segmentation has pictures of a mask only."""
         del slicing
         with sanitised(path), path.open("rb") as file:
-            header = read_header(file, _SIZE_TAGS)
+            header = read_header(file, [*_SIZE_TAGS, *KIND_TAGS])
+            if not of_mask:
+                refuse_kinds(path, header)
             _check_size(path, header)
             frames = _frames(path, header)
         if frames == 1:

@@ -1,6 +1,8 @@
 """The reading code of the training; in a bundle, a copy of its folder takes this file's place."""
 
 from anomalib_medical.data.io import (
+    FORMATS,
+    OWN_MANUFACTURER,
     Axis,
     ImageAddress,
     ImageReadError,
@@ -8,12 +10,17 @@ from anomalib_medical.data.io import (
     Slicing,
     Window,
     dicom_facts,
-    list_images,
+    irregular,
+    list_folder,
     list_pictures,
     read_pixels,
+    readable,
+    require_file,
 )
 
 __all__ = [
+    "FORMATS",
+    "OWN_MANUFACTURER",
     "Axis",
     "ImageAddress",
     "ImageReadError",
@@ -21,7 +28,10 @@ __all__ = [
     "Slicing",
     "Window",
     "dicom_facts",
-    "list_images",
+    "irregular",
+    "list_folder",
     "list_pictures",
     "read_pixels",
+    "readable",
+    "require_file",
 ]

@@ -24,7 +24,7 @@ def row(path: str) -> Prediction:
 def test_rows_are_on_disk_before_the_file_is_closed(tmp_path):
     partial = PartialFile.first_free(tmp_path)
     partial.write([row("a,b\n.png"), row("脑.png"), row(os.fsdecode(b"\xff.png"))])
-    assert [prediction.path for prediction in read_predictions(partial.path)] == ["a,b\n.png", "脑.png", "\udcff.png"]
+    assert [prediction.path for prediction in read_predictions(partial.path)] == ["a,b\n.png", "脑.png", "\\udcff.png"]
     partial.close()
 
 

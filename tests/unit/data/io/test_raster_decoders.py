@@ -122,5 +122,5 @@ def test_a_jpeg_that_claims_to_be_enormous_is_refused_before_it_takes_the_memory
     frame = content.index(b"\xff\xc0") + 5
     content[frame : frame + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(content)
-    with pytest.raises(ImageReadError, match=r"damaged or truncated.*decompression bomb"):
+    with pytest.raises(ImageReadError, match=r"too large to be meant"):
         read_image(path)
