@@ -95,7 +95,7 @@ def _ycbcr_not_read(page: tifffile.TiffPage, named: str) -> str | None:
         return f"{named} compressed as {getattr(page.compression, 'name', page.compression)}"
     if page.is_subsampled:
         return f"{named}, of which some are stored for several pixels together and not in one JPEG"
-    if page.samplesperpixel != 3 or page.bitspersample > 16:
+    if (page.samplesperpixel, page.bitspersample) != (3, 8):
         return f"{named} with {page.samplesperpixel} samples of {page.bitspersample} bits a pixel"
     return None
 
@@ -106,16 +106,14 @@ def _is_converted(page: tifffile.TiffPage) -> bool:
 
 
 def _ycbcr_to_rgb(page: tifffile.TiffPage, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Convert (H, W, 3) by the formulas of TIFF 6.0, section 21, in units of the largest stored value."""
-    largest = 2**page.bitspersample - 1
-    half = 2 ** (page.bitspersample - 1)
-    limits = np.asarray(_numbers(page, _BLACK_WHITE, [0, largest, half, largest, half, largest]), np.float32)
+    """Convert 8-bit (H, W, 3) by the formulas of TIFF 6.0, section 21, in units of the largest value."""
+    limits = np.asarray(_numbers(page, _BLACK_WHITE, [0, 255, 128, 255, 128, 255]), np.float32) / 255
     red, green, blue = _numbers(page, _COEFFICIENTS, [0.299, 0.587, 0.114])
-    black, white = limits[0::2] / largest, limits[1::2] / largest
+    black, white = limits[0::2], limits[1::2]
     if (white <= black).any() or green <= 0:
         msg = "ReferenceBlackWhite or YCbCrCoefficients that mean nothing"
         raise ValueError(msg)
-    ranges = np.array([1, (half - 1) / largest, (half - 1) / largest], np.float32)
+    ranges = np.array([1, 127 / 255, 127 / 255], np.float32)
     luma, blueness, redness = np.moveaxis((samples - black) / (white - black) * ranges, -1, 0)
     reds, blues = luma + (2 - 2 * red) * redness, luma + (2 - 2 * blue) * blueness
     greens = (luma - blue * blues - red * reds) / green
