@@ -150,7 +150,7 @@ def audit(
         msg = f"None of {len(records)} images can be read. The first: {unreadable[0].message}"
         raise AuditError(msg)
     unreadable += [
-        UnreadableImage(str(path), f"Cannot read {path}: found {kind}, expected a {FORMATS} file.")
+        UnreadableImage(str(path), f"Cannot read {path} ({kind}), expected a {FORMATS} file.")
         for kind, paths in left_out.unread.items()
         for path in paths
     ]

@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import UltrasoundImageStorage
 
 from anomalib_medical.deploy.edge.dicom_objects import DicomObjects, DicomPicture, _orientation
+from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.deploy.edge.predictor import Prediction
 from tests.dicom_files import make_dicom, write_dicom
@@ -86,6 +87,17 @@ def test_what_the_header_lacks_is_said_without_quoting_it(objects, tmp_path):
     failure = objects.write(path, [picture()])
     assert failure == "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)"
     assert (tmp_path / "dicom" / "abc_capture.dcm").exists()
+
+
+def test_they_are_not_scored_again(objects, tmp_path):
+    objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, Manufacturer="Scanner", **PLACE), [picture()])
+    listing = list_folder(tmp_path)
+    assert listing.images == [tmp_path / "a.dcm"]
+    kinds = {kind: [path.name for path in paths] for kind, paths in listing.no_images.items()}
+    assert kinds == {
+        "Segmentation": ["abc_segmentation.dcm"],
+        "result of anomalib-medical": ["abc_capture.dcm"],
+    }
 
 
 @pytest.mark.skipif(not VALIDATOR, reason="dciodvfy (Debian's dicom3tools) is not installed")
