@@ -75,7 +75,8 @@ def _run(arguments: Mapping[str, Any]) -> int:
     window = getattr(datamodule, "window", None)
     # A folder that cannot be written fails before hours of reading, not after.
     folder = None if arguments["output"] is None else claim_folder(Path(arguments["output"]))
-    report = audit(collect_splits(datamodule), limits, window=window)
+    left_out = getattr(datamodule, "left_out", None)
+    report = audit(collect_splits(datamodule), limits, left_out=left_out, window=window)
     print(format_report(report, datamodule.name))
     if folder is not None:
         # By default the name is that of a folder.

@@ -1,5 +1,6 @@
 """`anomalib-medical`: anomalib's command line with our classes registered, our subcommands and honest exit codes."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -147,6 +148,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in {"", "0"}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files that are no text would end a command that prints them; stderr is so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     configure_logger()
     if pipelines.PIPELINE_REGISTRY is not None:
         pipelines.PIPELINE_REGISTRY["benchmark"] = CheckedBenchmark

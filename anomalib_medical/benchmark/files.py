@@ -53,10 +53,11 @@ def write_csv(path: Path, table: DataFrame) -> None:
 def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a new file that takes ``path``'s place when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoding, newline = (None, None) if mode == "wb" else ("utf-8", "")
+    # Names of files that are no text become text that every reader takes.
+    encoding, errors, newline = (None, None, None) if mode == "wb" else ("utf-8", "backslashreplace", "")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+        with os.fdopen(descriptor, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import re
+from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -175,3 +178,20 @@ def test_slices_keep_their_number_when_paths_are_hashed(tmp_path):
     assert len(paths) == 12
     assert all(re.fullmatch(r"f-[0-9a-f]{12}#axial=[012]", path) for path in paths)
     assert len({path.partition("#")[0] for path in paths}) == 4
+
+
+def test_files_that_are_not_read_are_findings(root, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(root / "test" / "lesion" / "x.gif")
+    # A name that is no text: written in every file, and shown.
+    os.mkfifo(os.fsencode(root / "train" / "good") + b"/caf\xe9.png")
+    write(root / "train" / "good" / os.fsdecode(b"\xe9.png"), 99)
+    output = tmp_path / "report"
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output) == 1
+    shown = capsys.readouterr().out
+    assert "21 images read, 2 unreadable" in shown
+    assert "Nothing above the limits" not in shown
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    assert {Path(image["path"]).name for image in report["unreadable"]} == {"x.gif", "caf\\udce9.png"}
+    assert "x.gif" in (output / "index.html").read_text("utf-8")
+    paths = pd.read_csv(output / "features.csv").image_path
+    assert any(path.endswith("\\udce9.png") for path in paths)

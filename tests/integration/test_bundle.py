@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch
 from anomalib_medical import Ddad, cli
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.deploy.edge.io import list_images
+from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
 from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.deploy.edge.processing import Processor
@@ -50,7 +50,7 @@ def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_f
     manifest = Manifest.read(bundle)
     predictor, _ = make_predictor(bundle, manifest, many=True)
     processor = Processor(predictor, manifest.reading, tmp_path, heatmaps=False, dicom=None)
-    rows = [row for result in processor(list_images(every_kind_of_file)) for row in result.rows]
+    rows = [row for result in processor(list_folder(every_kind_of_file).images) for row in result.rows]
     assert len(rows) == COUNT
     model = load_model(checkpoint, name)
     for row in rows:

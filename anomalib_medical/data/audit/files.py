@@ -13,7 +13,7 @@ from pandas import DataFrame
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.page import render_page
 from anomalib_medical.data.fingerprints import UnreadableImage
-from anomalib_medical.data.io import ImageAddress, Window
+from anomalib_medical.data.io import ImageAddress, Window, readable
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
 
@@ -50,16 +50,16 @@ def write_report(
         json.dumps(_summary(report, name), indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
     DataFrame([asdict(finding) for finding in report.findings], columns=["check", "value", "limit", "message"]).to_csv(
-        folder / "findings.csv", index=False, errors="surrogateescape"
+        folder / "findings.csv", index=False, errors="backslashreplace"
     )
-    pairs.to_csv(folder / "pairs.csv", index=False, errors="surrogateescape")
+    pairs.to_csv(folder / "pairs.csv", index=False, errors="backslashreplace")
     # What meta_* columns hold may be a name or a date: it stays where it is.
     hidden = {"patient_id", "mask_path"}
     shown = [column for column in map(str, samples) if column not in hidden and not column.startswith(METADATA)]
     features = samples[shown]
-    features.to_csv(folder / "features.csv", index=False, errors="surrogateescape")
+    features.to_csv(folder / "features.csv", index=False, errors="backslashreplace")
     page = render_page(report, pairs, name, images, window, hashed=hash_paths)
-    (folder / "index.html").write_text(page, "utf-8", errors="replace")
+    (folder / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
 def _without_paths(report: AuditReport, hasher: PatientHasher) -> AuditReport:
@@ -113,13 +113,15 @@ def _summary(report: AuditReport, name: str) -> dict[str, object]:
         "unreadable": [asdict(image) for image in report.unreadable],
         "seconds": {part: round(seconds, 2) for part, seconds in report.seconds.items()},
     }
-    return {key: _without_nan(value) for key, value in summary.items()}
+    return {key: _for_json(value) for key, value in summary.items()}
 
 
-def _without_nan(value: object) -> object:
-    """Replace nan, which JSON does not know, by null."""
+def _for_json(value: object) -> object:
+    """Replace what JSON does not know: nan by null, and names of files that are no text."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _for_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [_for_json(item) for item in value]
+    if isinstance(value, str):
+        return readable(value)
     return None if isinstance(value, float) and math.isnan(value) else value

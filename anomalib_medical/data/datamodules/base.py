@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Listing, Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
 from anomalib_medical.geometry import keeps_places_until_resize
@@ -54,6 +54,8 @@ class MedicalDataModule(AnomalibDataModule):
     val_data: MedicalDataset
     test_data: MedicalDataset
     unlabeled_data: MedicalDataset
+    # What the folders hold and no part of the data does.
+    left_out: Listing = Listing()
 
     def __init__(
         self,

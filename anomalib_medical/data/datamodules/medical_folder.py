@@ -13,18 +13,18 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
 from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import Axis, ImageAddress, MaskRule, Slicing
+from anomalib_medical.data.io import Axis, ImageAddress, MaskRule, Slicing, on_disk
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class MedicalFolder(MedicalDataModule):
     """A folder with ``train/good`` and, optionally, ``test/good``, ``test/<class>``, ``ground_truth/<class>``.
 
-    PNG, JPEG, TIFF and BMP files, DICOM files (every frame an image) and NIfTI volumes (every slice an image). The mask
-    of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images without a mask
-    count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with neither
-    ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
+    PNG, JPEG, TIFF, WebP, BMP, PGM and PPM files, DICOM files (every frame an image) and NIfTI volumes (every slice an
+    image). The mask of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images
+    without a mask count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with
+    neither ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
 
     Args:
         root: The folder.
@@ -112,7 +112,7 @@ class MedicalFolder(MedicalDataModule):
         if test_split_mode != "from_dir":
             msg = f"test_split_mode is {test_split_mode!r}, expected 'from_dir': the test is what the folder says."
             raise ValueError(msg)
-        self.root = Path(root)
+        self.root = on_disk(Path(root))
         self._name = name or self.root.resolve().name
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
@@ -151,6 +151,7 @@ class MedicalFolder(MedicalDataModule):
             mask_rule=self.mask_rule,
             patient_from=self.patient_from,
         )
+        self.left_out = take_left_out(everything.samples)
         self.train_data = everything.subsample(_rows(everything, "train"))
         if test_rows := _rows(everything, "test"):
             self.test_data = everything.subsample(test_rows)

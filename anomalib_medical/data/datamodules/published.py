@@ -27,7 +27,7 @@ from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import fetch, is_interrupted
 from anomalib_medical.data.io import counted
 from anomalib_medical.data.pool import compose_pool
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class PublishedDataModule(MedicalDataModule, ABC):
@@ -134,6 +134,7 @@ class PublishedDataModule(MedicalDataModule, ABC):
 
     def _setup(self, _stage: str | None = None) -> None:
         samples = self._make_samples()
+        self.left_out = take_left_out(samples)
         if not (samples.split == "train").any():
             msg = (
                 f"{self.name} in {self.root} leaves no normal image for training, of {counted(len(samples), 'image')} "

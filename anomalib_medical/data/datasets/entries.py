@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from anomalib_medical.data.datasets.masks import MaskSurvey
 from anomalib_medical.data.datasets.patient_ids import warn_of_headers, warn_of_ids
-from anomalib_medical.data.io import ImageAddress, ImageReadError, MaskRule, Slicing, image_stem, list_pictures
+from anomalib_medical.data.io import (
+    ImageAddress,
+    ImageReadError,
+    MaskRule,
+    Slicing,
+    composed,
+    image_stem,
+    list_pictures,
+)
 from anomalib_medical.data.io.identifiers import normalise_id
 from anomalib_medical.data.patients import FileFacts, PatientSource, file_facts, identify_patients
 from anomalib_medical.data.samples import METADATA, UNLABELED
@@ -212,7 +220,7 @@ def _match_patients(entries: Sequence[Entry], pattern: str | None) -> dict[int, 
     """Map each entry's id() to the patient in its file name."""
     if pattern is None:
         return {}
-    matches = {id(entry): re.search(pattern, image_stem(entry.path.path)) for entry in entries}
+    matches = {id(entry): re.search(composed(pattern), composed(image_stem(entry.path.path))) for entry in entries}
     patients = {
         key: normalise_id((match[1] if match.re.groups else match[0]) or "") if match is not None else None
         for key, match in matches.items()

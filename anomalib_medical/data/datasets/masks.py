@@ -110,7 +110,7 @@ class MaskSurvey:
     ) -> list[ImageAddress]:
         """Return the mask of each picture; a volume without a selection is to be resampled."""
         is_volume, is_mask_volume = is_nifti_file(image.path), is_nifti_file(mask.path)
-        masks = [mask] if mask.selection else list_pictures(mask.path, slicing)
+        masks = [mask] if mask.selection else list_pictures(mask.path, slicing, of_mask=True)
         if is_volume and is_mask_volume:
             return self._in_volume(image, mask, pictures)
         if is_mask_volume or (is_volume and len(masks) > 1):

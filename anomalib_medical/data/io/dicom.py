@@ -14,6 +14,7 @@ from .address import ImageAddress
 from .dicom_file import DicomFile, read_header
 from .dicom_grey import GREY_TAGS, to_colour, to_grey, use_functional_groups
 from .dicom_header import DicomFacts, dicom_facts, looks_like_dicom, sanitised
+from .dicom_kinds import KIND_TAGS, refuse_kinds
 from .dicom_module import MODULE_TAGS, SIZE_TAGS, PixelModule, count_frames, element_error, first_number
 from .dicom_pixels import read_frame
 from .dicom_streams import OFFSET_TAGS
@@ -58,11 +59,13 @@ class DicomReader:
         return looks_like_dicom(head)
 
     @staticmethod
-    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
-        """Return one address, or one a frame: ``frame=0`` and on."""
+    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
+        """Return one address, or one a frame: ``frame=0`` and on; a Segmentation has pictures of a mask only."""
         del slicing
         with sanitised(path), path.open("rb") as file:
-            content = read_header(path, file, SIZE_TAGS)
+            content = read_header(path, file, [*SIZE_TAGS, *KIND_TAGS])
+            if not of_mask:
+                refuse_kinds(path, content.header)
             _check_size(path, content)
             frames = count_frames(path, content.header)
         if frames == 1:

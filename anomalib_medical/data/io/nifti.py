@@ -63,8 +63,9 @@ class NiftiReader:
         return is_nifti(head)
 
     @staticmethod
-    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
+    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
         """Return one address a slice; those belong to the range whose middle lies in it."""
+        del of_mask
         file = read_header(path)
         volumes = [(("volume", volume),) for volume in range(file.volumes)] if file.volumes > 1 else [()]
         slices: list[tuple[tuple[str, int], ...]] = [()]

@@ -1,4 +1,4 @@
-"""Masks in PNG, JPEG, TIFF and their like: the numbers that a file stores, not what they look like."""
+"""Masks in PNG, JPEG, WebP, TIFF and their like: the numbers that a file stores, not what they look like."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from . import signatures
 from .errors import ImageReadError
+from .raster_pnm import is_pnm, pnm_count, pnm_numbers
 
 _GREY_TIFF = frozenset({tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE})
 _PNG_BIT_DEPTH = 24  # where its header has it
@@ -21,23 +22,31 @@ _PNG_BIT_DEPTH = 24  # where its header has it
 def stored_numbers(path: Path) -> NDArray[np.generic] | None:
     """Return the stored numbers of a mask, as (H, W), or its colours, as (H, W, 3); None where only `read` knows them.
 
-    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG is lossy: what is brighter than half
-    becomes 255, all else 0.
+    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG and most WebP are lossy: what is
+    brighter than half becomes 255, all else 0.
 
     Raises:
-        ImageReadError: If a JPEG is not black and nowhere brighter than half.
+        ImageReadError: If a lossy file is not black and nowhere brighter than half.
     """
     content = path.read_bytes()
     if content.startswith(signatures.TIFF):
         return _of_tiff(content)
+    if is_pnm(content[: signatures.HEAD_BYTES]):
+        return pnm_numbers(content) if pnm_count(content) == 1 else None
     with Image.open(io.BytesIO(content)) as image:
-        if image.mode == "P":
-            return _indices(np.asarray(image), np.asarray(image.convert("RGB")))
-        if image.format == "JPEG":
-            return _halved(path, np.asarray(image.convert("L" if image.mode == "L" else "RGB")))
-        if image.format == "PNG":
-            return _of_png(content)
-        return np.asarray(image) if image.mode in {"1", "L", "RGB"} else None
+        return _of_image(path, content, image)
+
+
+def _of_image(path: Path, content: bytes, image: Image.Image) -> NDArray[np.generic] | None:
+    if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
+        return None
+    if image.mode == "P":
+        return _indices(np.asarray(image), np.asarray(image.convert("RGB")))
+    if content.startswith(signatures.JPEG) or (image.format == "WEBP" and signatures.is_lossy_webp(content)):
+        return _halved(path, np.asarray(image.convert("L" if image.mode == "L" else "RGB")))
+    if image.format == "PNG":
+        return _of_png(content)
+    return np.asarray(image) if image.mode in {"1", "L", "RGB"} else None
 
 
 def _of_tiff(content: bytes) -> NDArray[np.generic] | None:
@@ -66,8 +75,8 @@ def _halved(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if pixels.any() and not bright.any():
         raise ImageReadError.of(
             path,
-            found=f"a JPEG mask with values up to {pixels.max()}",
-            expected="white (255) on black: in a JPEG what is brighter than half belongs to the mask",
+            found=f"a lossy mask with values up to {pixels.max()}",
+            expected="white (255) on black: in JPEG and lossy WebP what is brighter than half belongs to the mask",
             remedy="Save masks without loss, as PNG.",
         )
     return np.where(bright, np.uint8(255), np.uint8(0))

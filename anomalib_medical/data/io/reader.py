@@ -13,8 +13,9 @@ from .address import ImageAddress
 from .dicom import DicomReader
 from .errors import ImageReadError
 from .masks import MaskRule
+from .names import on_disk
 from .raster import RasterReader
-from .signatures import HEAD_BYTES, describe
+from .signatures import HEAD_BYTES, describe, irregular
 from .slicing import Slicing
 from .windows import Window
 
@@ -25,7 +26,7 @@ class ImageReader(Protocol):
     def can_read(self, head: bytes) -> bool:
         """Tell from a file's first ``HEAD_BYTES`` bytes whether this reader is the one."""
 
-    def pictures(self, path: Path, slicing: Slicing) -> list[ImageAddress]:
+    def pictures(self, path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
         """Return the addresses of a file's pictures, from its header; a file of one picture has no selection."""
 
     def size(self, address: ImageAddress) -> tuple[int, int]:
@@ -48,12 +49,26 @@ def _nifti_readers() -> tuple[ImageReader, ...]:
     return (NiftiReader(),)
 
 
+FORMATS = "PNG, JPEG, TIFF, WebP, BMP, PBM, PGM, PPM, DICOM or NIfTI"
 # DICOM first: its preamble may be the head of a TIFF.
 _READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), *_nifti_readers())
 _HAS_NIFTI = len(_READERS) == 3
 
 
+def require_file(path: Path) -> None:
+    """Refuse pipes, devices, folders and broken links, which are not opened; what does not exist passes.
+
+    Raises:
+        ImageReadError: If it is one of these.
+    """
+    if (kind := irregular(path)) is not None:
+        raise ImageReadError.of(
+            path, found=kind, expected="a file", remedy="Put the image itself there, or remove it from the data folder."
+        )
+
+
 def _find_reader(path: Path) -> ImageReader:
+    require_file(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     for reader in _READERS:
@@ -69,7 +84,7 @@ def _find_reader(path: Path) -> ImageReader:
     raise ImageReadError.of(
         path,
         found=describe(head),
-        expected="a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file",
+        expected=f"a {FORMATS} file",
         remedy="Convert the file to one of these, or remove it from the data folder.",
     )
 
@@ -81,19 +96,21 @@ def is_image(path: Path) -> bool:
     return any(reader.can_read(head) for reader in _READERS)
 
 
-def list_pictures(path: str | Path, slicing: Slicing | None = None) -> list[ImageAddress]:
+def list_pictures(path: str | Path, slicing: Slicing | None = None, *, of_mask: bool = False) -> list[ImageAddress]:
     """List the pictures in a file: one for a plain image, one a frame or slice for multi-frame DICOM and NIfTI.
 
     Args:
         path: Image file.
         slicing: How volumes become slices; all axial slices if None.
+        of_mask: Whether it is a mask, which a DICOM Segmentation may be.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its header cannot be read.
+        NoImageError: If it is a DICOM object that shows no patient to learn from or to score.
     """
-    path = Path(path)
-    return _find_reader(path).pictures(path, slicing or Slicing())
+    path = on_disk(Path(path))
+    return _find_reader(path).pictures(path, slicing or Slicing(), of_mask=of_mask)
 
 
 def read_pixels(

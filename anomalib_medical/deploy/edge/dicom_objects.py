@@ -15,13 +15,13 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from .io import OWN_MANUFACTURER
 from .manifest import NAME, Manifest, sha256
 from .overlay import place_mask
 from .predictor import Prediction
 from .results import write_atomically
 
 FOLDER = "dicom"
-_MANUFACTURER = "anomalib-medical"
 # What the objects cannot do without, absent in some files: empty is allowed, absence is not.
 _EMPTY_IF_ABSENT = (
     "AccessionNumber",
@@ -135,7 +135,7 @@ class DicomObjects:
                 series_number=_CAPTURE_SERIES,
                 sop_instance_uid=self._uid(original.SOPInstanceUID, "capture", number, pixels.tobytes()),
                 instance_number=_number(original, number),
-                manufacturer=_MANUFACTURER,
+                manufacturer=OWN_MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
             if "StudyDescription" in original:
@@ -183,7 +183,7 @@ class DicomObjects:
             series_number=_SEGMENTATION_SERIES,
             sop_instance_uid=self._uid(original.SOPInstanceUID, "segmentation", frames.tobytes()),
             instance_number=_number(original, 1),
-            manufacturer=_MANUFACTURER,
+            manufacturer=OWN_MANUFACTURER,
             manufacturer_model_name=self._model,
             software_versions=self._version[:16],
             device_serial_number=self._version[:16],

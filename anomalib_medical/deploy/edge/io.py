@@ -1,6 +1,8 @@
 """The reading code of the training; in a bundle, a copy of its folder takes this file's place."""
 
 from anomalib_medical.data.io import (
+    FORMATS,
+    OWN_MANUFACTURER,
     Axis,
     ImageAddress,
     ImageReadError,
@@ -10,12 +12,17 @@ from anomalib_medical.data.io import (
     agree,
     counted,
     dicom_facts,
-    list_images,
+    irregular,
+    list_folder,
     list_pictures,
     read_pixels,
+    readable,
+    require_file,
 )
 
 __all__ = [
+    "FORMATS",
+    "OWN_MANUFACTURER",
     "Axis",
     "ImageAddress",
     "ImageReadError",
@@ -25,7 +32,10 @@ __all__ = [
     "agree",
     "counted",
     "dicom_facts",
-    "list_images",
+    "irregular",
+    "list_folder",
     "list_pictures",
     "read_pixels",
+    "readable",
+    "require_file",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,10 +18,12 @@ from tqdm import tqdm
 
 from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
-from .io import ImageAddress, ImageReadError, Slicing, Window, list_images, list_pictures, read_pixels
+from .io import ImageAddress, ImageReadError, Slicing, Window, list_folder, list_pictures, read_pixels
 from .manifest import Calibration, Manifest, PostProcessing, Reading, sha256
 from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
+
+logger = logging.getLogger("edge")
 
 FILE = "support/support.npz"
 _FACTS = "facts"
@@ -144,17 +147,20 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
 
 
 def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
-    files = list_images(folder) if folder.is_dir() else []
+    listing = list_folder(folder)
+    left_out = listing.left_out(names=False)
     slicing = Slicing(reading.axis, reading.slice_range)
     pictures = [
         address
-        for number, file in enumerate(files, start=1)
+        for number, file in enumerate(listing.images, start=1)
         for address in _nameless(what, number, file, partial(list_pictures, file, slicing))
     ]
     if not pictures:
         found = "no image in it" if folder.is_dir() else "no such folder"
-        msg = f"{what}: found {found}, expected a folder with normal images of the new organ."
+        msg = f"{what}: found {found}, expected a folder with normal images of the new organ. {left_out}".strip()
         raise EdgeError(msg)
+    if left_out:
+        logger.warning("%s: %s", what, left_out)
     return pictures
 
 

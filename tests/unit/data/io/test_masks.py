@@ -135,7 +135,7 @@ def test_a_quantized_mask_of_zeros_and_ones(tmp_path: Path) -> None:
 
 def test_a_dark_jpeg_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.kron(LABELS, np.ones((16, 16), np.uint8))).save(tmp_path / "m.jpg", quality=100)
-    with pytest.raises(ImageReadError, match=r"a JPEG mask with values up to .*as PNG"):
+    with pytest.raises(ImageReadError, match=r"a lossy mask with values up to .*as PNG"):
         read_mask_pixels(tmp_path / "m.jpg")
     stream = io.BytesIO()
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(stream, "JPEG")

@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from anomalib_medical.deploy.edge.dicom_objects import DicomObjects, DicomPicture, _orientation
 from anomalib_medical.deploy.edge.geometry import Step, place
+from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.deploy.edge.predictor import Prediction
 from tests.dicom_files import make_dicom, write_dicom
@@ -215,6 +216,17 @@ def test_a_place_that_lacks_a_part_is_left_out_and_said(objects, tmp_path, keywo
     (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
     assert "PixelMeasuresSequence" not in shared
     assert "PlaneOrientationSequence" not in shared
+
+
+def test_they_are_not_scored_again(objects, tmp_path):
+    objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, Manufacturer="Scanner", **PLACE), [picture()])
+    listing = list_folder(tmp_path)
+    assert listing.images == [tmp_path / "a.dcm"]
+    kinds = {kind: [path.name for path in paths] for kind, paths in listing.no_images.items()}
+    assert kinds == {
+        "Segmentation": ["abc_segmentation.dcm"],
+        "result of anomalib-medical": ["abc_capture.dcm"],
+    }
 
 
 @pytest.mark.skipif(not VALIDATOR, reason="dciodvfy (Debian's dicom3tools) is not installed")
