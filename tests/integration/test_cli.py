@@ -243,7 +243,7 @@ def test_unusable_results_come_with_a_way_out(results, tiny_folder, here, capsys
 def test_a_folder_without_images_to_predict_is_one_clear_line(trained, here, capsys):
     (here / "empty").mkdir()
     model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
-    assert "no image to predict in the folder empty" in fail(capsys, "predict", *model, "--data=empty", *CPU)
+    assert "no image to predict in empty: expected PNG" in fail(capsys, "predict", *model, "--data=empty", *CPU)
 
 
 @pytest.mark.parametrize(("root", "code"), [pytest.param("tiny", 0, marks=pytest.mark.slow), ("nowhere", 1)])

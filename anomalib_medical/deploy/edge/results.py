@@ -98,8 +98,8 @@ class Table:
 
 
 def _plain(row: Row | Failure) -> dict[str, object]:
-    """Return the fields; a name that is no text becomes text that every reader takes."""
-    return asdict(row) | {"path": readable(row.path)}
+    """Return the fields; names of files that are no text become text that every reader takes."""
+    return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 
 
 def _cell(value: object) -> str:

@@ -38,6 +38,9 @@ def find_files(source: str, limit: int | None) -> list[Path]:
         files, others = _files_in(path)
     elif os.path.lexists(path):
         files = [path]
+    else:
+        msg = f"There is no file or folder {source}."
+        raise EdgeError(msg)
     if not files:
         where = "on standard input" if source == "-" else f"in {source}"
         msg = f"There is no image {where}: expected {FORMATS} files. {others}".strip()

@@ -94,3 +94,8 @@ def test_names_that_are_no_text_give_readable_tables(folder, tmp_path):
         last = (tmp_path / "out" / f"{table}.jsonl").read_text("utf-8").splitlines()[-1]
         assert json.loads(last)["path"].endswith(name)
         assert pd.read_json(tmp_path / "out" / f"{table}.jsonl", lines=True).path.iloc[-1].endswith(name)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(EdgeError, match=r"There is no file or folder .*nowhere\."):
+        find_files(str(tmp_path / "nowhere"), None)
