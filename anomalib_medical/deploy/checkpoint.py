@@ -9,9 +9,11 @@ from typing import Any
 import anomalib.models
 import torch
 from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
 from anomalib.utils.serialization import anomalib_safe_globals
 
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.models.components.teacher import without_download
 
 
 class CheckpointError(MedicalError):
@@ -44,12 +46,27 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
     offline: dict[str, Any] = {"pre_trained": False} if "pre_trained" in inspect.signature(cls).parameters else {}
     try:
-        model = cls.load_from_checkpoint(path, map_location="cpu", **offline)
+        with without_download():
+            model = cls.load_from_checkpoint(path, map_location="cpu", **offline, **_pre_processor(content, cls))
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."
         raise CheckpointError(msg) from error
     return model.eval()
+
+
+def _pre_processor(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
+    """The pre-processor a model of anomalib's was trained with: some build parts of themselves for its image size.
+
+    anomalib restores it after the model is built, and `ReverseDistillation` would smooth and resize its maps as those
+    of images of 256 pixels.
+    """
+    config = content.get("anomalib_pre_processor_config")
+    if not config or "model_class" in content or "pre_processor" not in inspect.signature(cls).parameters:
+        return {}
+    pre_processor = PreProcessor()
+    pre_processor.load_checkpoint_config(config)
+    return {"pre_processor": pre_processor}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .reader import (
 )
 from .slicing import Axis, Slicing
 from .windows import NAMED_WINDOWS, Window
+from .words import agree, counted
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -32,6 +33,8 @@ __all__ = [
     "NoImageError",
     "Slicing",
     "Window",
+    "agree",
+    "counted",
     "dicom_facts",
     "image_size",
     "image_stem",

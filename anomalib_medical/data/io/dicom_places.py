@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from .address import ImageAddress
-from .dicom_header import looks_like_dicom, read_header, sanitised
+from .dicom_file import read_header
+from .dicom_header import looks_like_dicom, sanitised
 from .signatures import HEAD_BYTES
 
 _TAGS = [
@@ -43,7 +44,7 @@ def _place(address: ImageAddress) -> tuple[NDArray[np.float64], NDArray[np.float
     if not _is_dicom(address.path):
         return None
     with sanitised(address.path), address.path.open("rb") as file:
-        header = read_header(file, _TAGS)
+        header = read_header(address.path, file, _TAGS).header
         groups = [header]
         frames = header.get("PerFrameFunctionalGroupsSequence") or []
         index = dict(address.selection).get("frame", 0)
