@@ -115,8 +115,8 @@ def read_images(
         finite = images.flatten(1).isfinite().all(dim=1)
         if not finite.all():
             paths = [path for path, good in zip(batch.image_path or [], finite, strict=False) if not good]
-            images = f"{counted(len(paths), 'training image')} {agree(len(paths), 'has', 'have')}"
-            msg = f"{images} values that are not numbers (NaN or infinite): {paths[:3]}."
+            bad = f"{counted(len(paths), 'training image')} {agree(len(paths), 'has', 'have')}"
+            msg = f"{bad} values that are not numbers (NaN or infinite): {paths[:3]}."
             raise DdadDataError(msg)
         stop = start + images.shape[0]
         grey[start:stop] = to_grey(images)
