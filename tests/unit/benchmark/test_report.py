@@ -1,6 +1,5 @@
 """The report of a run folder: self-contained, all sections, figures equal to the metrics, names escaped."""
 
-import itertools
 import math
 import re
 import shutil
@@ -16,14 +15,12 @@ from sklearn.metrics import roc_auc_score
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.report.cases import galleries, why_none
 from anomalib_medical.benchmark.report.compare import contrasts
-from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
 from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
 from anomalib_medical.benchmark.report.results import Dataset, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
-from anomalib_medical.benchmark.report.svg import new_axes, to_svg
 from anomalib_medical.benchmark.run_folder import AuditFinding, GalleryEntry, RunFolder, RunFolderError, write_json
 from tests.run_folders import make_run, write_job
 
@@ -197,14 +194,6 @@ def test_a_trivial_score_ahead_is_called_so(tmp_path):
     assert "lower than sharpness by more than chance" in words
 
 
-def test_labels_of_close_points_do_not_overlap():
-    places = spread([0.1, 0.11, 0.5, 0.97, 0.98, 0.99], 0.065)
-    assert all(after - before >= 0.065 - 1e-9 for before, after in itertools.pairwise(places))
-    assert places[0] == 0.1
-    assert places[2] == 0.5
-    assert max(places) <= 1
-
-
 def test_figures_of_the_markdown_are_files_of_their_own(run):
     markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
     files = re.findall(r'src="([^"]+)"', markdown)
@@ -215,16 +204,6 @@ def test_figures_of_the_markdown_are_files_of_their_own(run):
         assert 'xmlns="http://www.w3.org/2000/svg"' in figure
         assert "currentColor" not in figure
         assert "var(" not in figure
-
-
-def test_numbers_of_an_axis_stay_whole():
-    figure, axes = new_axes()
-    axes.plot([0.123456, 1], [0, 0.123456])
-    axes.set_yticks([0.00125, 0.00375])
-    svg = to_svg(figure, "x", "x")
-    assert "0.00125" in svg
-    assert "0.00375" in svg
-    assert not re.search(r'd="[^"]*\d\.\d{3}', svg)
 
 
 def test_without_pictures_the_report_says_why(tmp_path):

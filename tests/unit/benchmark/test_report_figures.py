@@ -1,16 +1,20 @@
 """What the report computes from scores: metrics, comparisons, groups, faults."""
 
+import itertools
 import math
+import re
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report.compare import contrasts, groups
+from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
 from anomalib_medical.benchmark.report.figures import raincloud
 from anomalib_medical.benchmark.report.results import align, load_run
+from anomalib_medical.benchmark.report.svg import new_axes, to_svg
 from anomalib_medical.benchmark.run_folder import RunFolder
 from tests.run_folders import make_run
 
@@ -87,3 +91,21 @@ def test_groups_say_how_many_patients_they_are_of(run):
     test = models[0].first.test
     assert rows["AP"].n_patients == test[test.meta_view == "AP"].patient_hash.nunique()
     assert rows["AP"].n_normal + rows["AP"].n_abnormal == (test.meta_view == "AP").sum()
+
+
+def test_labels_of_close_points_do_not_overlap():
+    places = spread([0.1, 0.11, 0.5, 0.97, 0.98, 0.99], 0.065)
+    assert all(after - before >= 0.065 - 1e-9 for before, after in itertools.pairwise(places))
+    assert places[0] == 0.1
+    assert places[2] == 0.5
+    assert max(places) <= 1
+
+
+def test_numbers_of_an_axis_stay_whole():
+    figure, axes = new_axes()
+    axes.plot([0.123456, 1], [0, 0.123456])
+    axes.set_yticks([0.00125, 0.00375])
+    svg = to_svg(figure, "x", "x")
+    assert "0.00125" in svg
+    assert "0.00375" in svg
+    assert not re.search(r'd="[^"]*\d\.\d{3}', svg)
