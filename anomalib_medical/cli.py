@@ -8,7 +8,9 @@ from typing import Any
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.loggers import configure_logger
+from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentParser
 
 import anomalib_medical
@@ -18,6 +20,8 @@ from anomalib_medical.commands import COMMANDS, CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import Axis, Slicing, Window
 from anomalib_medical.errors import is_user_error, user_message
+from anomalib_medical.metrics.evaluator import MedicalEvaluator
+from anomalib_medical.models.components import MedicalModuleMixin, check_precision
 from anomalib_medical.visualization import with_our_reader
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
@@ -73,12 +77,19 @@ class MedicalCLI(AnomalibCLI):
 
     def instantiate_classes(self) -> None:
         """Build model, data and engine, which our own subcommands do not have."""
-        if self.subcommand not in COMMANDS:
-            super().instantiate_classes()
+        if self.subcommand in COMMANDS:
+            return
+        super().instantiate_classes()
+        if isinstance(self.model, AnomalibModule):
+            # Also anomalib's own models are to show no number where there is none.
+            self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
     def instantiate_engine(self) -> None:
         """Build the engine with `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
+        if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
+            # Before the trainer is built, which asks for libraries of other precisions first.
+            check_precision(trainer.precision)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
@@ -88,13 +99,14 @@ class MedicalCLI(AnomalibCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if not isinstance(getattr(self, "datamodule", None), AnomalibVideoDataModule):
+            # anomalib's visualizer stretches the map of a crop over the whole image.
+            self.model.visualizer = with_our_reader(self.model.visualizer)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
             slicing = Slicing(options.axis, tuple(options.slice_range))
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
-            # Without a datamodule nobody else does it.
-            self.model.visualizer = with_our_reader(self.model.visualizer)
         if subcommand == "export" and kwargs.get("ckpt_path") and getattr(self.model, "support_dir", None):
             # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
             msg = (
@@ -111,10 +123,17 @@ class MedicalCLI(AnomalibCLI):
         if self.subcommand == "benchmark":
             # Not through anomalib, which calls it experimental.
             CheckedBenchmark().run(self.config["benchmark"])
+        elif self.subcommand == "train" and self.config["train"].ckpt_path:
+            self._train_further(**self._prepare_subcommand_kwargs("train"))
         elif self.subcommand not in COMMANDS:
             super()._run_subcommand()
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)
+
+    def _train_further(self, model: AnomalibModule, test_dataloaders: Any = None, **data: Any) -> None:  # noqa: ANN401
+        """Train and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
+        self.engine.fit(model, **data)
+        self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -203,6 +203,9 @@ class PredictionsCSV(Callback):
                 partial, count = _merge(partial, trainer.world_size, data_size)
             self.path = publish(partial, self._number)
             logger.info("Wrote the scores of %d images to %s", count, self.path)
+            without = sum(not math.isfinite(float(row.raw_score)) for row in read_predictions(self.path))
+            if without:
+                logger.warning("%d of %d images have no score (nan or infinite), and so no label.", without, count)
         self._release_heatmaps()
         self._file = None
 
@@ -255,7 +258,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
             [str(path) for path in paths] if paths else unknown,
             _numbers(pending.raw),
             _numbers(batch.pred_score) if _normalises(post_processor) else unknown,
-            unknown if math.isnan(threshold) else _labels(batch.pred_label, size),
+            unknown if math.isnan(threshold) else _predicted(batch.pred_label, pending.raw),
             unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
@@ -274,6 +277,12 @@ def _labels(values: Tensor | None, size: int) -> list[str]:
     if values is None:
         return [""] * size
     return ["abnormal" if value else "normal" for value in values.flatten().tolist()]
+
+
+def _predicted(labels: Tensor | None, raw: Tensor) -> list[str]:
+    """Labels of images that have a score: nan is above no threshold, which does not make the image normal."""
+    scored = raw.isfinite().flatten().tolist()
+    return [label if known else "" for label, known in zip(_labels(labels, len(scored)), scored, strict=True)]
 
 
 def _data_size(dataloaders: object) -> int | None:
