@@ -3,21 +3,28 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.loggers import configure_logger
+from anomalib.post_processing import PostProcessor
 from jsonargparse import ArgumentParser
+from jsonargparse.util import import_object
 
 import anomalib_medical
 from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.checkpoints import check_restorable, post_processor_of, read_checkpoint
 from anomalib_medical.commands import COMMANDS, CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import Axis, Slicing, Window
+from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.errors import is_user_error, user_message
+from anomalib_medical.models.components import OPSET
+from anomalib_medical.run_files import RunFiles, settle_latest
 from anomalib_medical.visualization import with_our_reader
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
@@ -72,18 +79,32 @@ class MedicalCLI(AnomalibCLI):
         )
 
     def instantiate_classes(self) -> None:
-        """Build model, data and engine, which our own subcommands do not have."""
-        if self.subcommand not in COMMANDS:
-            super().instantiate_classes()
+        """Build model, data and engine, which our own subcommands do not have, for a checkpoint that fits them."""
+        if self.subcommand in COMMANDS:
+            return
+        options = self.config[self.subcommand]
+        path = options.get("ckpt_path")
+        checkpoint = None
+        if path:
+            # Before the model is built, which may take a download.
+            checkpoint = read_checkpoint(path)
+            resume = self.subcommand in {"fit", "train"}
+            check_restorable(checkpoint, Path(path), import_object(options.model.class_path), resume=resume)
+        super().instantiate_classes()
+        if checkpoint and options.model.init_args.get("post_processor") is True:
+            # anomalib restores settings, not classes.
+            trained_with = post_processor_of(checkpoint, Path(path))
+            if isinstance(trained_with, PostProcessor):
+                self.model.post_processor = trained_with
 
     def instantiate_engine(self) -> None:
-        """Build the engine with `PredictionsCSV` among its callbacks."""
+        """Build the engine with `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
             callbacks.append(PredictionsCSV())
-        trainer.callbacks = callbacks
+        trainer.callbacks = [*callbacks, RunFiles()]
         super().instantiate_engine()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -95,26 +116,45 @@ class MedicalCLI(AnomalibCLI):
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
             # Without a datamodule nobody else does it.
             self.model.visualizer = with_our_reader(self.model.visualizer)
-        if subcommand == "export" and kwargs.get("ckpt_path") and getattr(self.model, "support_dir", None):
-            # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
-            msg = (
-                "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
-                "checkpoint of the new support with `anomalib-medical retarget`, and export that."
-            )
-            raise CommandError(msg)
+        if subcommand == "export":
+            self._prepare_export(kwargs)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
             # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
             kwargs["return_predictions"] = False
         return kwargs
+
+    def _prepare_export(self, kwargs: dict[str, Any]) -> None:
+        if kwargs.get("ckpt_path"):
+            # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
+            if getattr(self.model, "support_dir", None):
+                msg = (
+                    "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
+                    "checkpoint of the new support with `anomalib-medical retarget`, and export that."
+                )
+                raise CommandError(msg)
+            # Not by anomalib, which leaves out the class of the post-processor, and asks the hub for weights.
+            cls = type(self.model)
+            kwargs["model"] = load_model(Path(kwargs.pop("ckpt_path")), f"{cls.__module__}.{cls.__name__}")
+        if str(kwargs.get("export_type")) != "torch":
+            kwargs["onnx_kwargs"] = {"opset_version": OPSET} | (kwargs.get("onnx_kwargs") or {})
 
     def _run_subcommand(self) -> None:
         if self.subcommand == "benchmark":
             # Not through anomalib, which calls it experimental.
             CheckedBenchmark().run(self.config["benchmark"])
         elif self.subcommand not in COMMANDS:
+            if self.subcommand in {"fit", "train"}:
+                # As a test by another command may have left it.
+                settle_latest(self._runs_folder() / "latest", make=False)
             super()._run_subcommand()
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)
+
+    def _runs_folder(self) -> Path:
+        """Where anomalib's engine is going to make the run's version folder."""
+        root = Path(self.config_init[self.subcommand].trainer.default_root_dir or "results")
+        names = [self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", None) or ""]
+        return root.joinpath(*names)
 
 
 def main(args: Sequence[str] | None = None) -> None:

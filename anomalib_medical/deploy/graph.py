@@ -10,7 +10,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import AntialiasedPreProcessor
+from anomalib_medical.models.components import OPSET, AntialiasedPreProcessor
 
 SCORE = "pred_score"
 # Of any height and width. One at a time: some of anomalib's models cannot be exported for any number of images.
@@ -50,7 +50,7 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         try:
-            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, verbose=False)
+            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, opset_version=OPSET, verbose=False)
         except (NotImplementedError, RuntimeError) as error:
             msg = f"{type(model).__name__} cannot be exported ({type(error).__name__}: {_first_line(error)})."
             raise BundleExportError(msg) from error

@@ -4,7 +4,7 @@ from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
 from .arguments import check_choice, check_image_size, check_seed
 from .distances import feature_distances
 from .distillation import DistillationMixin
-from .module import MedicalModuleMixin
+from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
 from .resize import AntialiasedPreProcessor, AntialiasedResize
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
@@ -16,6 +16,7 @@ __all__ = [
     "DistillationMixin",
     "GaussianBlur",
     "MedicalModuleMixin",
+    "OPSET",
     "Teacher",
     "TeacherWeightsError",
     "add_noise_patches",

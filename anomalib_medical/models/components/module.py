@@ -1,5 +1,7 @@
 """What the Lightning modules of this package share."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,11 +11,13 @@ from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_medical.checkpoints import check_class
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.run_files import RunFiles
 from anomalib_medical.visualization import MedicalVisualizer
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ else:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What torch writes. anomalib asks for 14: converting back fails, is reported with a traceback, and 18 comes out.
+OPSET = 18
 
 
 class MedicalModuleMixin(_Module):
@@ -120,6 +126,16 @@ class MedicalModuleMixin(_Module):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401 - anomalib's
+        """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
+        path: Path = super().to_onnx(*args, **{"opset_version": OPSET} | kwargs)
+        return path
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Keep the run's files in order, beside the components that are callbacks."""
+        callbacks = super().configure_callbacks()
+        return [*(callbacks if isinstance(callbacks, Sequence) else [callbacks]), RunFiles()]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the evaluator's state out, and name the classes that commands without ``--model`` need."""
         super().on_save_checkpoint(checkpoint)
@@ -133,13 +149,11 @@ class MedicalModuleMixin(_Module):
         """Check that the checkpoint fits this model, and put the evaluator's own state back.
 
         Raises:
-            ValueError: If the checkpoint is of another architecture.
+            CheckpointError: If the checkpoint is of another class.
+            ValueError: If it is of another architecture.
         """
+        check_class(checkpoint, type(self))
         self._check_architecture(checkpoint)
-        ours = isinstance(self.post_processor, MedicalPostProcessor)
-        if ours and checkpoint.get("post_processor_class") == PostProcessor.__name__:
-            # A model trained with anomalib's own post-processor keeps its threshold and its normalisation.
-            self.post_processor.threshold = "f1"  # type: ignore[union-attr]  # it is ours
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.
         foreign = ("evaluator.",) if self.post_processor is not None else ("evaluator.", "post_processor.")
