@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,10 @@ class MedicalCheckpointIO(AnomalibCheckpointIO):
         else:
             write_checkpoint(checkpoint, path)
 
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable[..., Any] | None = None,
-        weights_only: bool | None = True,
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint to go on from."""
         with _explained(path):
-            content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+            content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         return content
 
 

@@ -153,8 +153,8 @@ class MedicalCLI(AnomalibCLI):
     def _runs_folder(self) -> Path:
         """Where anomalib's engine is going to make the run's version folder."""
         root = Path(self.config_init[self.subcommand].trainer.default_root_dir or "results")
-        names = [self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", None) or ""]
-        return root.joinpath(*names)
+        names = self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", "")
+        return root.joinpath(*(name or "" for name in names))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -57,8 +57,8 @@ def user_message(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = "the folder of the results" if error.filename is None else os.fsdecode(error.filename)
         return (
-            f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose another "
-            "folder with --default_root_dir."
+            f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose "
+            "another folder with --default_root_dir."
         )
     if unfit := _UNFIT.match(str(error)):
         return (

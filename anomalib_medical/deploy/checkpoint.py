@@ -16,6 +16,7 @@ from anomalib_medical.checkpoints import (
     post_processor_of,
     read_checkpoint,
 )
+from anomalib_medical.models.components.teacher import without_download
 
 
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
@@ -41,12 +42,12 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     cls = _class(str(name or named))
     check_restorable(content, path, cls)
     accepted = inspect.signature(cls).parameters
-    # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
     given: dict[str, Any] = {"pre_trained": False, "post_processor": post_processor_of(content, path)}
+    given = {key: value for key, value in given.items() if key in accepted}
     try:
-        model = cls.load_from_checkpoint(
-            path, map_location="cpu", **{key: value for key, value in given.items() if key in accepted}
-        )
+        # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
+        with without_download():
+            model = cls.load_from_checkpoint(path, map_location="cpu", **given)
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."

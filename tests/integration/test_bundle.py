@@ -9,13 +9,14 @@ from anomalib.data import ImageBatch
 
 from anomalib_medical import Ddad, cli
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.deploy.edge.io import list_images
 from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
 from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.deploy.edge.processing import Processor
 from anomalib_medical.deploy.edge.scores import normalize
 from anomalib_medical.deploy.edge.support import make_predictor
+from anomalib_medical.deploy.facts import post_processing_of
+from anomalib_medical.deploy.self_test import compare_post_processing
 from tests.bundles import MODELS, save_few_shot, train
 from tests.commands import fail
 from tests.exports import NATIVE, ODD, TOLERANCE, images
@@ -25,8 +26,8 @@ from tests.picture_files import COUNT
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
 def made(request, bundles):
-    """Name, checkpoint and bundle of every model."""
-    return request.param, bundles.checkpoint(request.param), bundles.bundle(request.param)
+    """Name, trained model and bundle of every model."""
+    return request.param, bundles.model(request.param), bundles.bundle(request.param)
 
 
 def command(checkpoint, output, *options):
@@ -46,13 +47,12 @@ def by_engine(model, batch):
 
 def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_file, tmp_path):
     """PNG of 8 and 16 bits, TIFF, DICOM of one and several frames, NIfTI; of the model's size and of odd ones."""
-    name, checkpoint, bundle = made
+    _, model, bundle = made
     manifest = Manifest.read(bundle)
     predictor, _ = make_predictor(bundle, manifest, many=True)
     processor = Processor(predictor, manifest.reading, tmp_path, heatmaps=False, dicom=None)
     rows = [row for result in processor(list_images(every_kind_of_file)) for row in result.rows]
     assert len(rows) == COUNT
-    model = load_model(checkpoint, name)
     for row in rows:
         raw_scores, _, item = by_engine(model, read_image(row.path)[None])
         scale = max(1, abs(row.raw_score))
@@ -62,8 +62,8 @@ def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_f
 
 
 def test_every_bundle_s_maps_are_those_of_the_engine(made):
-    name, checkpoint, bundle = made
-    model, scorer = load_model(checkpoint, name), GraphScorer(bundle / MODEL)
+    _, model, bundle = made
+    scorer = GraphScorer(bundle / MODEL)
     processing = Manifest.read(bundle).post_processing
     for size in (NATIVE, ODD):
         (picture,) = batch = images(size, count=1)
@@ -72,6 +72,25 @@ def test_every_bundle_s_maps_are_those_of_the_engine(made):
         np.testing.assert_allclose(raw_map, raw_maps.squeeze(), rtol=0, atol=TOLERANCE * max(1, abs(raw_score)))
         got = normalize(raw_map, processing.pixel, processing.normalization)
         np.testing.assert_allclose(got, item.anomaly_map.squeeze(), rtol=0, atol=10 * TOLERANCE)
+
+
+def test_every_bundle_s_thresholds_are_those_of_the_training(made):
+    """On both sides of the threshold: what an image scores, its label and its mask, by the engine and by the bundle."""
+    name, model, bundle = made
+    processing = Manifest.read(bundle).post_processing
+    assert processing == post_processing_of(model)
+    compare_post_processing(model, processing)
+    told = {
+        "Patchcore": "Set so that 50% of held-out normal images (1) score no more.",
+        "Padim": "Set where F1 is best on validation images (number not recorded). It is their highest score",
+        "ReverseDistillation": "Set where F1 is best on validation images (1). It is their highest score",
+        "Stfpm": "Set by a percentile of the validation images' scores (number not recorded).",
+        "D24fad": "Set so that 95% of held-out normal images (3) score no more.",
+    }
+    assert (
+        told.get(name, "Set so that 95% of held-out normal images (1) score no more.")
+        in (bundle / "MODEL_CARD.md").read_text()
+    )
 
 
 def test_every_bundle_is_complete(made):

@@ -126,7 +126,7 @@ class MedicalModuleMixin(_Module):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
-    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401 - anomalib's
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as anomalib's  # noqa: ANN401
         """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
         path: Path = super().to_onnx(*args, **{"opset_version": OPSET} | kwargs)
         return path

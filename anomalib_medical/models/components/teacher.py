@@ -1,9 +1,13 @@
 """The frozen teacher network that the distillation models share."""
 
+import contextlib
 import hashlib
 import logging
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import timm
 import torch
@@ -24,6 +28,18 @@ _PAPER_TAG = "tv_in1k"
 
 class TeacherWeightsError(MedicalError, RuntimeError):
     """The teacher's weights could not be had, or do not fit its architecture."""
+
+
+@contextlib.contextmanager
+def without_download() -> Iterator[None]:
+    """Let timm build networks without weights: STFPM takes those of the hub and has no argument against it."""
+    original = timm.create_model
+
+    def create_model(*args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
+        return original(*args, **{**kwargs, "pretrained": False})
+
+    with patch.object(timm, "create_model", create_model):
+        yield
 
 
 class Teacher(nn.Module):
