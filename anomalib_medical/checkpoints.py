@@ -97,7 +97,7 @@ class MedicalCheckpointIO(AnomalibCheckpointIO):
         else:
             write_checkpoint(checkpoint, path)
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's
         """Read a checkpoint to go on from."""
         with _explained(path):
             content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)

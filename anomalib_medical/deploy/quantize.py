@@ -131,8 +131,8 @@ def _quantize_convolutions(
     expected = _scores(graph, compared)
     seconds = (time.perf_counter() - started) / len(compared)
     layers = sum(_is_learnt(operation) for operation in graph.get_ops())
-    # Before and after; then, if they differ too much, for each layer to rank them, and for each that is put back.
-    at_best, at_worst = 2 * len(compared), (2 + 2 * layers) * len(compared)
+    # A first one, before and after; then, if they differ too much, to rank each layer, and for each that is put back.
+    at_best, at_worst = 1 + 2 * len(compared), 1 + (2 + 2 * layers) * len(compared)
     logger.info(
         "INT8: ranges of %d convolutions from %d images (looked at about twice), then raw scores compared on %d, half "
         "of them with synthetic anomalies. At %.2g s an image that is about %s, and up to %s where scores change too "
@@ -148,7 +148,7 @@ def _quantize_convolutions(
     nncf.set_log_level(logging.WARNING)
     with tqdm(total=at_best, desc="INT8: comparing scores", unit="image") as progress:
 
-        def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, None]:
+        def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, list[float]]:
             # Layers are ranked with some of the images.
             chosen = list(positions)
             if progress.n >= at_best and progress.total == at_best:
@@ -156,7 +156,8 @@ def _quantize_convolutions(
                 progress.set_description("INT8: putting layers back")
             scores = _scores_of(compiled, [compared[position] for position in chosen])
             progress.update(len(chosen))
-            return determination(expected[chosen], scores), None
+            # With what each image adds nncf need not score it once more by itself.
+            return determination(expected[chosen], scores), list(-((expected[chosen] - scores) ** 2))
 
         quantized = nncf.quantize_with_accuracy_control(
             graph,

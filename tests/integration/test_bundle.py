@@ -204,7 +204,7 @@ def test_a_checkpoint_that_does_not_name_its_model_asks_for_it(here, capsys):
 
 def test_another_model_than_the_checkpoint_s_is_refused(here, capsys, few_shot):
     error = fail(capsys, *command(few_shot, here / "bundle", "--model", "Scrd"))
-    assert "is a checkpoint of D24fad, and --model is Scrd: leave --model out" in error
+    assert "is a checkpoint of another class: of D24fad, not of Scrd" in error
 
 
 def test_a_checkpoint_of_another_model_does_not_fit(here, capsys):
