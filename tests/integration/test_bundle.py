@@ -8,6 +8,7 @@ import torch
 from anomalib.data import ImageBatch
 
 from anomalib_medical import Ddad, cli
+from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.edge.io import list_images
 from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
@@ -19,7 +20,7 @@ from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.self_test import compare_post_processing
 from tests.bundles import MODELS, save_few_shot, train
 from tests.commands import fail
-from tests.exports import NATIVE, ODD, TOLERANCE, images
+from tests.exports import NATIVE, ODD, TOLERANCE, compiled, images
 from tests.few_shot_tree import make_normals
 from tests.picture_files import COUNT
 
@@ -114,6 +115,29 @@ def test_every_bundle_is_complete(made):
     assert f"# Model card: {name}, FP32" in card
     assert "**Not a medical device.**" in card
     assert "**not known**" in card
+
+
+@pytest.mark.slow
+def test_commands_score_with_the_post_processor_that_anomalib_s_model_was_trained_with(bundles, tiny_folder, here):
+    """Its settings are restored by anomalib, not its class: normalised scores were another function of the raw ones."""
+    model = bundles.model("Patchcore")
+    arguments = ["--model=Patchcore", "--model.backbone=resnet18", "--model.layers=[layer2]"]
+    arguments += ["--model.pre_trained=false", f"--ckpt_path={bundles.checkpoint('Patchcore')}"]
+    cli.main(["predict", *arguments, f"--data={tiny_folder / 'test'}", "--trainer.accelerator=cpu"])
+    (written,) = here.rglob("predictions.csv")
+    rows = read_predictions(written)
+    assert len(rows) == 8
+    cli.main(["export", *arguments, "--export_type=openvino", f"--export_root={here}"])
+    network = compiled(here / "weights" / "openvino" / "model.xml")
+    for row in rows:
+        image = read_image(row.path)[None]
+        *_, item = by_engine(model, image)
+        assert float(row.score) == pytest.approx(item.pred_score.item(), abs=TOLERANCE)
+        assert row.label == ("abnormal" if item.pred_label.item() else "normal")
+        # Images of the model's own size: anomalib exports its resizing without antialiasing.
+        assert float(network(image.numpy())["pred_score"].squeeze()) == pytest.approx(
+            item.pred_score.item(), abs=TOLERANCE
+        )
 
 
 @pytest.fixture
