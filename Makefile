@@ -1,10 +1,12 @@
 # Two commands do everything on a fresh machine: `make quickstart` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+# A process a core, each of one thread; a file's tests share its models.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-slow lint clean-venv
+.PHONY: quickstart test test-slow test-lowest lint clean-venv
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed ## Train, test and export a small model on generated images
@@ -15,6 +17,9 @@ test: $(VENV)/.installed ## The fast tests
 
 test-slow: $(VENV)/.installed ## The tests that need minutes, and real images under ANOMALIB_MEDICAL_DATA
 	$(PYTEST) -m slow
+
+test-lowest: $(LOWEST)/.installed ## The unit tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 tests/unit -m "not slow"
 
 lint: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .
@@ -29,5 +34,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install -e '.[dev]'
 	touch $@
 
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --no-cache --resolution lowest-direct -e '.[dev]'
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWEST)

@@ -54,7 +54,7 @@ def test_each_subcommand_has_its_help(name, capsys):
 def test_usage_names_the_program(capsys):
     with pytest.raises(SystemExit):
         cli.main(["benchmark", "--help"])
-    assert capsys.readouterr().out.startswith("usage: anomalib-medical benchmark --config CONFIG")
+    assert capsys.readouterr().out.startswith("usage: anomalib-medical benchmark ")
 
 
 def test_version_names_both_packages(capsys):

@@ -98,9 +98,13 @@ def test_tiff_where_0_is_white_is_inverted(tmp_path: Path) -> None:
 
 
 def test_12_bit_tiff_uses_its_own_range(tmp_path: Path) -> None:
-    pixels = np.full((4, 6), 4095, dtype=np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, bitspersample=12, photometric="minisblack")
-    assert torch.equal(read_image(tmp_path / "a.tif"), torch.ones(3, 4, 6))
+    values = np.linspace(0, 4095, 24).astype(np.uint16).reshape(4, 6)
+    packed = np.packbits((values[..., None] >> np.arange(11, -1, -1)) & 1).reshape(4, 9)
+    tifffile.imwrite(tmp_path / "a.tif", packed, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags["ImageWidth"].overwrite(6)
+        tiff.pages.first.tags["BitsPerSample"].overwrite(12)
+    assert torch.equal(read_image(tmp_path / "a.tif"), expected(values, 4095))
 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits"])

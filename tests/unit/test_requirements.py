@@ -1,0 +1,28 @@
+"""Lower bounds of what the package and its bundles need; `make test-lowest` runs the tests with them."""
+
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _bounds(lines: list[str]) -> dict[str, str]:
+    requirements = [Requirement(line) for line in lines]
+    return {
+        one.name: next((bound.version for bound in one.specifier if bound.operator == ">="), "") for one in requirements
+    }
+
+
+def test_every_dependency_has_a_lower_bound():
+    bounds = _bounds(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+    assert [name for name, lowest in bounds.items() if not lowest] == []
+
+
+def test_a_device_needs_no_other_versions_than_the_package():
+    lines = (ROOT / "anomalib_medical" / "deploy" / "requirements.txt").read_text().splitlines()
+    device = _bounds([line for line in lines if line and not line.startswith("#")])
+    assert device
+    assert device.items() <= _bounds(PROJECT["dependencies"]).items()
