@@ -75,22 +75,26 @@ def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> N
     Raises:
         BundleExportError: If any differs by more than rounding.
     """
-    scores, pixels = _raw_values(bundled.image), _raw_values(bundled.pixel)
-    maps = torch.from_numpy(pixels)[None, None, None].repeat(len(scores), 1, 1, 1)
-    batch = ImageBatch(
-        image=torch.zeros(len(scores), 3, 1, 1), pred_score=torch.from_numpy(scores), anomaly_map=maps.clone()
-    )
-    if model.post_processor is not None:
-        model.post_processor.post_process_batch(batch)  # type: ignore[operator]  # no Tensor
-    for what, calibration, raw, expected, decided in (
-        ("score", bundled.image, scores, batch.pred_score, batch.pred_label),
-        ("map", bundled.pixel, pixels, batch.anomaly_map, batch.pred_mask),
-    ):
+    for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
+        raw = _raw_values(calibration)
+        count = len(raw) if what == "score" else 1
+        # Copies, which the engine changes.
+        given = torch.from_numpy(raw.copy())
+        batch = ImageBatch(
+            image=torch.zeros(count, 3, 1, 1),
+            pred_score=given if what == "score" else torch.zeros(1),
+            anomaly_map=None if what == "score" else given[None, None, None],
+        )
+        if model.post_processor is not None:
+            model.post_processor.post_process_batch(batch)  # type: ignore[operator]  # no Tensor
+        expected, decided = (
+            (batch.pred_score, batch.pred_label) if what == "score" else (batch.anomaly_map, batch.pred_mask)
+        )
         values = normalize(raw, calibration, bundled.normalization)
-        difference = float(np.abs(values - np.asarray(expected).ravel()[: len(values)]).max())
+        difference = float(np.abs(values - np.asarray(expected).ravel()).max())
         abnormal = above(values, calibration)
         # anomalib hands the scores on as labels where it has no threshold.
-        labels = None if decided is None or decided.dtype != torch.bool else decided.numpy().ravel()[: len(values)]
+        labels = None if decided is None or decided.dtype != torch.bool else decided.numpy().ravel()
         clear = np.abs(values - (calibration.limit or 0)) > _ROUNDING
         same = abnormal is labels if abnormal is None or labels is None else bool((abnormal == labels)[clear].all())
         if not (difference <= _ROUNDING and same):

@@ -88,6 +88,15 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, fault, read):
     assert "\n" not in str(caught.value)
 
 
+def test_whoever_reads_the_checkpoint_before_is_not_disturbed(tmp_path):
+    path = tmp_path / "model.ckpt"
+    write_checkpoint(TRAINED, path)
+    with path.open("rb") as before:
+        write_checkpoint(TRAINED | {"epoch": 7}, path)
+        assert "epoch" not in torch.load(before)
+    assert read_checkpoint(path)["epoch"] == 7
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

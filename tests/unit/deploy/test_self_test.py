@@ -27,6 +27,10 @@ def model(post_processor):
     return SimpleNamespace(post_processor=post_processor)
 
 
+def name_of(post_processor):
+    return "none" if post_processor is None else type(post_processor).__name__
+
+
 @pytest.mark.parametrize(
     "post_processor",
     [
@@ -42,7 +46,7 @@ def model(post_processor):
         MedicalPostProcessor(threshold="f1", image_sensitivity=0.6),
         None,
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_what_a_bundle_makes_of_raw_scores_is_what_the_engine_makes(post_processor):
     trained = model(post_processor)
@@ -58,7 +62,7 @@ def test_what_a_bundle_makes_of_raw_scores_is_what_the_engine_makes(post_process
         MedicalPostProcessor(enable_thresholding=False),
         None,
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_another_threshold_or_normalisation_is_found(other):
     with pytest.raises(BundleExportError, match="would not judge as the engine does"):
