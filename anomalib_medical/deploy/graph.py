@@ -46,8 +46,9 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
     if type(model.pre_processor) is PreProcessor:
         # anomalib's own exports resizing without the antialiasing that its engine resizes with.
         chosen.pre_processor = AntialiasedPreProcessor(model.pre_processor.transform)
-    # One line for each constant that occurs twice.
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+    # Lines for each constant that occurs twice or stays as it is.
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         try:
             onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, opset_version=OPSET, verbose=False)

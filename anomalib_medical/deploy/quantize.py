@@ -131,18 +131,18 @@ def _quantize_convolutions(
     expected = _scores(graph, compared)
     seconds = (time.perf_counter() - started) / len(compared)
     layers = sum(_is_learnt(operation) for operation in graph.get_ops())
-    # A first one, before and after; then, if they differ too much, to rank each layer, and for each that is put back.
-    at_best, at_worst = 1 + 2 * len(compared), 1 + (2 + 2 * layers) * len(compared)
+    # A first one, before and after; then, if they differ too much, for each layer to rank it and to put it back.
+    at_best, per_round = 1 + 2 * len(compared), 2 * layers * len(compared)
     logger.info(
         "INT8: ranges of %d convolutions from %d images (looked at about twice), then raw scores compared on %d, half "
-        "of them with synthetic anomalies. At %.2g s an image that is about %s, and up to %s where scores change too "
-        "much and layers are put back to floating point one by one.",
+        "of them with synthetic anomalies. At %.2g s an image that is about %s. Where scores change too much, layers "
+        "are put back to floating point one by one: about %s for each time that they are ranked.",
         layers,
         count,
         len(compared),
         seconds,
         _duration(seconds * (2 * count + at_best)),
-        _duration(seconds * (2 * count + at_worst)),
+        _duration(seconds * per_round),
     )
     # nncf shows the progress of its own steps, and tells of every layer at this level.
     nncf.set_log_level(logging.WARNING)
@@ -151,8 +151,8 @@ def _quantize_convolutions(
         def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, list[float]]:
             # Layers are ranked with some of the images.
             chosen = list(positions)
-            if progress.n >= at_best and progress.total == at_best:
-                progress.total = at_worst
+            if progress.n >= progress.total:
+                progress.total += per_round
                 progress.set_description("INT8: putting layers back")
             scores = _scores_of(compiled, [compared[position] for position in chosen])
             progress.update(len(chosen))
