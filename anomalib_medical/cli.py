@@ -9,7 +9,9 @@ from typing import Any
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.loggers import configure_logger
+from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from jsonargparse import ArgumentParser
 from jsonargparse.util import import_object
@@ -23,7 +25,8 @@ from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import Axis, Slicing, Window
 from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.errors import is_user_error, user_message
-from anomalib_medical.models.components import OPSET
+from anomalib_medical.metrics.evaluator import MedicalEvaluator
+from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
 from anomalib_medical.run_files import RunFiles, settle_latest
 from anomalib_medical.visualization import with_our_reader
 
@@ -96,10 +99,16 @@ class MedicalCLI(AnomalibCLI):
             trained_with = post_processor_of(checkpoint, Path(path))
             if isinstance(trained_with, PostProcessor):
                 self.model.post_processor = trained_with
+        if isinstance(self.model, AnomalibModule):
+            # Also anomalib's own models are to show no number where there is none.
+            self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
     def instantiate_engine(self) -> None:
         """Build the engine with `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
+        if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
+            # Before the trainer is built, which asks for libraries of other precisions first.
+            check_precision(trainer.precision)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
@@ -109,13 +118,14 @@ class MedicalCLI(AnomalibCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if not isinstance(getattr(self, "datamodule", None), AnomalibVideoDataModule):
+            # anomalib's visualizer stretches the map of a crop over the whole image.
+            self.model.visualizer = with_our_reader(self.model.visualizer)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
             slicing = Slicing(options.axis, tuple(options.slice_range))
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
-            # Without a datamodule nobody else does it.
-            self.model.visualizer = with_our_reader(self.model.visualizer)
         if subcommand == "export":
             self._prepare_export(kwargs)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
@@ -139,13 +149,15 @@ class MedicalCLI(AnomalibCLI):
             kwargs["onnx_kwargs"] = {"opset_version": OPSET} | (kwargs.get("onnx_kwargs") or {})
 
     def _run_subcommand(self) -> None:
+        if self.subcommand in {"fit", "train"}:
+            # As a test by another command may have left it.
+            settle_latest(self._runs_folder() / "latest", make=False)
         if self.subcommand == "benchmark":
             # Not through anomalib, which calls it experimental.
             CheckedBenchmark().run(self.config["benchmark"])
+        elif self.subcommand == "train" and self.config["train"].ckpt_path:
+            self._train_further(**self._prepare_subcommand_kwargs("train"))
         elif self.subcommand not in COMMANDS:
-            if self.subcommand in {"fit", "train"}:
-                # As a test by another command may have left it.
-                settle_latest(self._runs_folder() / "latest", make=False)
             super()._run_subcommand()
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)
@@ -155,6 +167,11 @@ class MedicalCLI(AnomalibCLI):
         root = Path(self.config_init[self.subcommand].trainer.default_root_dir or "results")
         names = self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", "")
         return root.joinpath(*(name or "" for name in names))
+
+    def _train_further(self, model: AnomalibModule, test_dataloaders: Any = None, **data: Any) -> None:  # noqa: ANN401
+        """Train and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
+        self.engine.fit(model, **data)
+        self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))
 
 
 def main(args: Sequence[str] | None = None) -> None:

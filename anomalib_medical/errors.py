@@ -1,8 +1,10 @@
 """Errors that are meant for users, and what of an error a command line shows."""
 
 import errno
+import json
 import os
 import re
+import shlex
 from types import TracebackType
 
 from anomalib.models import UnknownModelError
@@ -66,6 +68,20 @@ def user_message(error: Exception) -> str:
             "that were trained with."
         )
     return "; ".join(_refused_arguments(error)) or _without_worker_traceback(error)
+
+
+def shell_argument(name: str, value: object) -> str:
+    """Write an argument as it can be pasted into a shell: ``--model.noise_size '[0.1,0.4]'``.
+
+    Args:
+        name: Its name without the dashes.
+        value: Text as it is, anything else as jsonargparse reads it (null, true, lists, objects).
+    """
+    text = str(value)
+    if not isinstance(value, str | os.PathLike):
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # A value that starts with a dash would be taken for another argument.
+    return f"--{name}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}"
 
 
 def _refused_arguments(error: Exception) -> list[str]:

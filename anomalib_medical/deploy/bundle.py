@@ -20,6 +20,7 @@ import anomalib_medical
 from anomalib_medical.data import MedicalFolder, MedicalPredictDataset
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import Slicing, Window
+from anomalib_medical.geometry import UnknownPlaceError, model_steps
 
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
@@ -97,11 +98,25 @@ def check_output(output: Path) -> None:
 
 
 def check_model(model: AnomalibModule) -> None:
-    """Refuse a few-shot model that has nothing to compare with.
+    """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with.
 
     Raises:
-        BundleExportError: If it has no support.
+        BundleExportError: If it lost its pre-processing, its maps' places are not known, or it has no support.
     """
+    if getattr(model.pre_processor, "transform", model.pre_processor) is None and model.pre_processor is not None:
+        msg = (
+            f"The checkpoint of {type(model).__name__} lacks its pre-processing: anomalib leaves out transforms "
+            "that it does not know, with a warning in training. Train with Resize, CenterCrop, SquarePad, Grayscale "
+            "and Normalize alone, or with pre_processor=False."
+        )
+        raise BundleExportError(msg)
+    try:
+        steps = model_steps(model)
+    except UnknownPlaceError as error:
+        raise BundleExportError(str(error)) from error
+    if any(step.kind == "resize_longer" or (step.kind == "resize_shorter" and len(step.sizes) > 1) for step in steps):
+        msg = f"{type(model).__name__} resizes with max_size, which no graph does: train without."
+        raise BundleExportError(msg)
     support = getattr(model.model, "support", None)
     if support is not None and len(support) == 0:
         msg = (
@@ -135,7 +150,7 @@ def _fill(
     score = normalize(np.asarray(raw_score, np.float32), post_processing.image, post_processing.normalization)
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=ModelFacts(type(model).__name__, image_size_of(model), scorer.has_map, few_shot),
+        model=ModelFacts(type(model).__name__, image_size_of(model), scorer.has_map, few_shot, model_steps(model)),
         precision=precision,
         post_processing=post_processing,
         reading=request.reading,

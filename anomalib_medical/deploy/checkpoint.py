@@ -7,6 +7,7 @@ from typing import Any
 
 import anomalib.models
 from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
 
 from anomalib_medical.checkpoints import (
     CheckpointError,
@@ -47,12 +48,26 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     try:
         # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
         with without_download():
-            model = cls.load_from_checkpoint(path, map_location="cpu", **given)
+            model = cls.load_from_checkpoint(path, map_location="cpu", **given, **_pre_processor(content, cls))
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."
         raise CheckpointError(msg) from error
     return model.eval()
+
+
+def _pre_processor(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
+    """The pre-processor a model of anomalib's was trained with: some build parts of themselves for its image size.
+
+    anomalib restores it after the model is built, and `ReverseDistillation` would smooth and resize its maps as those
+    of images of 256 pixels.
+    """
+    config = content.get("anomalib_pre_processor_config")
+    if not config or "model_class" in content or "pre_processor" not in inspect.signature(cls).parameters:
+        return {}
+    pre_processor = PreProcessor()
+    pre_processor.load_checkpoint_config(config)
+    return {"pre_processor": pre_processor}
 
 
 def _class(name: str) -> type[AnomalibModule]:

@@ -42,19 +42,28 @@ class CardFacts:
 
 def model_card(manifest: Manifest, facts: CardFacts) -> str:
     """Write the card, in Markdown."""
-    size, measured = manifest.model.image_size, facts.measured
+    measured = facts.measured
     of_patients = measured is not None and measured.auroc.n_patients < measured.auroc.n_images
     return _render(
         "MODEL_CARD.md.jinja",
         manifest=manifest,
         **vars(facts) | {"trained_on": facts.trained_on or _UNKNOWN_DATA},
         versions=", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items())),
-        image_size="the image's own" if size is None else f"{size[0]}x{size[1]} (height x width)",
+        image_size=_size_text(manifest),
         precision_note=_precision_note(manifest.precision, facts.quantized),
         window=manifest.reading.window or "of the files",
         threshold_text=_threshold_text(manifest),
         units="patients" if of_patients else "images",
     )
+
+
+def _size_text(manifest: Manifest) -> str:
+    """Say what the graph does to an image's size, and what of the image it does not see."""
+    size, steps = manifest.model.image_size, manifest.model.geometry
+    if all(step.kind == "resize" for step in steps):
+        return "the image's own" if size is None else f"{size[0]}x{size[1]} (height x width)"
+    told = [f"{step.kind.replace('_', ' ')} {'x'.join(map(str, step.sizes))}".strip() for step in steps]
+    return f"{', then '.join(told)}; nothing is marked in what this leaves out"
 
 
 def readme(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
 from .graph import F32, SCORE, BundleExportError
@@ -83,7 +84,9 @@ def check_count(count: int) -> None:
         BundleExportError: If there are too few.
     """
     if count < MIN_NORMALS:
-        msg = f"Got {count} normal images for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
+        msg = (
+            f"Got {counted(count, 'normal image')} for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
+        )
         raise BundleExportError(msg)
 
 

@@ -7,6 +7,8 @@ import openvino
 import torch
 from anomalib.data import ImageBatch
 from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -55,8 +57,8 @@ def difference_to_engine(
     """
     with torch.no_grad():
         batch = ImageBatch(image=image[None].clone())
-        if model.pre_processor is not None:
-            model.pre_processor.on_predict_batch_start(None, None, batch, 0)  # type: ignore[operator]  # no Tensor
+        if isinstance(model.pre_processor, PreProcessor):
+            model.pre_processor.on_predict_batch_start(None, None, batch, 0)  # type: ignore[arg-type]  # unused
         expected = float(model.model(batch.image).pred_score.squeeze())
     difference = abs(GraphScorer(graph).score(image.numpy())[0] - expected)
     if not difference <= TOLERANCE * max(1, abs(expected)):
@@ -85,8 +87,8 @@ def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> N
             pred_score=given if what == "score" else torch.zeros(1),
             anomaly_map=None if what == "score" else given[None, None, None],
         )
-        if model.post_processor is not None:
-            model.post_processor.post_process_batch(batch)  # type: ignore[operator]  # no Tensor
+        if isinstance(model.post_processor, PostProcessor):
+            model.post_processor.post_process_batch(batch)
         expected, decided = (
             (batch.pred_score, batch.pred_label) if what == "score" else (batch.anomaly_map, batch.pred_mask)
         )

@@ -20,7 +20,7 @@ from anomalib_medical.data.audit.leaks import (
 from anomalib_medical.data.audit.shortcuts import Shortcut, find_shortcuts, image_features
 from anomalib_medical.data.duplicates import MIN_SIMILARITY
 from anomalib_medical.data.fingerprints import Fingerprint, UnreadableImage, fingerprint_all
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Window, agree, counted
 from anomalib_medical.errors import MedicalError
 
 _SIGNIFICANCE = 0.05
@@ -144,7 +144,7 @@ def audit(
     read = time.perf_counter()
     unreadable = [record for record in records if isinstance(record, UnreadableImage)]
     if len(unreadable) == len(records):
-        msg = f"None of {len(records)} images can be read. The first: {unreadable[0].message}"
+        msg = f"None of {counted(len(records), 'image')} can be read. The first: {unreadable[0].message}"
         raise AuditError(msg)
     readable = samples[[isinstance(record, Fingerprint) for record in records]].reset_index(drop=True)
     fingerprints = [record for record in records if isinstance(record, Fingerprint)]
@@ -222,7 +222,11 @@ def _notes(
 ) -> list[str]:
     notes = []
     if not shortcuts:
-        notes.append("No shortcuts could be looked for: the test set has not both normal and abnormal images.")
+        one_class = samples[samples.split == "test"].label_index.nunique() < 2
+        why = (
+            "the test set has not both normal and abnormal images" if one_class else "all test images are alike in them"
+        )
+        notes.append(f"No shortcuts could be looked for: {why}.")
     unsure = [
         shortcut.name
         for shortcut in shortcuts
@@ -245,7 +249,9 @@ def _notes(
     digests = samples.assign(digest=[record.pixel_digest for record in fingerprints])
     for split, group in digests.groupby("split", sort=False):
         if repeated := int(group.digest.duplicated().sum()):
-            notes.append(f"{repeated} of {len(group)} images in {split} repeat another one of {split}, pixel by pixel.")
+            images = counted(len(group), "image")
+            repeat = agree(repeated, "repeats", "repeat")
+            notes.append(f"{repeated} of {images} in {split} {repeat} another one of {split}, pixel by pixel.")
     return notes
 
 

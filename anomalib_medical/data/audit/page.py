@@ -15,7 +15,7 @@ from PIL import Image
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.shortcuts import Shortcut
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Window, counted
 
 # Each pair takes about 15 kB of the page.
 _SHOWN_PAIRS = 60
@@ -60,6 +60,8 @@ def render_page(report: AuditReport, pairs: DataFrame, name: str, window: Window
         limit=_place(report.limits.max_shortcut_auroc),
         pairs=shown,
         n_leaking=len(leaking),
+        n_images=counted(len(report.samples), "image"),
+        n_findings=counted(len(report.findings), "finding"),
         unreadable=report.unreadable[:_SHOWN_FILES],
     )
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.data.utils import LabelName
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
+from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.io import Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.geometry import keeps_places_until_resize
 from anomalib_medical.visualization import with_our_reader
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,18 @@ class MedicalDataModule(AnomalibDataModule):
         self._val_share = val_split_ratio
         self._split_seed = seed
 
+    @property
+    def external_collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """What collates instead of the dataset's own function."""
+        return self._external_collate_fn
+
+    @external_collate_fn.setter
+    def external_collate_fn(self, function: Any) -> None:  # noqa: ANN401 - a function with an attribute
+        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
+        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
+            function.default_collate_fn = collate_masked
+        self._external_collate_fn: Callable[[list[Any]], Any] | None = function
+
     def setup(self, stage: str | None = None) -> None:
         """Set up the parts of the data, and forget whatever is known about unlabeled images."""
         super().setup(stage)
@@ -110,6 +124,13 @@ class MedicalDataModule(AnomalibDataModule):
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()
+        model: Any = getattr(self.trainer, "model", None)
+        if not keeps_places_until_resize(getattr(getattr(model, "pre_processor", None), "transform", None)):
+            # anomalib resizes in the dataset too, ahead of the model's padding or crop, which then work on another
+            # image than in `predict` and in exported models.
+            for name in ("train", "val", "test"):
+                if hasattr(self, f"{name}_data"):
+                    getattr(self, f"{name}_data").augmentations = getattr(self, f"{name}_augmentations")
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.augmentations = self.train_data.augmentations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Transform
@@ -50,6 +50,7 @@ class MedicalFolder(MedicalDataModule):
             ``"same_as_test"`` let thresholds see labelled anomalies. A manifest's split val comes first.
         val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
             more than a fifth; of the test images half.
+        test_split_mode: ``"from_dir"`` only: the test is what the folder says. anomalib's tiled ensembles ask for it.
         train_augmentations: Augmentations of training images.
         val_augmentations: Augmentations of validation images.
         test_augmentations: Augmentations of test images.
@@ -73,6 +74,7 @@ class MedicalFolder(MedicalDataModule):
         num_workers: int | None = None,
         val_split_mode: ValidationSplit = "from_train",
         val_split_ratio: float | None = None,
+        test_split_mode: Literal["from_dir"] = "from_dir",
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,
         test_augmentations: Transform | None = None,
@@ -97,6 +99,9 @@ class MedicalFolder(MedicalDataModule):
         except re.error as error:
             msg = f"patient_pattern={patient_pattern!r} is not a regular expression: {error}."
             raise ValueError(msg) from error
+        if test_split_mode != "from_dir":
+            msg = f"test_split_mode is {test_split_mode!r}, expected 'from_dir': the test is what the folder says."
+            raise ValueError(msg)
         self.root = Path(root)
         self._name = name or self.root.resolve().name
         self.unlabeled_dir = unlabeled_dir

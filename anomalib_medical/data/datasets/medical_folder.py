@@ -165,7 +165,7 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
         logger.warning("%d masks in ground_truth/ belong to no image in test/ (compare the stems).", unused_masks)
     for index, word in ((LabelName.NORMAL, "normal"), (LabelName.ABNORMAL, "abnormal")):
         if len(test) and not (test.label_index == index).any():
-            logger.warning("The test set has no %s images: AUROC and F1 will mean nothing.", word)
+            logger.warning("The test set has no %s images: AUROC and F1 have no value (nan).", word)
     for part in ("train", "val", UNLABELED):
         shared = set(samples[samples.split == part].patient_id) & set(test.patient_id)
         if shared:

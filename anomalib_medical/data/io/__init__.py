@@ -11,6 +11,7 @@ from .listing import IMAGE_SUFFIXES, image_stem, list_images
 from .reader import ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels
 from .slicing import Axis, Slicing
 from .windows import NAMED_WINDOWS, Window
+from .words import agree, counted
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -23,6 +24,8 @@ __all__ = [
     "NoImageError",
     "Slicing",
     "Window",
+    "agree",
+    "counted",
     "dicom_facts",
     "image_size",
     "image_stem",

@@ -11,16 +11,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
+from .dicom_file import damaged, read_header
+from .dicom_module import first_number
 from .errors import ImageReadError
 from .quiet import quiet
 
@@ -113,12 +112,7 @@ def sanitised(path: Path) -> Generator[None, None, None]:
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise
     except _ERRORS:
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file whose header or pixel data is damaged or cut off ({path.stat().st_size} bytes)",
-            expected="a complete DICOM image",
-            remedy="Copy or export the file again, or remove it from the data folder.",
-        ) from None  # pydicom's own message may quote values of the header
+        raise damaged(path) from None
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -157,37 +151,6 @@ def _leading_elements(head: bytes, order: str) -> int:
     return count
 
 
-def read_header(file: BinaryIO, keywords: list[str]) -> Dataset:
-    """Read some elements of a header; ``file_meta`` always holds a transfer syntax, a likely one where none is given.
-
-    Leaves the file, unless it is deflated, at the pixel data or, where it has none, at its end.
-    """
-    header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
-    if not header.file_meta.get("TransferSyntaxUID"):
-        implicit, little_endian = header.original_encoding
-        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return header
-
-
-def first_number(data: Dataset, keyword: str) -> float | None:
-    """Return an element's first value, None if it is absent or empty, NaN if it is no number."""
-    try:
-        value = data.get(keyword)
-        if isinstance(value, MultiValue):
-            value = value[0] if value else None
-        return None if value is None or value == "" else float(value)
-    except (ArithmeticError, BytesLengthException, TypeError, ValueError):
-        return math.nan
-
-
-def syntax_name(syntax: UID) -> str:
-    """Name a transfer syntax, quoting only what is a UID."""
-    if syntax.is_valid:
-        return f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else f"unknown ({syntax})"
-    return "unknown (not a UID)"
-
-
 def dicom_facts(path: Path) -> DicomFacts:
     """Read what a header says of where an image comes from.
 
@@ -199,7 +162,7 @@ def dicom_facts(path: Path) -> DicomFacts:
         ImageReadError: If its header cannot be read.
     """
     with sanitised(path), path.open("rb") as file:
-        header = read_header(file, _FACT_TAGS)
+        header = read_header(path, file, _FACT_TAGS).header
         syntax = header.file_meta.TransferSyntaxUID
         metadata = {name: _code(_text(header, tag), allowed) for name, (tag, allowed) in _CODED_TAGS.items()}
         metadata["laterality"] = _code(_text(header, "ImageLaterality"), _SIDE) or metadata["laterality"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .errors import EdgeError
-from .io import list_images
+from .io import agree, counted, list_images
 from .processing import Processor
 from .results import FAILED, PREDICTIONS, Failure, Row, Table
 
@@ -84,9 +84,11 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
             scored += len(result.rows)
     elapsed = time.perf_counter() - start
     rate = scored / max(elapsed, 1e-9)
-    logger.info("%d images of %d files scored in %.1f s (%.1f a second).", scored, len(files), elapsed, rate)
+    counts = counted(scored, "image"), counted(len(files), "file")
+    logger.info("%s of %s scored in %.1f s (%.1f a second).", *counts, elapsed, rate)
     if skipped:
-        logger.info("%d DICOM files hold no image (reports and the like).", skipped)
+        holds = agree(skipped, "holds", "hold")
+        logger.info("%s %s no image (reports and the like).", counted(skipped, "DICOM file"), holds)
     if failures:
-        logger.error("%d files could not be read; failed.csv in the output folder says why.", failures)
+        logger.error("%s could not be read; failed.csv in the output folder says why.", counted(failures, "file"))
     return 1 if failures or not scored else 0

@@ -59,12 +59,12 @@ def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> t
     """
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
-        return Predictor(graph, manifest.post_processing, graph.workers), None
+        return Predictor(graph, manifest.post_processing, graph.workers, manifest.model.geometry), None
     facts, encoded = _load(bundle)
     device = FewShotDevice(bundle / "model")
     device.restore(encoded)
     scorer: Scorer = device
-    return Predictor(scorer, facts.post_processing), facts
+    return Predictor(scorer, facts.post_processing, geometry=manifest.model.geometry), facts
 
 
 def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path | None, *, again: bool) -> SupportFacts:

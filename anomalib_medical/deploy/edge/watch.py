@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import EdgeError
+from .io import counted
 from .journal import Journal
 from .manifest import sha256
 from .processing import Processor
@@ -170,7 +171,7 @@ class Watcher:
         else:
             self._journal.add_rows(digest, result.rows)
             self._move(path, PROCESSED, digest)
-            logger.info("%s: %d images.", result.image, len(result.rows))
+            logger.info("%s: %s.", result.image, counted(len(result.rows), "image"))
 
     def _move(self, path: Path, folder: str, digest: str) -> Path:
         """Move a file under a name made of its content: its own may say who it is of."""

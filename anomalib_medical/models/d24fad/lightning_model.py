@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch
-from anomalib.metrics import AUROC, Evaluator, F1Score
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import ImageAddress, Window
@@ -101,7 +101,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         support_shots: int | None = None,
         support_selection: Literal["random", "diverse"] = "random",
         support_window: str | tuple[float, float] | None = None,
-        seed: int | None = None,
+        seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -157,18 +157,6 @@ class D24fad(DistillationMixin, AnomalibModule):
                 torch.default_generator.manual_seed(seed)
             self.model: D24fadModel = D24fadModel(backbone, weighting, score_reduction)
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """Evaluate with anomalib's metrics; those that need a threshold are left out where there is none."""
-        return Evaluator(
-            test_metrics=[
-                AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
-                F1Score(fields=["pred_label", "gt_label"], prefix="image_", strict=False),
-                AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
-                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-            ],
-        )
 
     def configure_optimizers(self) -> optim.Adam:
         """Adam over student and learn-to-weight: all that is not frozen (the paper's recipe)."""
@@ -343,6 +331,8 @@ class D24fad(DistillationMixin, AnomalibModule):
         prepared: torch.Tensor = images if transform is None else transform(images)
         return prepared
 
+    # What is kept must serve graphs and further training too; Lightning tests and predicts in inference mode.
+    @torch.inference_mode(mode=False)
     def _take(self, support: Support) -> None:
         """Encode a support into the model; if it is another one than before, forget what belonged to that."""
         prepared = [self._prepare(image[None].to(self.device)) for image in support.pixels]
@@ -485,7 +475,7 @@ class D24fad(DistillationMixin, AnomalibModule):
 def _pre_processor(image_size: tuple[int, int], normalize: bool) -> PreProcessor:
     if normalize:
         return DistillationMixin.configure_pre_processor(image_size)
-    return PreProcessor(Compose([Resize(image_size, antialias=False)]))
+    return PreProcessor(Resize(image_size, antialias=False))
 
 
 def _same(first: Sequence[EncodedSupport], second: Sequence[EncodedSupport]) -> bool:

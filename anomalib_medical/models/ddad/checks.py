@@ -37,18 +37,12 @@ def check_trainer(trainer: Trainer) -> AnomalibDataModule:
     """Return the trainer's datamodule.
 
     Raises:
-        DdadError: If there is none, or the trainer has several devices or half-precision weights.
+        DdadError: If there is none, or the trainer has several devices.
     """
     if trainer.world_size > 1:
         msg = (
             f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
             "draws its own batches. Set --trainer.devices 1."
-        )
-        raise DdadError(msg)
-    if trainer.precision.endswith("-true") and trainer.precision != "32-true":
-        msg = (
-            f"Ddad's maps are small differences of large numbers and need float32 weights: got "
-            f"--trainer.precision {trainer.precision}, use 32-true, bf16-mixed or 16-mixed."
         )
         raise DdadError(msg)
     datamodule: AnomalibDataModule | None = getattr(trainer, "datamodule", None)

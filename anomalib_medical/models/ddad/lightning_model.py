@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.models.components import (
     AntialiasedPreProcessor,
@@ -98,7 +98,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         module_b: str | None = None,
         all_maps: bool = False,
         learning_rate: float = 5e-4,
-        seed: int | None = None,
+        seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -152,7 +152,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         Args:
             image_size: Height and width, 64 by 64 by default.
         """
-        return AntialiasedPreProcessor(Compose([Resize(list(image_size or (64, 64)), antialias=True)]))
+        return AntialiasedPreProcessor(Resize(list(image_size or (64, 64)), antialias=True))
 
     @property
     def uses_unlabeled(self) -> bool:
@@ -330,6 +330,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
             return self._refinement_step(batch_idx)
         batches = self._current_batches()
         total: list[torch.Tensor] = []
+        means: list[torch.Tensor] = []
         for name, module, draw in (
             ("a", self.model.module_a, batches.module_a),
             ("b", None if self.module_b else self.model.module_b, batches.module_b),
@@ -338,8 +339,10 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
             if module is None or images is None:
                 continue
             losses = module.losses(to_network_range(images.to(self.device)))
-            self.log(f"train_loss_{name}", losses.detach().mean(), on_epoch=True, prog_bar=True, batch_size=1)
+            means.append(losses.detach().mean())
+            self.log(f"train_loss_{name}", means[-1], on_epoch=True, prog_bar=True, batch_size=1)
             total.append(losses.sum())
+        self.log("train_loss", torch.stack(means).sum(), on_epoch=True, batch_size=1)
         return torch.stack(total).sum()
 
     def _set_modes(self) -> None:
@@ -363,7 +366,8 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         with torch.no_grad():
             maps = self.model.ensemble_maps(patched.images)
         loss = focal_loss(self.model.refine(maps), patched.masks)
-        self.log("train_loss_refinement", loss.detach(), on_epoch=True, prog_bar=True, batch_size=images.shape[0])
+        for name in ("train_loss", "train_loss_refinement"):
+            self.log(name, loss.detach(), on_epoch=True, prog_bar=name != "train_loss", batch_size=images.shape[0])
         return loss
 
     def _current_batches(self) -> MemberBatches:
@@ -372,21 +376,6 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         transforms = (datamodule.train_data.augmentations, getattr(self.pre_processor, "transform", None))
         anew = self._read_in_epoch != self.current_epoch and is_random(*transforms)
         return self._read(datamodule) if anew or self._batches is None else self._batches
-
-    def on_train_epoch_end(self) -> None:
-        """Stop a training that has diverged.
-
-        Raises:
-            DdadError: If a loss is not a number.
-        """
-        super().on_train_epoch_end()
-        for name, value in self.trainer.callback_metrics.items():
-            if name.startswith("train_loss") and not bool(torch.isfinite(value)):
-                msg = (
-                    f"{name} is {float(value)} after epoch {self.current_epoch}: the training has diverged. Lower "
-                    f"learning_rate (now {self.learning_rate:g})."
-                )
-                raise DdadError(msg)
 
     def on_train_end(self) -> None:
         """Say so if the refinement was never trained."""
@@ -427,6 +416,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         super().on_validation_epoch_end()
         if self._largest_uncertainty is not None:
             self._uncertainty_scale.copy_(self._largest_uncertainty)
+            self._largest_uncertainty = None
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""

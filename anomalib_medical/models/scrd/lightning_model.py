@@ -74,7 +74,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         noise_octaves: int = 6,
         score_reduction: Literal["mean", "max"] = "mean",
         learning_rate: float = 1e-3,
-        seed: int | None = None,
+        seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,

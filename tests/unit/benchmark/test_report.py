@@ -25,7 +25,7 @@ from anomalib_medical.benchmark.report.results import Dataset, align, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.report.svg import new_axes, to_svg
-from anomalib_medical.benchmark.run_folder import AuditFinding, RunFolder, RunFolderError, write_json
+from anomalib_medical.benchmark.run_folder import AuditFinding, GalleryEntry, RunFolder, RunFolderError, write_json
 from tests.run_folders import make_run, write_job
 
 EVIL = "<script>alert(1)</script>|x"
@@ -71,8 +71,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunFolder:
     run = make_run(tmp_path_factory.mktemp("run"))
-    path = write_report(run)
-    assert path == run.path / "report" / "index.html"
+    assert write_report(run).page == run.path / "report" / "index.html"
     return run
 
 
@@ -104,7 +103,7 @@ def test_all_sections_are_there(run):
     assert {
         *("Overview", "brain", "Summary", "Score distributions", "Operating points", "At the threshold"),
         *("Localisation", "By patient", "Calibration of the normalised score", "Cost", "By view"),
-        *("By class, each against all normal images", "Best and worst cases", "What each fault adds"),
+        *("By class, each against all normal images", "Highest and lowest scores", "What each fault adds"),
         *("What failed or could not be measured", "Protocol and versions"),
     } <= set(headings)
     markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
@@ -233,7 +232,7 @@ def test_a_far_image_does_not_hide_the_others(run):
     model = load_run(run).datasets[0].models[0]
     training = model.trainings[0]
     training.test.loc[0, "raw_score"] = 1000.0
-    assert "1 of 60 images lie outside, from " in raincloud(model, "x").caption
+    assert "1 of 60 images lies outside, from " in raincloud(model, "x").caption
 
 
 def test_without_pictures_the_report_says_why(tmp_path):
@@ -244,6 +243,94 @@ def test_without_pictures_the_report_says_why(tmp_path):
     assert galleries(dataset) == []
     assert "this copy of the run folder holds none, as they show patients." in why_none(dataset, 3)
     assert "the plan asked for none" in why_none(dataset, 0)
+
+
+def gallery_of(folder: RunFolder, threshold: float | None, entries: list[GalleryEntry]) -> list[tuple[str, str]]:
+    """Outcome and place of a model's pictures."""
+    job = folder.job("brain__scrd__seed0")
+    job.write("thresholds", replace(job.thresholds, image=threshold))
+    job.write("gallery/gallery", entries)
+    (found, *_) = galleries(load_run(folder).datasets[0])
+    return [(each.outcome, each.place) for each in found.pictures]
+
+
+def test_cases_are_called_by_the_threshold_and_without_one_by_their_place(tmp_path):
+    folder = make_run(tmp_path, seeds=(0,))
+    entries = [
+        GalleryEntry("i001", "i001.png", "highest", 1, 1.2),
+        GalleryEntry("i002", "i002.png", "highest", 0, 1.0),
+    ]
+    assert gallery_of(folder, 1.1, entries) == [
+        ("true positive", "highest-scoring abnormal"),
+        ("true negative", "highest-scoring normal"),
+    ]
+    # The mistakes come first; a score equal to the threshold is normal.
+    assert gallery_of(folder, 0.9, entries)[0] == ("false positive", "highest-scoring normal")
+    assert gallery_of(folder, 1.2, entries) == [
+        ("false negative", "highest-scoring abnormal"),
+        ("true negative", "highest-scoring normal"),
+    ]
+    assert [outcome for outcome, _ in gallery_of(folder, None, entries)] == ["", ""]
+    # Earlier versions wrote these words without looking at the threshold.
+    old = [replace(entries[0], kind="true_positive"), replace(entries[1], kind="false_positive")]
+    assert gallery_of(folder, 2.0, old) == [
+        ("false negative", "highest-scoring abnormal"),
+        ("true negative", "highest-scoring normal"),
+    ]
+
+
+def test_what_cases_are_called_is_on_the_page(run):
+    text = page(run)
+    assert '<span class="wrong">false positive</span>, highest-scoring normal, score 2.5' in text
+    assert "<span>true positive</span>, highest-scoring abnormal, score 3.5" in text
+    assert 'alt="Image, heatmap and mask of a case: highest-scoring normal"' in text
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_test_of_one_class_has_no_figure_that_needs_two(tmp_path, label):
+    folder = make_run(tmp_path, seeds=(0,))
+    kind, absent = ("abnormal", "normal") if label else ("normal", "abnormal")
+    for job in folder.jobs():
+        if job.status.status == "done":
+            table = job.scores()
+            job.write_scores(table.assign(label=label, class_name=kind))
+    write_report(folder)
+    table = records(folder)
+    whole = table[~table.metric.str.startswith("patient_")].set_index("metric")
+    measured = whole[whole.value.notna()]
+    rate = "sensitivity" if label else "specificity"
+    assert set(measured.index) == {rate, "pixel_auroc", "aupro", "dice_mean", "dice_pooled"}
+    reasons = whole[whole.value.isna()].reason
+    assert set(reasons[["image_auroc", "f1", "accuracy", "brier", "fault.test_threshold"]]) == {
+        f"the test has no {absent} images"
+    }
+    assert table[table.value.isna()].reason.notna().all()
+    of_patients = table[table.metric.str.startswith("patient_")]
+    assert set(of_patients.reason) == {f"the test has no {absent} patients"}
+    markdown = (folder.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert f"**brain:** No model has an AUROC: the test has no {absent} images." in markdown
+    summary = markdown.partition("### Summary")[2].partition("###")[0]
+    assert f"Without figures: all models (the test has no {absent} images)." in summary
+    assert "against" not in summary.partition("\n|---")[0]
+    row = next(row for row in Page(page(folder)).rows if row[0] == "Scrd" and len(row) == 3)
+    assert row[1:] == ["–", "–"]  # noqa: RUF001 - as tables print what is not there
+    assert f"There are no {absent} images." in page(folder)
+
+
+def test_weights_and_their_commands_are_listed(run):
+    markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
+    for text in (page(run), markdown):
+        for model in ("scrd", "patchcore"):
+            assert f"--ckpt_path jobs/brain__{model}__seed0/model.ckpt --model " in text
+        assert "Of each trained model the first seed, whatever its figures" in text
+        # A report says nothing of where it was made.
+        assert str(run.path) not in text
+
+
+def test_what_a_tooltip_says_stands_below_the_table_too(run):
+    markdown = (run.path / "report" / "report.md").read_text(encoding="utf-8")
+    faults = markdown.partition("## What each fault adds")[2]
+    assert "sharpness: maps blurred across the batch, images in class order (no maps)" in faults
 
 
 def test_shortcuts_and_findings_stand_beside_the_models(run):
@@ -275,7 +362,7 @@ def test_a_trivial_score_has_no_maps_and_says_so(run):
     models = {model.name: model for model in load_run(run).datasets[0].models}
     by_key = {metric.key: metric for metric in METRICS}
     value = evaluate(models["sharpness"], by_key["aupro"])
-    assert (value.estimate, value.reason) == (None, "no masks or no maps")
+    assert (value.estimate, value.reason) == (None, "no maps, or abnormal images without masks")
     assert evaluate(models["scrd"], by_key["aupro"]).estimate.low > 0
 
 
@@ -369,7 +456,7 @@ def test_scores_that_are_not_finite_are_a_problem(tmp_path):
     table.loc[table.index[-1], "raw_score"] = math.nan
     job.write_scores(table)
     problem = next(each for each in load_run(run).problems if each.job == "brain__scrd__seed0")
-    assert (problem.what, problem.text) == ("no valid scores", "1 of 60 test scores are nan or infinite.")
+    assert (problem.what, problem.text) == ("scores are NaN", "1 of 60 test scores is NaN or infinite.")
 
 
 def test_no_run_folder(tmp_path):

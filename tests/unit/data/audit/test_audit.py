@@ -131,7 +131,7 @@ def test_repeated_images_within_a_split_are_noted(clean):
     Image.open(clean.image_path[0]).save(clean.image_path[1])
     report = run(clean)
     assert report.findings == []
-    assert "1 of 8 images in train repeat another one of train, pixel by pixel." in report.notes
+    assert "1 of 8 images in train repeats another one of train, pixel by pixel." in report.notes
 
 
 def test_nothing_to_audit_is_an_error(clean, tmp_path):

@@ -92,7 +92,7 @@ def test_without_splits_patients_are_divided(root: Path) -> None:
     st.integers(0, 5),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_patient_on_both_sides_whatever_the_order(images, seed, random) -> None:
     def split(order):
         table = DataFrame(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydicom.uid import BasicTextSRStorage
 from torch.utils.data import DataLoader
 
 from anomalib_medical.data import MedicalPredictDataset
@@ -73,7 +74,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 
 def test_reports_among_images_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_dicom(tmp_path / "IM1", np.zeros((8, 8), np.uint8))
-    report = make_dicom(np.zeros((8, 8), np.uint8), Rows=None, Columns=None)
+    report = make_dicom(np.zeros((8, 8), np.uint8), Rows=None, Columns=None, SOPClassUID=BasicTextSRStorage)
     del report.PixelData
     report.save_as(tmp_path / "SR1", enforce_file_format=True)
     assert len(MedicalPredictDataset(tmp_path)) == 1

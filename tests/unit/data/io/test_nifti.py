@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -221,7 +221,7 @@ volumes = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(volume=volumes, codes=st.sampled_from(ORIENTATIONS), axis=st.sampled_from(AXES), data=st.data())
 def test_any_volume_gives_the_same_ordered_grey_in_any_orientation(
     tmp_path: Path, volume: np.ndarray, codes: str, axis: str, data: st.DataObject

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 from anomalib.data.utils import read_image as anomalib_read_image
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -207,7 +207,7 @@ def encoded(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damage_gives_pixels_or_our_error_and_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(encoded(data.draw(st.sampled_from(["png", "jpeg", "bmp", "png16", "tiff"]))))
@@ -234,7 +234,7 @@ def test_a_tiff_of_an_impossible_size_is_a_damaged_one(tmp_path: Path, tag: int,
         read_image(path)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(st.integers(0, 65535), st.booleans())
 def test_every_16_bit_value_survives(tmp_path: Path, value: int, colour: bool) -> None:
     pixels = np.full((2, 2, 3) if colour else (2, 2), value, dtype=np.uint16)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from anomalib_medical import D24fad, MedicalPostProcessor
+from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
@@ -13,6 +14,9 @@ from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
+
+# Two queries with two support images each.
+MEMBER = torch.eye(2, dtype=torch.bool).repeat_interleave(2, dim=1)
 
 
 def pictures(count, seed=0, size=(SIZE, SIZE)):
@@ -92,6 +96,25 @@ def test_an_episode_is_each_query_with_its_own_support(network):
     for index, rows in enumerate(own):
         alone = network.score(queries[index : index + 1], network.encode_support(pool[rows]))
         torch.testing.assert_close(together[index : index + 1], alone.pred_score, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_stop_gradient_makes_constants_of_the_supports_features(stop):
+    model = D24fad(**ARGUMENTS, weighting="none", stop_gradient=stop)
+    model.log = lambda *_, **__: None
+    model.eval()  # in training mode queries and support share the statistics of a batch
+    batch = MedicalImageBatch(image=pictures(2, seed=6), support=pictures(4, seed=7).unflatten(0, (2, 2)))
+
+    def gradient(loss):
+        decoder = [parameter for parameter in model.model.decoder.parameters() if parameter.requires_grad]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, decoder)])
+
+    features = model.model.episode(batch.image, model._prepare(batch.support.flatten(0, 1)), MEMBER)
+    constant = [part.detach() for part in features.support]
+    expected = model.loss(
+        feature_distances(features.student, constant), feature_distances(features.student, features.teacher)
+    )
+    assert torch.allclose(gradient(model.training_step(batch, 0)), gradient(expected), rtol=1e-3, atol=1e-7) == stop
 
 
 def test_shared_support_images_come_once():
