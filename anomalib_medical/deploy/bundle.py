@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import openvino
-import torch
 from anomalib.models.components import AnomalibModule
 from numpy.typing import NDArray
 
@@ -33,13 +32,13 @@ from .measure import measure, open_normals, open_test_data
 from .quantize import NormalImages, check_count, quantize
 from .runtime import copy_runtime
 from .self_test import NAME as SELF_TEST_IMAGE
-from .self_test import write_self_test_image
+from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 REQUIREMENTS = "requirements.txt"
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
-_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-4, "int8": 2e-2}
+_TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ def _fill(
     fp32 = raw_graph(model)
     (folder / "model").mkdir(parents=True)
     image = read_image(write_self_test_image(folder))
-    difference = _difference(model, fp32, image)
+    post_processing = post_processing_of(model)
+    difference = difference_to_engine(model, fp32, post_processing, image)
     quantized = None if normals is None else quantize(fp32, normals)
     save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")
     few_shot = _save_few_shot(model, folder / "model", fp16=precision == "fp16")
@@ -147,7 +147,6 @@ def _fill(
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
     scorer = GraphScorer(folder / MODEL)
     raw_score, _ = scorer.score(image.numpy())
-    post_processing = post_processing_of(model)
     score = normalize(np.asarray(raw_score, np.float32), post_processing.image, post_processing.normalization)
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,26 +187,6 @@ def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
     images = NormalImages(open_normals(request.normals, request.reading, request.manifest_root))
     check_count(len(images))
     return images
-
-
-def _difference(model: AnomalibModule, graph: openvino.Model, image: torch.Tensor) -> float:
-    """Difference of raw scores between torch and the FP32 graph.
-
-    Raises:
-        BundleExportError: If it is no rounding error.
-    """
-    with torch.no_grad():
-        transform = getattr(model.pre_processor, "transform", None)
-        batch = image[None] if transform is None else transform(image[None])
-        expected = float(model.model(batch).pred_score.squeeze())
-    difference = abs(GraphScorer(graph).score(image.numpy())[0] - expected)
-    if not difference <= _TOLERANCES["fp32"] * max(1, abs(expected)):
-        msg = (
-            f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "
-            f"torch, {difference:.2g} off in OpenVINO."
-        )
-        raise BundleExportError(msg)
-    return difference
 
 
 def _save_few_shot(model: AnomalibModule, folder: Path, *, fp16: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .edge.manifest import Manifest
+from .edge.manifest import Manifest, PostProcessing
 from .edge.scores import raw_threshold
 from .measure import Measured
 from .quantize import Quantized
@@ -93,10 +93,18 @@ def _threshold_text(manifest: Manifest) -> str:
     threshold = raw_threshold(manifest.post_processing)
     if threshold is None:
         return "None: the model gives raw scores and calls no image abnormal."
-    target = manifest.post_processing.target_specificity
-    how = (
-        "Set by F1 on labelled validation images."
-        if target is None
-        else f"Set so that {100 * target:g}% of held-out normal images score no more."
-    )
-    return f"Images with a raw score above {threshold:.6g} are called abnormal. {how}"
+    return f"Images with a raw score above {threshold:.6g} are called abnormal. {_how_set(manifest.post_processing)}"
+
+
+def _how_set(processing: PostProcessing) -> str:
+    count = "number not recorded" if processing.held_out is None else str(processing.held_out)
+    if processing.target_specificity is not None:
+        share = 100 * processing.target_specificity
+        return f"Set so that {share:g}% of held-out normal images ({count}) score no more."
+    if processing.threshold_rule == "percentile":
+        return f"Set by a percentile of the validation images' scores ({count})."
+    told = f"Set where F1 is best on validation images ({count})."
+    if processing.image.threshold == processing.image.maximum:
+        # What anomalib takes without labelled anomalies.
+        told += " It is their highest score, as where none of them is abnormal."
+    return told

@@ -3,12 +3,14 @@
 import copy
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from anomalib.deploy import CompressionType
 from anomalib.engine import Engine
 
 from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical.models.components import OPSET
 from tests.exports import (
     NATIVE,
     ODD,
@@ -51,6 +53,13 @@ def raw(model, tmp_path_factory):
     without = copy.deepcopy(model)
     without.post_processor = None
     return without, export_all(without, tmp_path_factory.mktemp("raw"))
+
+
+def test_an_export_that_succeeds_reports_no_failed_conversion(model, tmp_path, caplog):
+    path = model.to_onnx(tmp_path)
+    assert not [record for record in caplog.records if record.exc_info or record.name.startswith("onnxscript")]
+    opsets = {each.domain: each.version for each in onnx.load(path, load_external_data=False).opset_import}
+    assert opsets[""] == OPSET
 
 
 @pytest.mark.parametrize("size", [NATIVE, ODD], ids=["native", "odd"])

@@ -17,6 +17,7 @@ FORMAT = 1
 NAME = "manifest.json"
 Normalization = Literal["none", "linear", "softsign"]
 Axis = Literal["axial", "coronal", "sagittal"]
+ThresholdRule = Literal["specificity", "f1", "percentile"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "linear", "softsign")
 
 
@@ -50,12 +51,17 @@ class PostProcessing:
         image: Of the score.
         pixel: Of the map.
         target_specificity: Share of normal images that the threshold is set for, where it was set so.
+        threshold_rule: How the threshold was set: at that share; anomalib's, where F1 is best on validation images; or
+            a percentile of their scores, times a factor.
+        held_out: From how many validation images, with ``specificity`` normal ones; None if not recorded.
     """
 
     normalization: Normalization = "none"
     image: Calibration = field(default_factory=Calibration)
     pixel: Calibration = field(default_factory=Calibration)
     target_specificity: float | None = None
+    threshold_rule: ThresholdRule | None = None
+    held_out: int | None = None
 
 
 @dataclass(frozen=True)

@@ -105,13 +105,17 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     device.bind(_read(support, manifest.reading, "support"))
     scores = device.score_normals(None if others is None else _read(others, manifest.reading, "--normals"))
     share = manifest.post_processing.target_specificity or _SPECIFICITY
-    image = _calibration(scores.scores, scores.scores, scores.scores, share)
-    pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share)
+    trained = manifest.post_processing
+    # The sensitivity that was trained with holds for the new thresholds too.
+    kept = trained.normalization == "softsign"
+    limits = (trained.image.limit, trained.pixel.limit) if kept else (0.5, 0.5)
+    image = _calibration(scores.scores, scores.scores, scores.scores, share, limits[0])
+    pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share, limits[1])
     facts = SupportFacts(
         images=digests,
         normals=len(others or ()),
         scorer=sha256(bundle / "model" / "query_scorer.bin"),
-        post_processing=PostProcessing("softsign", image, pixel, share),
+        post_processing=PostProcessing("softsign", image, pixel, share, "specificity", len(scores.scores)),
     )
     content = io.BytesIO()
     arrays: dict[str, NDArray[Any]] = dict(device.encoded)
@@ -122,9 +126,11 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     return facts
 
 
-def _calibration(values: list[float], minima: list[float], maxima: list[float], share: float) -> Calibration:
-    """Thresholds and ranges as MedicalPostProcessor sets them: at a share of normal images, 0.5 after normalisation."""
-    return Calibration(order_statistic(values, share), min(minima), max(maxima), 0.5)
+def _calibration(
+    values: list[float], minima: list[float], maxima: list[float], share: float, limit: float | None
+) -> Calibration:
+    """Thresholds and ranges as MedicalPostProcessor sets them, at a share of normal images."""
+    return Calibration(order_statistic(values, share), min(minima), max(maxima), limit)
 
 
 def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:

@@ -44,7 +44,7 @@ _RECALIBRATE = (
 )
 
 
-class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class D24fad(DistillationMixin, AnomalibModule):
     """Dual distillation for few-shot anomaly detection (D2-4FAD, ICLR 2026).
 
     Learns on several normal-only tasks (organs, scanners) how to compare an image with a few normal images of its own

@@ -52,7 +52,7 @@ class DdadInferenceBatch(NamedTuple):
     refined_map: torch.Tensor | None = None
 
 
-class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class Ddad(MedicalModuleMixin, AnomalibModule):
     """Dual-distribution discrepancy (MICCAI 2022, Medical Image Analysis 2023).
 
     Two ensembles of small autoencoders: module A learns known normal **and unlabeled** images, which nobody needs to
