@@ -8,13 +8,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from .address import ImageAddress
 from .dicom_file import DicomFile, read_header
 from .dicom_grey import GREY_TAGS, to_colour, to_grey, use_functional_groups
 from .dicom_header import DicomFacts, dicom_facts, looks_like_dicom, sanitised
-from .dicom_kinds import KIND_TAGS, refuse_kinds
+from .dicom_kinds import KIND_TAGS, is_image_class, refuse_kinds, sop_class
 from .dicom_module import MODULE_TAGS, SIZE_TAGS, PixelModule, count_frames, element_error, first_number
 from .dicom_pixels import read_frame
 from .dicom_streams import OFFSET_TAGS
@@ -135,8 +134,8 @@ def _check_size(path: Path, file: DicomFile) -> tuple[int, int]:
 
 def _is_of_another_kind(header: Dataset) -> bool:
     """Tell whether a file says of itself that it is no image, as a header that was cut off in time does not."""
-    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    return isinstance(kind, UID) and "ImageStorage" not in kind.keyword
+    name = sop_class(header)
+    return name != "" and not is_image_class(name)
 
 
 def _frame_index(address: ImageAddress, header: Dataset) -> int:

@@ -16,7 +16,7 @@ from .signatures import HEAD_BYTES
 OWN_MANUFACTURER = "anomalib-medical"
 KIND_TAGS = ["Manufacturer", "SOPClassUID"]
 
-# The standard calls what is an image "... Image Storage", with these exceptions; of private classes nothing is known.
+# The standard calls what is an image "... Image Storage", with these exceptions.
 _IMAGES = frozenset(
     {
         "Corneal Topography Map Storage",
@@ -34,16 +34,26 @@ _YOUNG = {
 _SOP_CLASS, _MANUFACTURER = 0x00080016, 0x00080070
 
 
+def sop_class(header: Dataset) -> str:
+    """Name what an object is of, from its ``KIND_TAGS``: its UID where nobody has named that, empty if it has none."""
+    meta = getattr(header, "file_meta", None) or Dataset()
+    uid = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    return _YOUNG.get(uid) or UID(uid).name
+
+
+def is_image_class(name: str) -> bool:
+    """Tell whether objects of an SOP class are images; of private classes nothing is known."""
+    return "Image Storage" in name or name in _IMAGES
+
+
 def kind_of(header: Dataset) -> str | None:
     """Name what an object is that shows no patient to score, from its ``KIND_TAGS``.
 
     Returns:
         Such as ``Segmentation`` or ``RT Dose``; None for images, and for what we do not know.
     """
-    meta = getattr(header, "file_meta", None) or Dataset()
-    sop_class = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
-    name = _YOUNG.get(sop_class) or UID(sop_class).name
-    if "Storage" in name and "Image Storage" not in name and name not in _IMAGES:
+    name = sop_class(header)
+    if "Storage" in name and not is_image_class(name):
         return name.replace(" Storage", "")
     return "result of anomalib-medical" if header.get("Manufacturer") == OWN_MANUFACTURER else None
 

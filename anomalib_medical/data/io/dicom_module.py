@@ -98,9 +98,10 @@ def read_module(path: Path, file: DicomFile) -> PixelModule:
     """Read the module. What is absent and can have one value only is taken as that.
 
     - SamplesPerPixel: as the photometric interpretation says.
-    - PlanarConfiguration: 0; of compressed pixels it is not asked.
+    - PlanarConfiguration: 0, which it must be in YBR_FULL_422; of compressed pixels it is not asked.
     - BitsStored: HighBit + 1; without that one, all bits of pixels of 1 or 8 bits.
-    - PixelRepresentation: unsigned where the pixels are colours, floating-point or of one bit.
+    - PixelRepresentation: unsigned, which it must be, where the pixels are colours or of one bit; of floating-point
+      pixels it is not asked.
 
     Raises:
         ImageReadError: If another element is absent, or one has a value that cannot be. HighBit must be BitsStored - 1
@@ -113,15 +114,22 @@ def read_module(path: Path, file: DicomFile) -> PixelModule:
     compressed = file.pixels is not None and file.pixels.length is None
     planar = 0
     if samples == 3 and not compressed:
-        planar = _number(path, header, "PlanarConfiguration", range(2), default=0)
+        planes = (0,) if photometric == "YBR_FULL_422" else range(2)
+        planar = _number(path, header, "PlanarConfiguration", planes, default=0)
     bits = _FLOAT_BITS.get(file.pixels.keyword if file.pixels else "")
+    if bits and not photometric.startswith("MONOCHROME"):
+        problem = f"of floating-point values with {photometric} as its"
+        raise element_error(path, "PhotometricInterpretation", problem, "MONOCHROME1 or MONOCHROME2")
     if bits:
         allocated = stored = _number(path, header, "BitsAllocated", (bits,), default=bits)
     else:
         allocated = _number(path, header, "BitsAllocated", (1, 8, 16, 32, 64))
         stored = _stored_bits(path, header, allocated)
-    unsigned = 0 if samples == 3 or allocated == 1 or bits else None
-    signed = 0 if bits else _number(path, header, "PixelRepresentation", range(2), default=unsigned)
+    signed = 0
+    if samples == 3 or allocated == 1:  # readers differ in what a negative colour or bit is
+        _number(path, header, "PixelRepresentation", (0,), default=0)
+    elif not bits:
+        signed = _number(path, header, "PixelRepresentation", range(2))
     return PixelModule(
         rows, columns, count_frames(path, header), samples, photometric, planar, allocated, stored, signed=bool(signed)
     )

@@ -17,7 +17,7 @@ from pydicom.pixels.processing import convert_color_space
 from . import dicom_jpeg12
 from .dicom_file import DicomFile, PixelElement, damaged
 from .dicom_module import PixelModule, element_error, first_number, read_module
-from .dicom_streams import Stream, compressed_frame, read_stream
+from .dicom_streams import Stream, compressed_frame, mark_colours, read_stream
 from .errors import ImageReadError
 
 # One plug-in of pydicom for each compression, whatever else is installed, so that pixels are the same everywhere; and
@@ -39,6 +39,7 @@ _PLUGINS = {
 }
 _LOSSY = {uid.HTJ2K, uid.JPEG2000, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless}
 _YBR = {"YBR_FULL", "YBR_FULL_422"}
+_JPEG_2000_COLOURS = {"YBR_ICT", "YBR_RCT"}
 dicom_jpeg12.register()
 
 
@@ -67,8 +68,9 @@ def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], P
         raise damaged(path)
     frame = _stored_bits(path, frame, module, lossy)
     if photometric in _YBR:
-        if frame.dtype != np.uint8 or module.stored != 8:
-            raise element_error(path, "BitsStored", f"in YBR_FULL with {module.stored} as its", "8")
+        for keyword, bits in (("BitsStored", module.stored), ("BitsAllocated", frame.itemsize * 8)):
+            if bits != 8:
+                raise element_error(path, keyword, f"in YBR_FULL with {bits} as its", "8")
         frame = convert_color_space(frame, "YBR_FULL", "RGB")
     return frame, module
 
@@ -202,15 +204,19 @@ def _decompressed(
         plugin = _plugin(path, syntax, file.header)
     _check_stream(path, stream, module)
     options = _options(module, pixels, 1)
+    is_rgb = False
     if plugin == _PLUGINS[uid.JPEGBaseline8Bit][0]:  # its pixels have 8 bits, whatever the header allocates
         options["bits_allocated"] = options["bits_stored"] = 8
+        if module.samples == 3:
+            encoded, is_rgb = mark_colours(encoded, module.photometric), True
     frame, properties = get_decoder(syntax).as_array(
         encapsulate([encoded], has_bot=False),
         index=0,
         decoding_plugin=plugin,
         **options,
     )
-    return np.asarray(frame), str(properties["photometric_interpretation"]), stream if syntax in _LOSSY else None
+    photometric = "RGB" if is_rgb else str(properties["photometric_interpretation"])
+    return np.asarray(frame), photometric, stream if syntax in _LOSSY else None
 
 
 def _check_stream(path: Path, stream: Stream, module: PixelModule) -> None:
@@ -229,10 +235,14 @@ def _check_stream(path: Path, stream: Stream, module: PixelModule) -> None:
         )
     if stream.family != "JPEG 2000":
         _refuse_jpeg_2000_colours(path, module)
+    elif module.photometric in _YBR | _JPEG_2000_COLOURS and stream.transformed == (module.photometric in _YBR):
+        found = "says" if stream.transformed else "does not say"
+        problem = f"with a stream that {found} that it holds transformed RGB, and {module.photometric} as its"
+        raise element_error(path, "PhotometricInterpretation", problem, "the two to agree")
 
 
 def _refuse_jpeg_2000_colours(path: Path, module: PixelModule) -> None:
-    if module.photometric in {"YBR_ICT", "YBR_RCT"}:
+    if module.photometric in _JPEG_2000_COLOURS:
         problem = f"with {module.photometric}, which only JPEG 2000 can undo, as its"
         raise element_error(path, "PhotometricInterpretation", problem, "RGB or YBR_FULL")
 

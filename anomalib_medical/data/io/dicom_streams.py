@@ -15,7 +15,9 @@ from .errors import ImageReadError
 OFFSET_TAGS = ["ExtendedOffsetTable"]
 _ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE
 _J2K, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+_SYCC = b"colr\x01\0\0\0\0\0\x12"
 _JPEG = b"\xff\xd8\xff"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0"
 _NO_SOF = {0xC4, 0xC8, 0xCC}
 
 # The transfer syntaxes of streams that one decoder reads, and what they are called.
@@ -38,6 +40,7 @@ class Stream:
         shape: Rows, columns and components; None for RLE, which does not say.
         precision: Bits of a component; 0 for RLE.
         reversible: Whether its compression loses nothing, as long as nothing was cut away.
+        transformed: Whether it is a JPEG 2000 whose decoder makes RGB of transformed colours.
     """
 
     family: str
@@ -45,6 +48,7 @@ class Stream:
     shape: tuple[int, int, int] | None
     precision: int = 0
     reversible: bool = True
+    transformed: bool = False
 
 
 def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: int, frames: int) -> bytes:
@@ -173,10 +177,27 @@ def _parse_jpeg(frame: bytes) -> Stream | None:
     return Stream("JPEG", syntax, shape, precision, reversible=False)
 
 
+def mark_colours(frame: bytes, photometric: str) -> bytes:
+    """Return a colour JPEG that says by Adobe's marker whether its colours are YCbCr or RGB, so that decoders agree.
+
+    What the stream says of itself (by that marker, JFIF's, or the names of its components) goes before the header.
+    """
+    segments = _segments(frame, 2)
+    if any(marker == 0xEE and content.startswith(b"Adobe") for marker, content in segments):
+        return frame
+    jfif = any(marker == 0xE0 and content.startswith(b"JFIF") for marker, content in segments)
+    names = next(content[6:15:3] for marker, content in segments if 0xC0 <= marker <= 0xCF and marker not in _NO_SOF)
+    is_rgb = not jfif and (photometric == "RGB" or names in {b"RGB", b"rgb"})
+    return frame[:2] + _ADOBE + bytes([not is_rgb]) + frame[2:]
+
+
 def _parse_jpeg_2000(frame: bytes) -> Stream:
-    contents = dict(_segments(frame, frame.index(_J2K) + 2))
+    start = frame.index(_J2K)
+    contents = dict(_segments(frame, start + 2))
     size = contents[0x51]
     right, bottom, left, top = struct.unpack_from(">4L", size, 2)
     shape = (bottom - top, right - left, struct.unpack_from(">H", size, 34)[0])
     syntax = uid.HTJ2K if 0x50 in contents else uid.JPEG2000
-    return Stream("JPEG 2000", syntax, shape, (size[36] & 0x7F) + 1, reversible=contents[0x52][9] == 1)
+    style = contents[0x52]
+    transformed = style[4] == 1 or _SYCC in frame[:start]
+    return Stream("JPEG 2000", syntax, shape, (size[36] & 0x7F) + 1, reversible=style[9] == 1, transformed=transformed)

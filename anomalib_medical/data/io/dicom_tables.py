@@ -54,6 +54,9 @@ def read_table(path: Path, item: Dataset, descriptor: str, data: str, *, signed:
     Raises:
         ImageReadError: If the data is not as long as the descriptor says.
     """
+    for keyword in (descriptor, data):
+        if item.get(keyword) in (None, "", b""):
+            raise element_error(path, keyword, "without", "a lookup table")
     numbers = item[descriptor].value
     if isinstance(numbers, bytes):  # written as UN
         numbers = np.frombuffer(numbers, _byte_order(item) + "u2").tolist()

@@ -85,7 +85,7 @@ def _halved(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _of_png(content: bytes) -> NDArray[np.generic]:
     pixels = imagecodecs.png_decode(content)
     if pixels.ndim == 3:  # without alpha
-        return np.asarray(pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0])
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
     bits = content[_PNG_BIT_DEPTH]
     # Fewer than 8 bits come stretched to 255.
     return np.asarray(pixels // (255 // (2**bits - 1)) if bits < 8 else pixels)

@@ -59,6 +59,11 @@ def pnm_numbers(content: bytes) -> NDArray[np.integer]:
     header = _read_header(content)
     shape = (header.height, header.width, 3) if header.kind in {3, 6} else (header.height, header.width)
     if header.kind > 3:
+        rest = content[header.end + 1 + _bytes(header) :]
+        if rest.strip() or (rest and content.startswith(b"\r\n", header.end)):
+            # A comment or two blanks before the pixels, by which all of them would be shifted.
+            msg = f"{len(rest)} bytes too many, or more than one blank behind the largest value"
+            raise ValueError(msg)
         stored = np.frombuffer(content, np.uint8, _bytes(header), header.end + 1)  # behind one blank
     else:
         stored = np.frombuffer(_COMMENT.sub(b"", content[header.end :]), np.uint8)

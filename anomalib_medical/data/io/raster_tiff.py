@@ -52,6 +52,7 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
             raise _refused(
                 path, f"a TIFF of {colours}", "a grey, palette, RGB or YCbCr picture", "Save it as plain grey or RGB."
             )
+        _check_complete(tiff.filehandle, page)
         pixels, axes = np.asarray(page.asarray()), page.axes
 
     if pixels.ndim != len(axes) or pixels.size == 0:
@@ -69,6 +70,19 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     if page.photometric == PHOTOMETRIC.YCBCR and not _is_converted(page):
         return _ycbcr_to_rgb(page, scaled)
     return _drop_extra(page, scaled)
+
+
+def _check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
+    """Refuse strips and tiles that are absent or cut off, which tifffile and its decoders fill up."""
+    for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        is_whole = offset > 0 and length > 0 and offset + length <= file.size
+        if is_whole and page.compression in _JPEG - {COMPRESSION.OJPEG}:
+            file.seek(offset)
+            stream = file.read(length)
+            is_whole = stream.rfind(b"\xff\xd9") > stream.rfind(b"\xff\xda")
+        if not is_whole:
+            msg = "a strip or tile that is absent or cut off"
+            raise ValueError(msg)
 
 
 def _colours_not_read(page: tifffile.TiffPage) -> str | None:

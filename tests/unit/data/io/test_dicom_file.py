@@ -119,6 +119,15 @@ def test_other_kinds_without_an_image_hold_none(tmp_path: Path, kind: uid.UID) -
         failing(tmp_path / "a")
 
 
+@pytest.mark.parametrize("kind", [uid.EnhancedUSVolumeStorage, uid.OphthalmicThicknessMapStorage])
+def test_images_whose_class_is_not_called_so_hold_one(tmp_path: Path, kind: uid.UID) -> None:
+    data = image(SOPClassUID=kind)
+    for keyword in ("Rows", "Columns", "PixelData"):
+        del data[keyword]
+    save(data, tmp_path / "a")
+    failing(tmp_path / "a", EVERY_WAY[:-1])
+
+
 def test_an_element_that_comes_twice_is_no_damage(tmp_path: Path) -> None:
     content = save(image(), tmp_path / "a")
     element = content[(start := content.index(b"\x10\0\x20\0LO")) :][: 8 + content[start + 6]]

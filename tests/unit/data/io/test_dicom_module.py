@@ -116,6 +116,34 @@ def test_the_planes_of_colours_must_be_0_or_1(tmp_path: Path) -> None:
         read_pixels(write_dicom(tmp_path / "a", RGB, PlanarConfiguration=2))
 
 
+def test_subsampled_colours_have_no_planes(tmp_path: Path) -> None:
+    tags = {"PhotometricInterpretation": "YBR_FULL_422", "PixelData": bytes(2 * GREY.size)}
+    with pytest.raises(ImageReadError, match=r"with 1 as its PlanarConfiguration \(0028,0006\), expected 0"):
+        read_pixels(write_dicom(tmp_path / "a", RGB, PlanarConfiguration=1, **tags))
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colours_are_not_negative(tmp_path: Path, photometric: str) -> None:
+    path = write_dicom(tmp_path / "a", RGB, PixelRepresentation=1, PhotometricInterpretation=photometric)
+    with pytest.raises(ImageReadError, match=r"with 1 as its PixelRepresentation \(0028,0103\), expected 0"):
+        read_pixels(path)
+
+
+def test_single_bits_are_not_negative(tmp_path: Path) -> None:
+    tags = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelRepresentation": 1, "PixelData": bytes(6)}
+    with pytest.raises(ImageReadError, match=r"with 1 as its PixelRepresentation \(0028,0103\), expected 0"):
+        read_pixels(write_dicom(tmp_path / "a", GREY, **tags))
+
+
+@pytest.mark.parametrize("values", [np.float32, np.float64])
+@pytest.mark.parametrize("photometric", ["RGB", "PALETTE COLOR"])
+def test_floats_are_grey(tmp_path: Path, values: type, photometric: str) -> None:
+    pixels = (RGB if photometric == "RGB" else GREY).astype(values)
+    path = write_dicom(tmp_path / "a", pixels, PhotometricInterpretation=photometric)
+    with pytest.raises(ImageReadError, match=rf"floating-point values with {photometric} as its Photometric.*MONO"):
+        read_pixels(path)
+
+
 @pytest.mark.parametrize("value", [["MONOCHROME2 "], " MONOCHROME2"])
 def test_blanks_around_a_value_are_none(tmp_path: Path, value: object) -> None:
     path = write_dicom(tmp_path / "a", GREY, PhotometricInterpretation=value)

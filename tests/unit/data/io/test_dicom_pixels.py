@@ -202,6 +202,9 @@ def test_colour_spaces_that_are_not_converted_are_refused(tmp_path: Path, syntax
 def test_ybr_of_16_bits_is_refused(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a", RGB[0].astype(np.uint16), PhotometricInterpretation="YBR_FULL")
     refused(path, r"in YBR_FULL with 16 as its BitsStored \(0028,0101\), expected 8")
+    tags = {"PhotometricInterpretation": "YBR_FULL", "BitsStored": 8, "HighBit": 7}
+    path = write_dicom(tmp_path / "b", RGB[0].astype(np.uint16), **tags)
+    refused(path, r"in YBR_FULL with 16 as its BitsAllocated \(0028,0100\), expected 8")
 
 
 STREAMS = [uid.JPEGBaseline8Bit, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.JPEGLSLossless, uid.JPEGLossless]

@@ -193,6 +193,21 @@ def test_a_table_that_is_not_as_described_is_refused(tmp_path: Path, count: int,
         read_pixels(path)
 
 
+@pytest.mark.parametrize("keyword", ["LUTDescriptor", "LUTData"])
+@pytest.mark.parametrize("how", ["absent", "empty"])
+def test_half_a_modality_lut_is_named(tmp_path: Path, keyword: str, how: str) -> None:
+    item = lut(RNG.integers(16, 256, 300), 0, 12)
+    if how == "absent":
+        del item[0][keyword]
+    else:
+        setattr(item[0], keyword, None)
+    path = write_dicom(tmp_path / "a", RAMP, **TWELVE, ModalityLUTSequence=item)
+    with pytest.raises(
+        ImageReadError, match=rf"a DICOM file without {keyword} \(0028,300[26]\), expected a lookup table"
+    ):
+        read_pixels(path)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_descriptor_is_looked_up_by_the_formula(tmp_path: Path, data: st.DataObject) -> None:

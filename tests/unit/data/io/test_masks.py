@@ -21,8 +21,8 @@ LABELS = np.array([[0, 1, 2], [0, 0, 2], [1, 0, 0], [0, 0, 0]], np.uint8)
 SECOND = MaskRule(labels=(2,))
 
 
-def png_of(bits: int) -> bytes:
-    """Encode LABELS as a grey PNG of fewer than 8 bits."""
+def png_of(bits: int, *, transparent: int | None = None) -> bytes:
+    """Encode LABELS as a grey PNG of fewer than 8 bits, of which one value may be transparent."""
     rows = [int("".join(f"{value:0{bits}b}" for value in row).ljust(8 * bits, "0"), 2) for row in LABELS]
     data = zlib.compress(b"".join(b"\0" + (row >> (4 * bits)).to_bytes((4 * bits + 7) // 8, "big") for row in rows))
 
@@ -30,7 +30,8 @@ def png_of(bits: int) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", 3, 4, bits, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    hidden = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + hidden + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def write(path: Path, kind: str) -> Path:
@@ -45,6 +46,8 @@ def write(path: Path, kind: str) -> Path:
         Image.fromarray(np.stack([LABELS, np.full_like(LABELS, 255)], -1), "LA").save(path, "PNG")
     elif kind == "4 bits":
         path.write_bytes(png_of(4))
+    elif kind == "2 bits, one hidden":
+        path.write_bytes(png_of(2, transparent=1))
     elif kind == "16 bits":
         Image.fromarray(LABELS.astype(np.uint16)).save(path, "PNG")
     elif kind == "dicom":
@@ -60,7 +63,18 @@ def write(path: Path, kind: str) -> Path:
     return path
 
 
-KINDS = ("palette", "grey in colour", "grey and alpha", "4 bits", "16 bits", "dicom", "float dicom", "nifti", "bmp")
+KINDS = (
+    "palette",
+    "grey in colour",
+    "grey and alpha",
+    "4 bits",
+    "2 bits, one hidden",
+    "16 bits",
+    "dicom",
+    "float dicom",
+    "nifti",
+    "bmp",
+)
 KINDS += ("uint8", "uint16", "int32", "float32", "float64")
 
 

@@ -83,6 +83,10 @@ BAD = {
     "more than memory holds": b"P5 99999999999 99999999999 255\n" + bytes(16),
     "letters": b"P2 2 1 255\n1 x",
     "negative": b"P2 2 1 255\n1 -1",
+    "a blank too many": b"P5\r\n2 2\r\n255\r\n\1\2\3\4",
+    "a blank too many, before a blank": b"P5\r\n2 2\r\n255\r\n\1\2\3 ",
+    "a comment before the pixels": b"P5 2 2 255\n# a\n\1\2\3\4",
+    "bytes too many": b"P6 1 1 255\n\1\2\3\4",
 }
 
 
@@ -91,6 +95,11 @@ def test_damage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pgm").write_bytes(content)
     with pytest.raises(ImageReadError, match="damaged or truncated"):
         read_pixels(tmp_path / "a.pgm")
+
+
+def test_blanks_behind_the_pixels_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 255\n\1\2\r\n")
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.pgm") * 255, [[1, 2]], atol=1e-5)
 
 
 def test_several_pictures_in_a_file_are_refused(tmp_path: Path) -> None:

@@ -164,3 +164,41 @@ def test_a_palette_of_16_bit_indices_and_one_that_holds_8_bit_colours(tmp_path: 
         tifffile.imwrite(tmp_path / f"{name}.tif", indices, photometric="palette", colormap=stored)
         expected = np.moveaxis(table, 0, -1)[indices] / 255
         np.testing.assert_allclose(read_pixels(tmp_path / f"{name}.tif"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("lost", [3, 30, 100])
+def test_a_jpeg_inside_that_is_cut_off_is_not_filled_up(
+    tmp_path: Path, lost: int, tile: tuple[int, int] | None
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", compression="jpeg", tile=tile, rowsperstrip=None if tile else 8)
+    with tifffile.TiffFile(path) as tiff:
+        end = tiff.pages.first.dataoffsets[-1] + tiff.pages.first.databytecounts[-1]
+        counts = tiff.pages.first.tags["TileByteCounts" if tile else "StripByteCounts"]
+    content = path.read_bytes()
+    path.write_bytes(content[: end - lost])
+    with pytest.raises(ImageReadError, match="damaged or truncated"):
+        read_pixels(path)
+    shorter = [count - lost for count in counts.value]
+    kind = {3: "H", 4: "L"}[counts.dtype]
+    changed = bytearray(content)
+    struct.pack_into(f"<{len(shorter)}{kind}", changed, counts.valueoffset, *shorter)
+    path.write_bytes(changed)
+    with pytest.raises(ImageReadError, match="damaged or truncated"):
+        read_pixels(path)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "jpeg"])
+@pytest.mark.parametrize("tag", ["StripByteCounts", "StripOffsets"])
+def test_a_strip_that_is_absent_is_not_black(tmp_path: Path, compression: str | None, tag: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", compression=compression, rowsperstrip=8)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags[tag].valueoffset
+        size = {3: 2, 4: 4}[tiff.pages.first.tags[tag].dtype]
+    content = bytearray(path.read_bytes())
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="a strip or tile that is absent or cut off"):
+        read_pixels(path)
