@@ -14,6 +14,7 @@ from PIL import Image
 from . import signatures
 from .errors import ImageReadError
 from .raster_pnm import is_pnm, pnm_count, pnm_numbers
+from .raster_tiff import JPEG_INSIDE, check_complete, read_tiff
 
 _GREY_TIFF = frozenset({tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE})
 _PNG_BIT_DEPTH = 24  # where its header has it
@@ -22,15 +23,15 @@ _PNG_BIT_DEPTH = 24  # where its header has it
 def stored_numbers(path: Path) -> NDArray[np.generic] | None:
     """Return the stored numbers of a mask, as (H, W), or its colours, as (H, W, 3); None where only `read` knows them.
 
-    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG and most WebP are lossy: what is
-    brighter than half becomes 255, all else 0.
+    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG, also in a TIFF, and most WebP are
+    lossy: what is brighter than half becomes 255, all else 0.
 
     Raises:
         ImageReadError: If a lossy file is not black and nowhere brighter than half.
     """
     content = path.read_bytes()
     if content.startswith(signatures.TIFF):
-        return _of_tiff(content)
+        return _of_tiff(path, content)
     if is_pnm(content[: signatures.HEAD_BYTES]):
         return pnm_numbers(content) if pnm_count(content) == 1 else None
     with Image.open(io.BytesIO(content)) as image:
@@ -49,11 +50,14 @@ def _of_image(path: Path, content: bytes, image: Image.Image) -> NDArray[np.gene
     return np.asarray(image) if image.mode in {"1", "L", "RGB"} else None
 
 
-def _of_tiff(content: bytes) -> NDArray[np.generic] | None:
+def _of_tiff(path: Path, content: bytes) -> NDArray[np.generic] | None:
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages.first
+        if page.compression in JPEG_INSIDE:
+            return _halved(path, np.rint(read_tiff(path) * 255).astype(np.uint8))
         if len(tiff.pages) != 1 or page.axes != "YX":
             return None
+        check_complete(tiff.filehandle, page)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             pixels = np.asarray(page.asarray())
             return _indices(pixels, np.moveaxis(np.asarray(page.colormap), 0, -1)[pixels])

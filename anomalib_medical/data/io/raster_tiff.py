@@ -14,7 +14,7 @@ from .errors import ImageReadError
 _GREY = frozenset({PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MASK})
 _PLAIN = _GREY | {PHOTOMETRIC.PALETTE, PHOTOMETRIC.RGB}
 # With these tifffile itself makes RGB of YCbCr; with those below it returns the stored samples.
-_JPEG = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
+JPEG_INSIDE = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
 _KEEPS_SAMPLES = frozenset(
     {
         COMPRESSION.NONE,
@@ -52,7 +52,7 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
             raise _refused(
                 path, f"a TIFF of {colours}", "a grey, palette, RGB or YCbCr picture", "Save it as plain grey or RGB."
             )
-        _check_complete(tiff.filehandle, page)
+        check_complete(tiff.filehandle, page)
         pixels, axes = np.asarray(page.asarray()), page.axes
 
     if pixels.ndim != len(axes) or pixels.size == 0:
@@ -72,11 +72,11 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     return _drop_extra(page, scaled)
 
 
-def _check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
+def check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
     """Refuse strips and tiles that are absent or cut off, which tifffile and its decoders fill up."""
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         is_whole = offset > 0 and length > 0 and offset + length <= file.size
-        if is_whole and page.compression in _JPEG - {COMPRESSION.OJPEG}:
+        if is_whole and page.compression in JPEG_INSIDE - {COMPRESSION.OJPEG}:
             file.seek(offset)
             stream = file.read(length)
             is_whole = stream.rfind(b"\xff\xd9") > stream.rfind(b"\xff\xda")
@@ -105,7 +105,7 @@ def _colours_not_read(page: tifffile.TiffPage) -> str | None:
 def _ycbcr_not_read(page: tifffile.TiffPage, named: str) -> str | None:
     if _is_converted(page):
         return None
-    if page.compression not in _KEEPS_SAMPLES | _JPEG:
+    if page.compression not in _KEEPS_SAMPLES | JPEG_INSIDE:
         return f"{named} compressed as {getattr(page.compression, 'name', page.compression)}"
     if page.is_subsampled:
         return f"{named}, of which some are stored for several pixels together and not in one JPEG"
@@ -116,7 +116,11 @@ def _ycbcr_not_read(page: tifffile.TiffPage, named: str) -> str | None:
 
 def _is_converted(page: tifffile.TiffPage) -> bool:
     """Whether tifffile makes RGB of YCbCr: where a JPEG holds all three."""
-    return page.compression in _JPEG and page.planarconfig == tifffile.PLANARCONFIG.CONTIG and page.samplesperpixel == 3
+    return (
+        page.compression in JPEG_INSIDE
+        and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+        and page.samplesperpixel == 3
+    )
 
 
 def _ycbcr_to_rgb(page: tifffile.TiffPage, samples: NDArray[np.float32]) -> NDArray[np.float32]:

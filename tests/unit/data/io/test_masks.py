@@ -147,6 +147,28 @@ def test_a_quantized_mask_of_zeros_and_ones(tmp_path: Path) -> None:
     assert np.array_equal(read_mask_pixels(path), LABELS != 0)
 
 
+@pytest.mark.parametrize("colours", ["minisblack", "rgb"])
+def test_a_jpeg_inside_a_tiff_has_no_fringe(tmp_path: Path, colours: str) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[9:21, 13:30] = 255
+    pixels = mask if colours == "minisblack" else np.stack([mask] * 3, -1)
+    options = {"photometric": colours, "compression": "jpeg", "compressionargs": {"level": 60}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    assert np.array_equal(read_mask_pixels(tmp_path / "a.tif"), mask > 0)
+
+
+def test_a_mask_without_one_of_its_strips_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, LABELS, photometric="minisblack", rowsperstrip=1)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags["StripByteCounts"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 1] = b"\0"
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="absent or cut off"):
+        read_mask_pixels(path)
+
+
 def test_a_dark_jpeg_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.kron(LABELS, np.ones((16, 16), np.uint8))).save(tmp_path / "m.jpg", quality=100)
     with pytest.raises(ImageReadError, match=r"a lossy mask with values up to .*as PNG"):
