@@ -209,6 +209,9 @@ def _decompressed(
         options["bits_allocated"] = options["bits_stored"] = 8
         if module.samples == 3:
             encoded, is_rgb = mark_colours(encoded, module.photometric), True
+    elif stream.family == "lossless JPEG":
+        # GDCM aborts the whole process where it should clear unused bits of others than 16, which we do ourselves.
+        options["bits_allocated"] = options["bits_stored"] = 8 if stream.precision <= 8 else 16
     frame, properties = get_decoder(syntax).as_array(
         encapsulate([encoded], has_bot=False),
         index=0,

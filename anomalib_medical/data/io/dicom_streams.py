@@ -124,10 +124,12 @@ def read_stream(path: Path, frame: bytes, syntax: uid.UID | None) -> Stream:
             expected="TransferSyntaxUID (0002,0010) to name the compression",
             remedy="Correct the element, or export the file again.",
         )
-    if syntax is not None and syntax not in _FAMILIES[stream.family]:
+    is_deep = syntax == uid.JPEGBaseline8Bit and stream.precision > 8
+    if syntax is not None and (is_deep or syntax not in _FAMILIES[stream.family]):
+        kind = f"{stream.family} of {stream.precision} bits" if is_deep else stream.family
         raise ImageReadError.of(
             path,
-            found=f"a DICOM file whose pixels are {stream.family} and whose transfer syntax is {syntax.name}",
+            found=f"a DICOM file whose pixels are {kind} and whose transfer syntax is {syntax.name}",
             expected="TransferSyntaxUID (0002,0010) to name the compression",
             remedy="Correct the element, or export the file again.",
         )

@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import pack_bits
 
-from anomalib_medical.data.io import ImageReadError, list_pictures, read_mask_pixels, read_pixels
+from anomalib_medical.data.io import ImageReadError, list_pictures, read_mask_pixels, read_mask_values, read_pixels
 from tests.dicom_files import compress, make_dicom, write_dicom
 
 RNG = np.random.default_rng(0)
@@ -335,6 +335,24 @@ def test_a_jpeg_without_an_end_is_refused_whatever_decodes_it(tmp_path: Path, sy
     assert read_pixels(encapsulated(tmp_path / "a", pixels, syntax, frame)).shape == (80, 80)
     cut = frame[: int(share * len(frame.removesuffix(b"\xff\xd9")))]
     refused(encapsulated(tmp_path / "a", pixels, syntax, cut), "damaged or cut off")
+
+
+@pytest.mark.parametrize("allocated", [8, 16])
+@pytest.mark.parametrize("stored", [6, 7])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_lossless_jpeg_of_few_bits(tmp_path: Path, allocated: int, stored: int, signed: bool) -> None:
+    low = -(2 ** (stored - 1)) * signed
+    values = np.arange(48).reshape(6, 8) + low
+    pixels = (values % 2**stored).astype(f"u{allocated // 8}")
+    tags = {"BitsStored": stored, "HighBit": stored - 1, "PixelRepresentation": int(signed)}
+    path = encapsulated(tmp_path / "a", pixels, uid.JPEGLossless, **tags)
+    np.testing.assert_array_equal(read_mask_values(path), values)
+
+
+def test_a_jpeg_of_more_bits_than_its_transfer_syntax_has(tmp_path: Path) -> None:
+    stream = imagecodecs.jpeg8_encode(RAMP, level=98, bitspersample=12)
+    path = encapsulated(tmp_path / "a", RAMP, uid.JPEGBaseline8Bit, bytes(stream), **TWELVE)
+    refused(path, "whose pixels are JPEG of 12 bits and whose transfer syntax is JPEG Baseline")
 
 
 @pytest.mark.parametrize("value", [4000, 65436, -100])
