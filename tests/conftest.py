@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
+
+# A busy machine is slow, not wrong. Each example writes its file of `tmp_path` anew.
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("unhurried")
 
 LAYOUT = {"train/good": 8, "test/good": 4, "test/lesion": 4}
 

@@ -104,3 +104,19 @@ def collate(items: Sequence[ImageItem]) -> MedicalImageBatch:
     # Items turn "" into None, and collation None into "None" or drops the paths, depending on the first item.
     batch.mask_path = [item.mask_path or "" for item in items]
     return batch
+
+
+def collate_masked(items: Sequence[ImageItem]) -> MedicalImageBatch:
+    """Make a batch for anomalib's tiled ensembles, which cut masks as they cut images.
+
+    Raises:
+        ValueError: If an image has no mask.
+    """
+    missing = sum(item.gt_mask is None for item in items)
+    if missing:
+        msg = (
+            f"{missing} of {len(items)} images of a batch have no mask, such as {items[0].image_path}: anomalib's "
+            "tiled ensembles need one of every abnormal image. Add masks, or train without tiles."
+        )
+        raise ValueError(msg)
+    return collate(items)

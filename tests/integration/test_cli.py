@@ -87,6 +87,9 @@ def test_test_by_short_names_repeats_the_scores(trained, tiny_folder, tmp_path):
     printed = succeed("anomalib-medical", "test", "--model=Scrd", *MODEL, *data, *CPU, checkpoint, cwd=tmp_path)
     assert "image_AUROC" in printed
     (written,) = tmp_path.rglob("predictions.csv")
+    # Where nothing was trained too, `latest` is what the next training can take over.
+    assert written.parent == tmp_path / "results" / "Scrd" / "tiny" / "v0"
+    assert (tmp_path / "results" / "Scrd" / "tiny" / "latest").resolve() == written.parent
     # Written without asking for it: on by default in anomalib-medical.
     assert raw_scores(read_predictions(written)) == pytest.approx(raw_scores(trained.predictions), abs=1e-6)
 
@@ -98,6 +101,21 @@ def test_fit_and_validate_by_class_path(trained, tiny_folder, tmp_path):
     (checkpoint,) = tmp_path.glob(f"results/Scrd/{tiny_folder.name}/v0/weights/lightning/model.ckpt")
     assert checkpoint.stat().st_size > 0
     succeed("anomalib", "validate", "--config", trained.config, f"--ckpt_path={checkpoint}", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("subcommand", ["train", "fit", "test", "validate", "predict", "export"])
+def test_a_checkpoint_of_another_class_is_named_before_anything_is_built(here, capsys, monkeypatch, subcommand):
+    monkeypatch.setattr("anomalib_medical.cli.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built"))
+    torch.save({"state_dict": {}, "model_class": "Ddad"}, here / "other.ckpt")
+    options = ["--export_type=onnx"] if subcommand == "export" else ["--data=."] if subcommand == "predict" else []
+    options += ["--data=Phantom"] if subcommand in {"train", "fit", "test", "validate"} else []
+    assert "other.ckpt is a checkpoint of another class: of Ddad, not of Scrd." in fail(
+        capsys, subcommand, "--model=Scrd", *options, "--ckpt_path=other.ckpt"
+    )
+    (here / "cut.ckpt").write_bytes((here / "other.ckpt").read_bytes()[:-300])
+    assert "cut.ckpt could not be read as a checkpoint: its end is missing" in fail(
+        capsys, subcommand, "--model=Scrd", *options, "--ckpt_path=cut.ckpt"
+    )
 
 
 def test_predict_of_a_folder_saves_scores_and_heatmaps(trained, tiny_folder, tmp_path):
@@ -243,7 +261,7 @@ def test_unusable_results_come_with_a_way_out(results, tiny_folder, here, capsys
 def test_a_folder_without_images_to_predict_is_one_clear_line(trained, here, capsys):
     (here / "empty").mkdir()
     model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
-    assert "no image to predict in the folder empty" in fail(capsys, "predict", *model, "--data=empty", *CPU)
+    assert "no image to predict in empty: expected PNG" in fail(capsys, "predict", *model, "--data=empty", *CPU)
 
 
 @pytest.mark.parametrize(("root", "code"), [pytest.param("tiny", 0, marks=pytest.mark.slow), ("nowhere", 1)])

@@ -417,7 +417,7 @@ def test_module_b_of_another_kind_is_refused(tiny_folder, pooled, tmp_path):
     path = run.trainer.checkpoint_callback.best_model_path
     with pytest.raises(ValueError, match=r"networks in .* are others \(network ae_u, members 2"):
         fit(pooled, tmp_path / "a", module_b=path)
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="There is no checkpoint"):
         fit(pooled, tmp_path / "a", module_b=str(tmp_path / "gone.ckpt"))
     content = torch.load(path, weights_only=True)
     foreign = tmp_path / "foreign.ckpt"
@@ -430,7 +430,7 @@ def test_module_b_of_another_kind_is_refused(tiny_folder, pooled, tmp_path):
         fit(pooled, tmp_path / "a", module_b=str(foreign), network="ae_u")
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(ValueError, match="is not a checkpoint"):
+    with pytest.raises(ValueError, match="could not be read as a checkpoint: its end is missing"):
         fit(pooled, tmp_path / "a", module_b=str(broken))
 
 

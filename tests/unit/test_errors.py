@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from anomalib.pipelines import Benchmark
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
@@ -88,6 +89,16 @@ def test_a_missing_file_needs_no_results_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "nowhere").read_bytes()
     assert "default_root_dir" not in user_message(caught.value)
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line():
+    with pytest.raises(RuntimeError) as caught:
+        torch.nn.Linear(2, 3).load_state_dict({"weight": torch.zeros(3, 4)})
+    assert is_user_error(caught.value)
+    message = user_message(caught.value)
+    assert "The checkpoint does not fit this Linear (Missing key(s) in state_dict" in message
+    assert "\n" not in message
+    assert not is_user_error(RuntimeError("something of ours"))
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.data.utils import LabelName
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
+from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Listing, Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.geometry import keeps_places_until_resize
 from anomalib_medical.visualization import with_our_reader
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class MedicalDataModule(AnomalibDataModule):
     val_data: MedicalDataset
     test_data: MedicalDataset
     unlabeled_data: MedicalDataset
+    # What the folders hold and no part of the data does.
+    left_out: Listing = Listing()
 
     def __init__(
         self,
@@ -89,6 +93,18 @@ class MedicalDataModule(AnomalibDataModule):
         self._val_share = val_split_ratio
         self._split_seed = seed
 
+    @property
+    def external_collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """What collates instead of the dataset's own function."""
+        return self._external_collate_fn
+
+    @external_collate_fn.setter
+    def external_collate_fn(self, function: Any) -> None:  # noqa: ANN401 - a function with an attribute
+        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
+        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
+            function.default_collate_fn = collate_masked
+        self._external_collate_fn: Callable[[list[Any]], Any] | None = function
+
     def setup(self, stage: str | None = None) -> None:
         """Set up the parts of the data, and forget whatever is known about unlabeled images."""
         super().setup(stage)
@@ -110,6 +126,13 @@ class MedicalDataModule(AnomalibDataModule):
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()
+        model: Any = getattr(self.trainer, "model", None)
+        if not keeps_places_until_resize(getattr(getattr(model, "pre_processor", None), "transform", None)):
+            # anomalib resizes in the dataset too, ahead of the model's padding or crop, which then work on another
+            # image than in `predict` and in exported models.
+            for name in ("train", "val", "test"):
+                if hasattr(self, f"{name}_data"):
+                    getattr(self, f"{name}_data").augmentations = getattr(self, f"{name}_augmentations")
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.augmentations = self.train_data.augmentations
 
@@ -133,10 +156,16 @@ class MedicalDataModule(AnomalibDataModule):
     def _hold_out_training_normals(self) -> None:
         patients = list(self.train_data.samples.patient_id)
         if len(set(patients)) < 2:
-            reason = "of one patient" if len(patients) > 1 else "in all"
+            several = len(patients) > 1
+            ways_out = (
+                f"{self._advice_for_one_patient()}Add normal images of another patient."
+                if several
+                else "Add normal images of another patient, or set val_split_mode=same_as_test (the threshold then "
+                "sees the test set)."
+            )
             msg = (
-                f"Only {len(patients)} training image(s) {reason}: none can be held out for the threshold. Add normal "
-                "images of another patient, or set val_split_mode=same_as_test (the threshold then sees the test set)."
+                f"Only {len(patients)} training image(s) {'of one patient' if several else 'in all'}: none can be held "
+                f"out for the threshold. {ways_out}"
             )
             raise ValueError(msg)
         share = self._val_share
@@ -147,6 +176,10 @@ class MedicalDataModule(AnomalibDataModule):
             # Whoever validates must not have been trained on either way.
             self.unlabeled_data, _ = _divide(self.unlabeled_data, held_out)
         logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
+
+    def _advice_for_one_patient(self) -> str:
+        """Say what else it may mean that all training images are of one patient."""
+        return ""
 
     def _split_test_by_patient(self) -> None:
         """Divide patients with and without anomalies separately, so that both parts have both."""

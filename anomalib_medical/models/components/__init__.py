@@ -5,9 +5,9 @@ from .arguments import PrecisionError, check_choice, check_image_size, check_pre
 from .distances import feature_distances
 from .distillation import DistillationMixin
 from .divergence import DivergedError, StopOnDivergence
-from .module import MedicalModuleMixin
+from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
-from .resize import AntialiasedPreProcessor, AntialiasedResize
+from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DivergedError",
     "GaussianBlur",
     "MedicalModuleMixin",
+    "OPSET",
     "PrecisionError",
     "StopOnDivergence",
     "Teacher",
@@ -29,6 +30,7 @@ __all__ = [
     "check_precision",
     "check_seed",
     "cosine_distance_maps",
+    "exportable",
     "feature_distances",
     "reduce_map",
 ]

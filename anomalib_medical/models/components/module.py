@@ -15,11 +15,13 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_medical.checkpoints import check_class
 from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.post_processing.held_out import tested_validation_images
+from anomalib_medical.run_files import RunFiles
 from anomalib_medical.visualization import MedicalVisualizer
 
 from .arguments import check_precision
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What torch writes. anomalib asks for 14: converting back fails, is reported with a traceback, and 18 comes out.
+OPSET = 18
 
 
 class MedicalModuleMixin(_Module):
@@ -86,9 +90,9 @@ class MedicalModuleMixin(_Module):
         return {}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Stop where numbers end: in training, and in the table of metrics."""
+        """Stop where numbers end, in training and in the table of metrics, and keep the run's files in order."""
         self.evaluator = MedicalEvaluator.of(self.evaluator)  # type: ignore[arg-type]  # it is one, or None
-        return [StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
+        return [RunFiles(), StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
 
     def setup(self, stage: str) -> None:
         """Check the precision and, when training starts, seed.
@@ -138,8 +142,10 @@ class MedicalModuleMixin(_Module):
             )
 
     def on_train_start(self) -> None:
-        """See to it that the weights that training ends with are validated."""
+        """Leave evaluation mode, and see to it that the weights that training ends with are validated."""
         super().on_train_start()
+        # Exporting, for one, needs the evaluation mode, and Lightning keeps the mode that it finds.
+        self.model.train()
         self._check_val_every_n_epoch = self.trainer.check_val_every_n_epoch
         self._validate_after_last_epoch()
 
@@ -175,6 +181,11 @@ class MedicalModuleMixin(_Module):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as anomalib's  # noqa: ANN401
+        """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
+        path: Path = super().to_onnx(*args, **{"opset_version": OPSET} | kwargs)
+        return path
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the evaluator's state out, and name the classes that commands without ``--model`` need.
 
@@ -193,13 +204,11 @@ class MedicalModuleMixin(_Module):
         """Check that the checkpoint fits this model, and put the evaluator's own state back.
 
         Raises:
-            ValueError: If the checkpoint is of another architecture.
+            CheckpointError: If the checkpoint is of another class.
+            ValueError: If it is of another architecture.
         """
+        check_class(checkpoint, type(self))
         self._check_architecture(checkpoint)
-        ours = isinstance(self.post_processor, MedicalPostProcessor)
-        if ours and checkpoint.get("post_processor_class") == PostProcessor.__name__:
-            # A model trained with anomalib's own post-processor keeps its threshold and its normalisation.
-            self.post_processor.threshold = "f1"  # type: ignore[union-attr]  # it is ours
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.
         foreign = ("evaluator.",) if self.post_processor is not None else ("evaluator.", "post_processor.")

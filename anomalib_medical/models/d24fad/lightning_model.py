@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import ImageAddress, Window
@@ -44,7 +44,7 @@ _RECALIBRATE = (
 )
 
 
-class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class D24fad(DistillationMixin, AnomalibModule):
     """Dual distillation for few-shot anomaly detection (D2-4FAD, ICLR 2026).
 
     Learns on several normal-only tasks (organs, scanners) how to compare an image with a few normal images of its own
@@ -331,6 +331,8 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
         prepared: torch.Tensor = images if transform is None else transform(images)
         return prepared
 
+    # What is kept must serve graphs and further training too; Lightning tests and predicts in inference mode.
+    @torch.inference_mode(mode=False)
     def _take(self, support: Support) -> None:
         """Encode a support into the model; if it is another one than before, forget what belonged to that."""
         prepared = [self._prepare(image[None].to(self.device)) for image in support.pixels]
@@ -473,7 +475,7 @@ class D24fad(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomal
 def _pre_processor(image_size: tuple[int, int], normalize: bool) -> PreProcessor:
     if normalize:
         return DistillationMixin.configure_pre_processor(image_size)
-    return PreProcessor(Compose([Resize(image_size, antialias=False)]))
+    return PreProcessor(Resize(image_size, antialias=False))
 
 
 def _same(first: Sequence[EncodedSupport], second: Sequence[EncodedSupport]) -> bool:

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.models.components import (
     AntialiasedPreProcessor,
@@ -52,7 +52,7 @@ class DdadInferenceBatch(NamedTuple):
     refined_map: torch.Tensor | None = None
 
 
-class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class Ddad(MedicalModuleMixin, AnomalibModule):
     """Dual-distribution discrepancy (MICCAI 2022, Medical Image Analysis 2023).
 
     Two ensembles of small autoencoders: module A learns known normal **and unlabeled** images, which nobody needs to
@@ -152,7 +152,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         Args:
             image_size: Height and width, 64 by 64 by default.
         """
-        return AntialiasedPreProcessor(Compose([Resize(list(image_size or (64, 64)), antialias=True)]))
+        return AntialiasedPreProcessor(Resize(list(image_size or (64, 64)), antialias=True))
 
     @property
     def uses_unlabeled(self) -> bool:
@@ -416,6 +416,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         super().on_validation_epoch_end()
         if self._largest_uncertainty is not None:
             self._uncertainty_scale.copy_(self._largest_uncertainty)
+            self._largest_uncertainty = None
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""

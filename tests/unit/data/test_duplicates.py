@@ -56,6 +56,14 @@ def test_a_mirrored_copy_is_found_and_named(originals, tmp_path):
     assert (pair.first, pair.second, pair.kind) == (2, 6, "mirrored")
 
 
+@pytest.mark.parametrize("degrees", [-2, 2])
+def test_what_is_alike_only_once_it_is_turned_is_no_copy(originals, tmp_path, degrees):
+    """Two patients can be made alike so."""
+    turned = tmp_path / "turned.png"
+    Image.open(originals[2]).rotate(degrees, Image.Resampling.BICUBIC).crop((8, 8, 120, 120)).save(turned)
+    assert find([*originals, str(turned)]) == []
+
+
 def test_exact_copies_are_told_apart(originals, tmp_path):
     image = Image.open(originals[0])
     (tmp_path / "file.png").write_bytes((tmp_path / "original_0.png").read_bytes())

@@ -24,7 +24,7 @@ def sample(n: int, seed: int = 0, shift: float = 1.0) -> tuple[np.ndarray, np.nd
 
 
 @BOTH
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40).filter(
         lambda rows: len({label for _, label in rows}) == 2

@@ -14,7 +14,7 @@ ROWS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_si
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS, target=st.sampled_from([0.5, 0.9, 0.95, 1.0]))
 def test_points_are_those_of_the_roc_curve(rows, target):
     scores, labels = (np.array(column) for column in zip(*rows, strict=True))
@@ -25,7 +25,7 @@ def test_points_are_those_of_the_roc_curve(rows, target):
     assert specificity_at_sensitivity(scores, labels, target, n_resamples=0).value == pytest.approx(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS, threshold=st.sampled_from([-4.0, -1.0, 0.5, 3.0]))
 def test_rates_equal_scikit_learn(rows, threshold):
     scores, labels = (np.array(column) for column in zip(*rows, strict=True))
@@ -35,7 +35,7 @@ def test_rates_equal_scikit_learn(rows, threshold):
     assert accuracy(scores, labels, threshold, n_resamples=0).value == pytest.approx(accuracy_score(labels, called))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS)
 def test_best_f1_is_the_best_of_the_precision_recall_curve(rows):
     scores, labels = (np.array(column) for column in zip(*rows, strict=True))

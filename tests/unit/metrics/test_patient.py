@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anomalib_medical.metrics import aggregate_patients
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.floats(-5, 5), st.booleans(), st.sampled_from("abcde")), min_size=1, max_size=30),
     k=st.integers(1, 4),

@@ -148,6 +148,22 @@ def test_target_outside_0_and_1_is_refused(value):
 
 @pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("threshold", ["specificity", "f1"])
+def test_the_raw_pixel_threshold_is_where_the_mask_changes(threshold, sensitivity):
+    post_processor = MedicalPostProcessor(threshold=threshold, pixel_sensitivity=sensitivity)
+    maps = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    if threshold == "f1":
+        values = torch.tensor([0.5, 0.1, 0.9])
+        for buffer, value in zip(("_pixel_threshold", "pixel_min", "pixel_max"), values, strict=True):
+            post_processor.get_buffer(buffer).copy_(value)
+    else:
+        fit(post_processor, maps.amax((1, 2, 3)), maps=maps)
+    around = post_processor.raw_pixel_threshold() + torch.tensor([-0.01, 0.01]).view(1, 1, 1, 2)
+    result = post_processor(InferenceBatch(pred_score=torch.zeros(1), anomaly_map=around))
+    assert result.pred_mask.flatten().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("threshold", ["specificity", "f1"])
 def test_the_raw_threshold_is_where_the_label_changes(threshold, sensitivity):
     post_processor = MedicalPostProcessor(threshold=threshold, image_sensitivity=sensitivity)
     fit(post_processor, torch.linspace(0, 1, 40), (torch.arange(40) >= 30).int())

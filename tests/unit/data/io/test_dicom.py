@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
@@ -389,7 +389,6 @@ def test_a_preamble_that_is_a_tiff_does_not_hide_the_image(tmp_path: Path) -> No
     np.testing.assert_allclose(read_image(tmp_path / "a")[0], stretched(CT), atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pixels=st.lists(st.integers(0, 65535), min_size=1, max_size=30),
     slope=st.floats(-1e6, 1e6, width=32).filter(lambda slope: abs(slope) > 1e-6),

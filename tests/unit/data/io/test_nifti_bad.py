@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalib_medical.data.images import read_image, read_mask
@@ -93,7 +93,6 @@ def test_gzip_whose_checksum_is_wrong(tmp_path: Path) -> None:
         read_image(f"{path}#axial=0")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), suffix=st.sampled_from([".nii", ".nii.gz"]))
 def test_damage_gives_pixels_or_our_error_and_nothing_else(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
     nifti_header._read_header.cache_clear()

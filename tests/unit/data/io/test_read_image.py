@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 from anomalib.data.utils import read_image as anomalib_read_image
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -131,7 +131,10 @@ def test_names_that_are_not_ascii_or_very_long(tmp_path: Path) -> None:
 
 
 BAD_CONTENT = {
-    "text": (b"patient,label\nNone,0\n", r"found text, expected a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file\. Convert"),
+    "text": (
+        b"patient,label\nNone,0\n",
+        r"found text, expected a PNG, JPEG, .* or NIfTI file\. Convert",
+    ),
     "umlauts": ("größer als 脳 ".encode() * 20, "found text"),
     "empty": (b"", r"found an empty file \(0 bytes\)"),
     "zeros": (bytes(500), "found only zero bytes"),
@@ -207,7 +210,7 @@ def encoded(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damage_gives_pixels_or_our_error_and_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(encoded(data.draw(st.sampled_from(["png", "jpeg", "bmp", "png16", "tiff"]))))
@@ -234,7 +237,7 @@ def test_a_tiff_of_an_impossible_size_is_a_damaged_one(tmp_path: Path, tag: int,
         read_image(path)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(st.integers(0, 65535), st.booleans())
 def test_every_16_bit_value_survives(tmp_path: Path, value: int, colour: bool) -> None:
     pixels = np.full((2, 2, 3) if colour else (2, 2), value, dtype=np.uint16)

@@ -2,17 +2,22 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from anomalib_medical import D24fad, MedicalPostProcessor
+from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
 from anomalib_medical.models.d24fad.selection import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.support import unique_support
+from anomalib_medical.models.d24fad.support import list_pictures_in, unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
+
+# Two queries with two support images each.
+MEMBER = torch.eye(2, dtype=torch.bool).repeat_interleave(2, dim=1)
 
 
 def pictures(count, seed=0, size=(SIZE, SIZE)):
@@ -92,6 +97,25 @@ def test_an_episode_is_each_query_with_its_own_support(network):
     for index, rows in enumerate(own):
         alone = network.score(queries[index : index + 1], network.encode_support(pool[rows]))
         torch.testing.assert_close(together[index : index + 1], alone.pred_score, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_stop_gradient_makes_constants_of_the_supports_features(stop):
+    model = D24fad(**ARGUMENTS, weighting="none", stop_gradient=stop)
+    model.log = lambda *_, **__: None
+    model.eval()  # in training mode queries and support share the statistics of a batch
+    batch = MedicalImageBatch(image=pictures(2, seed=6), support=pictures(4, seed=7).unflatten(0, (2, 2)))
+
+    def gradient(loss):
+        decoder = [parameter for parameter in model.model.decoder.parameters() if parameter.requires_grad]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, decoder)])
+
+    features = model.model.episode(batch.image, model._prepare(batch.support.flatten(0, 1)), MEMBER)
+    constant = [part.detach() for part in features.support]
+    expected = model.loss(
+        feature_distances(features.student, constant), feature_distances(features.student, features.teacher)
+    )
+    assert torch.allclose(gradient(model.training_step(batch, 0)), gradient(expected), rtol=1e-3, atol=1e-7) == stop
 
 
 def test_shared_support_images_come_once():
@@ -371,3 +395,13 @@ def test_every_backbone_fits(backbone):
     model = D24fadModel(backbone).eval()
     model.support.fill(model.encode_support(pictures(2)))
     assert model(pictures(1, seed=1)).anomaly_map.shape == (1, 1, SIZE, SIZE)
+
+
+def test_what_a_folder_of_normals_holds_beside_is_named(tmp_path, caplog):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    Image.new("L", (8, 8)).save(tmp_path / "b.gif")
+    assert [address.path.name for address in list_pictures_in(tmp_path, "support_dir")] == ["a.png"]
+    assert "support_dir: Left out 1 file that is no PNG" in caplog.text
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(D24fadError, match=r"it holds 0 images.*Left out 1 file .*\.gif: 1"):
+        list_pictures_in(tmp_path, "support_dir")
