@@ -46,6 +46,13 @@ def test_a_mask_keeps_its_place():
     assert mask[40:60, 60:80].all()
 
 
+def test_the_pictures_own_edge_is_no_outline():
+    """Where the finding goes on nobody knows."""
+    everywhere = np.ones((40, 60), np.float32)
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, everywhere, everywhere > 0.5)))
+    assert not (picture[40:] == 255).all(axis=-1).any()
+
+
 def test_colours_are_those_of_the_table_blended_by_strength():
     heat = np.tile(np.linspace(0, 1, 120, dtype=np.float32), (80, 1))
     picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, heat, heat > 2)), float)
