@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.report.cases import galleries, why_none
-from anomalib_medical.benchmark.report.compare import contrasts, groups
+from anomalib_medical.benchmark.report.compare import contrasts, group_columns, groups
 from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
@@ -305,7 +305,14 @@ def test_models_are_compared_on_the_images_both_have(run):
     assert found["scrd"].significant
     # Holm's method: the smaller of two p-values counts twice.
     smaller = min(found.values(), key=lambda contrast: contrast.result.p_value)
-    assert smaller.adjusted == pytest.approx(2 * smaller.result.p_value)
+    assert smaller.adjusted == pytest.approx(2 * smaller.result.p_value, abs=0)
+    assert smaller.adjusted > smaller.result.p_value
+
+
+def test_columns_of_one_value_or_of_too_many_are_no_grouping(run):
+    model = load_run(run).datasets[0].models[0]
+    training = replace(model.first, test=model.first.test.assign(meta_site="one"))
+    assert group_columns(replace(model, trainings=[training])) == (["meta_view"], ["meta_age"])
 
 
 def test_groups_say_how_many_patients_they_are_of(run):
