@@ -26,6 +26,11 @@ def add_audit_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="Folder for report.json, CSV files and index.html. If it is there already, the next number is taken.",
     )
+    parser.add_argument(
+        "--hash_paths",
+        action="store_true",
+        help="Write salted hashes in place of the images' paths, and the data's class in place of its name.",
+    )
     parser.add_class_arguments(AuditLimits)
 
 
@@ -70,9 +75,12 @@ def _run(arguments: Mapping[str, Any]) -> int:
     window = getattr(datamodule, "window", None)
     # A folder that cannot be written fails before hours of reading, not after.
     folder = None if arguments["output"] is None else claim_folder(Path(arguments["output"]))
-    report = audit(collect_splits(datamodule), limits, window=window)
+    left_out = getattr(datamodule, "left_out", None)
+    report = audit(collect_splits(datamodule), limits, left_out=left_out, window=window)
     print(format_report(report, datamodule.name))
     if folder is not None:
-        write_report(report, folder, datamodule.name, window)
+        # By default the name is that of a folder.
+        name = type(datamodule).__name__ if arguments["hash_paths"] else datamodule.name
+        write_report(report, folder, name, window, hash_paths=arguments["hash_paths"])
         print(f"\nReport: {folder / 'index.html'}")
     return 1 if report.findings else 0

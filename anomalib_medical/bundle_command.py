@@ -9,6 +9,9 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from anomalib_medical.data.io import Axis
+from anomalib_medical.data.patients import PatientSource
+
+_TEST_OPTIONS = ("patient_pattern", "patient_from", "mask_labels", "mask_threshold")
 
 
 def add_bundle_arguments(parser: ArgumentParser) -> None:
@@ -30,19 +33,42 @@ def add_bundle_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--normals",
         type=Path | None,
-        metavar="DIR",
-        help="Folder of normal images to calibrate INT8 with, of training or validation: 10 or more, better 300.",
+        metavar="DIR_OR_CSV",
+        help="Normal images to calibrate INT8 with, of training or validation: 10 or more, better 300. A folder, or a "
+        "manifest as MedicalFolder reads it, of which the splits train and val are taken.",
     )
     parser.add_argument(
         "--test_data",
         type=Path | None,
+        metavar="DIR_OR_CSV",
+        help="Folder in MedicalFolder's layout, or its manifest: the test is scored for the AUROC in the model card.",
+    )
+    parser.add_argument(
+        "--manifest_root",
+        type=Path | None,
         metavar="DIR",
-        help="Folder in MedicalFolder's layout, whose test/ is scored for the AUROC in the model card.",
+        help="Folder that the paths in manifests are relative to. Default: the manifest's own.",
     )
     parser.add_argument(
         "--patient_pattern",
         type=str | None,
         help="For --test_data: the patient in a file's name, as in MedicalFolder, for the AUROC's interval.",
+    )
+    parser.add_argument(
+        "--patient_from",
+        type=PatientSource,
+        default="header",
+        help="For --test_data: where patients come from if headers do not tell them apart, as in MedicalFolder.",
+    )
+    parser.add_argument(
+        "--mask_labels",
+        type=list[int] | None,
+        help="For --test_data: values of masks that are abnormal, as in MedicalFolder.",
+    )
+    parser.add_argument(
+        "--mask_threshold",
+        type=float | None,
+        help="For --test_data: values of masks above it are abnormal, instead.",
     )
     parser.add_argument(
         "--window",
@@ -90,7 +116,8 @@ def run_bundle(arguments: Mapping[str, Any]) -> int:
         ),
         normals=arguments["normals"],
         test_data=arguments["test_data"],
-        patient_pattern=arguments["patient_pattern"],
+        manifest_root=arguments["manifest_root"],
+        test_options={name: arguments[name] for name in _TEST_OPTIONS},
         trained_on=arguments["trained_on"],
     )
     manifest = make_bundle(request)

@@ -1,23 +1,34 @@
 """`anomalib-medical`: anomalib's command line with our classes registered, our subcommands and honest exit codes."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anomalib
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.loggers import configure_logger
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
 from jsonargparse import ArgumentParser
+from jsonargparse.util import import_object
 
 import anomalib_medical
 from anomalib_medical.benchmarking import CheckedBenchmark
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.checkpoints import check_restorable, post_processor_of, read_checkpoint
 from anomalib_medical.commands import COMMANDS, CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import Axis, Slicing, Window
+from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.errors import is_user_error, user_message
+from anomalib_medical.metrics.evaluator import MedicalEvaluator
+from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
+from anomalib_medical.run_files import RunFiles, settle_latest
 from anomalib_medical.visualization import with_our_reader
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
@@ -72,49 +83,96 @@ class MedicalCLI(AnomalibCLI):
         )
 
     def instantiate_classes(self) -> None:
-        """Build model, data and engine, which our own subcommands do not have."""
-        if self.subcommand not in COMMANDS:
-            super().instantiate_classes()
+        """Build model, data and engine, which our own subcommands do not have, for a checkpoint that fits them."""
+        if self.subcommand in COMMANDS:
+            return
+        options = self.config[self.subcommand]
+        path = options.get("ckpt_path")
+        checkpoint = None
+        if path:
+            # Before the model is built, which may take a download.
+            checkpoint = read_checkpoint(path)
+            resume = self.subcommand in {"fit", "train"}
+            check_restorable(checkpoint, Path(path), import_object(options.model.class_path), resume=resume)
+        super().instantiate_classes()
+        if checkpoint and options.model.init_args.get("post_processor") is True:
+            # anomalib restores settings, not classes.
+            trained_with = post_processor_of(checkpoint, Path(path))
+            if isinstance(trained_with, PostProcessor):
+                self.model.post_processor = trained_with
+        if isinstance(self.model, AnomalibModule):
+            # Also anomalib's own models are to show no number where there is none.
+            self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
     def instantiate_engine(self) -> None:
-        """Build the engine with `PredictionsCSV` among its callbacks."""
+        """Build the engine with `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
+        if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
+            # Before the trainer is built, which asks for libraries of other precisions first.
+            check_precision(trainer.precision)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
             callbacks.append(PredictionsCSV())
-        trainer.callbacks = callbacks
+        trainer.callbacks = [*callbacks, RunFiles()]
         super().instantiate_engine()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if not isinstance(getattr(self, "datamodule", None), AnomalibVideoDataModule):
+            # anomalib's visualizer stretches the map of a crop over the whole image.
+            self.model.visualizer = with_our_reader(self.model.visualizer)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
             slicing = Slicing(options.axis, tuple(options.slice_range))
             kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
-            # Without a datamodule nobody else does it.
-            self.model.visualizer = with_our_reader(self.model.visualizer)
-        if subcommand == "export" and kwargs.get("ckpt_path") and getattr(self.model, "support_dir", None):
-            # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
-            msg = (
-                "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
-                "checkpoint of the new support with `anomalib-medical retarget`, and export that."
-            )
-            raise CommandError(msg)
+        if subcommand == "export":
+            self._prepare_export(kwargs)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
             # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
             kwargs["return_predictions"] = False
         return kwargs
 
+    def _prepare_export(self, kwargs: dict[str, Any]) -> None:
+        if kwargs.get("ckpt_path"):
+            # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
+            if getattr(self.model, "support_dir", None):
+                msg = (
+                    "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
+                    "checkpoint of the new support with `anomalib-medical retarget`, and export that."
+                )
+                raise CommandError(msg)
+            # Not by anomalib, which leaves out the class of the post-processor, and asks the hub for weights.
+            cls = type(self.model)
+            kwargs["model"] = load_model(Path(kwargs.pop("ckpt_path")), f"{cls.__module__}.{cls.__name__}")
+        if str(kwargs.get("export_type")) != "torch":
+            kwargs["onnx_kwargs"] = {"opset_version": OPSET} | (kwargs.get("onnx_kwargs") or {})
+
     def _run_subcommand(self) -> None:
+        if self.subcommand in {"fit", "train"}:
+            # As a test by another command may have left it.
+            settle_latest(self._runs_folder() / "latest", make=False)
         if self.subcommand == "benchmark":
             # Not through anomalib, which calls it experimental.
             CheckedBenchmark().run(self.config["benchmark"])
+        elif self.subcommand == "train" and self.config["train"].ckpt_path:
+            self._train_further(**self._prepare_subcommand_kwargs("train"))
         elif self.subcommand not in COMMANDS:
             super()._run_subcommand()
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)
+
+    def _runs_folder(self) -> Path:
+        """Where anomalib's engine is going to make the run's version folder."""
+        root = Path(self.config_init[self.subcommand].trainer.default_root_dir or "results")
+        names = self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", "")
+        return root.joinpath(*(name or "" for name in names))
+
+    def _train_further(self, model: AnomalibModule, test_dataloaders: Any = None, **data: Any) -> None:  # noqa: ANN401
+        """Train and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
+        self.engine.fit(model, **data)
+        self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -128,6 +186,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in {"", "0"}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files that are no text would end a command that prints them; stderr is so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     configure_logger()
     if pipelines.PIPELINE_REGISTRY is not None:
         pipelines.PIPELINE_REGISTRY["benchmark"] = CheckedBenchmark

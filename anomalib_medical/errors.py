@@ -1,8 +1,10 @@
 """Errors that are meant for users, and what of an error a command line shows."""
 
 import errno
+import json
 import os
 import re
+import shlex
 from types import TracebackType
 
 from anomalib.models import UnknownModelError
@@ -10,6 +12,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 # What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Of torch, with a line for every tensor.
+_UNFIT = re.compile(r"Error\(s\) in loading state_dict for (\w+):\s*(.*)")
 
 _UNION_ERROR = re.compile(
     r"Does not validate against any of the Union subtypes\n.*?^ *Errors:\n(?P<reasons>.*?)^ *Given value",
@@ -35,7 +41,7 @@ def is_user_error(error: Exception) -> bool:
 
     if isinstance(error, OSError | MisconfigurationException | MedicalError | ImageReadError | UnknownModelError):
         return True
-    if _refused_arguments(error):
+    if _refused_arguments(error) or (isinstance(error, RuntimeError) and _UNFIT.match(str(error))):
         return True
     return isinstance(error, ValueError | ImportError) and _raised_in(error.__traceback__) in {
         "anomalib",
@@ -50,7 +56,32 @@ def user_message(error: Exception) -> str:
             f"{os.strerror(error.errno)}: {os.fsdecode(error.filename)}. Results need a folder that can be written: "
             "make this one writable, or choose another with --default_root_dir."
         )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = "the folder of the results" if error.filename is None else os.fsdecode(error.filename)
+        return (
+            f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose "
+            "another folder with --default_root_dir."
+        )
+    if unfit := _UNFIT.match(str(error)):
+        return (
+            f"The checkpoint does not fit this {unfit[1]} ({unfit[2][:200]}). Give --model the class and the arguments "
+            "that were trained with."
+        )
     return "; ".join(_refused_arguments(error)) or _without_worker_traceback(error)
+
+
+def shell_argument(name: str, value: object) -> str:
+    """Write an argument as it can be pasted into a shell: ``--model.noise_size '[0.1,0.4]'``.
+
+    Args:
+        name: Its name without the dashes.
+        value: Text as it is, anything else as jsonargparse reads it (null, true, lists, objects).
+    """
+    text = str(value)
+    if not isinstance(value, str | os.PathLike):
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # A value that starts with a dash would be taken for another argument.
+    return f"--{name}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}"
 
 
 def _refused_arguments(error: Exception) -> list[str]:

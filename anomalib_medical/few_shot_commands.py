@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -49,11 +48,11 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
         0.
 
     Raises:
-        FewShotCommandError: If the checkpoint is missing or none of D24fad, or the new one is there already.
+        CheckpointError: If the checkpoint cannot be read, or the new one not be written.
+        FewShotCommandError: If it is none of D24fad, or the new one is there already.
         D24fadError: If the images cannot be used.
     """
-    import torch
-
+    from anomalib_medical.checkpoints import write_checkpoint
     from anomalib_medical.data.privacy import PatientHasher
     from anomalib_medical.models import D24fad
 
@@ -85,7 +84,7 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
     checkpoint = {key: value for key, value in checkpoint.items() if key not in _OF_THE_RUN}
     checkpoint["state_dict"] = model.state_dict()
     model.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, target)
+    write_checkpoint(checkpoint, target)
     print(f"Wrote {target}: {count} support image(s), {how}.")
     return 0
 
@@ -97,18 +96,9 @@ def _refuse_overwriting(target: Path) -> None:
 
 
 def _read_checkpoint(source: Path) -> dict[str, Any]:
-    import torch
-    from anomalib.utils.serialization import anomalib_safe_globals
+    from anomalib_medical.checkpoints import read_checkpoint
 
-    if not source.is_file():
-        msg = f"There is no checkpoint {source}. Give the one that a training of D24fad has written (model.ckpt)."
-        raise FewShotCommandError(msg)
-    try:
-        with anomalib_safe_globals():
-            checkpoint: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        msg = f"{source} could not be read as a checkpoint ({type(error).__name__}): damaged, or another kind of file?"
-        raise FewShotCommandError(msg) from error
+    checkpoint = read_checkpoint(source)
     if "support_record" not in checkpoint:
         msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
         raise FewShotCommandError(msg)

@@ -17,6 +17,7 @@ from anomalib_medical.callbacks.predictions_file import Prediction, read_predict
 from anomalib_medical.commands import CommandError
 from anomalib_medical.config_files import configs_dir
 from anomalib_medical.data.images import read_image
+from anomalib_medical.data.io import counted
 
 STAMP = "quickstart.json"
 CHECKED_IMAGES = 8
@@ -143,11 +144,11 @@ def _summarise(
     # The raw scores: anomalib's own post-processor clamps normalised ones to [0, 1], where they tie at the ends.
     auroc = roc_auc_score(abnormal, [float(prediction.raw_score) for prediction in predictions])
     pixel = "unknown (no masks)" if finished.pixel_auroc is None else f"{finished.pixel_auroc:.3f}"
-    counts = f"{len(abnormal)} test images: {(~abnormal).sum()} normal, {abnormal.sum()} abnormal"
+    counts = f"{counted(len(abnormal), 'test image')}: {(~abnormal).sum()} normal, {abnormal.sum()} abnormal"
     print(
         f"\nImage AUROC     {auroc:.3f} ({counts})\n"
         f"Pixel AUROC     {pixel}\n"
-        f"OpenVINO        same scores on {checked} images (largest difference {difference:.1e})\n"
+        f"OpenVINO        same scores on {counted(checked, 'image')} (largest difference {difference:.1e})\n"
         f"Heatmaps        {output / finished.run / 'images'}\n"
         f"Scores          {output / finished.predictions}\n"
         f"OpenVINO model  {output / finished.model}",

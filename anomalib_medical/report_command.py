@@ -45,5 +45,5 @@ def run_report(arguments: Mapping[str, Any]) -> int:
         run = publish(run, arguments["publish"])
         if named := local_paths(run.plan):
             print(f"The plan names folders of this machine, look at plan.yaml: {', '.join(named)}")
-    print(f"Report: {write_report(run)}")
+    print(write_report(run))
     return 0

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from anomalib_medical.data.duplicates import find_duplicates
 from anomalib_medical.data.fingerprints import Fingerprint, fingerprint_all
-from anomalib_medical.data.io import list_images
+from anomalib_medical.data.io import list_folder
 
 SIDE = 256
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--set", default="chest_xray", help="Data set whose training images are varied.")
     parser.add_argument("--workers", type=int, default=None)
     arguments = parser.parse_args()
-    sources = list_images(Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / arguments.set / "train")
+    sources = list_folder(Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / arguments.set / "train").images
     paths = write_files(arguments.folder, sources, arguments.count)
     size = sum(path.stat().st_size for path in paths)
     print(f"{len(paths)} JPEG files of {SIDE}x{SIDE}, {size / 2**20:.0f} MiB, from {len(sources)} of {arguments.set}")

@@ -36,7 +36,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
-from anomalib_medical.data.io import list_images
+from anomalib_medical.data.io import list_folder
 from anomalib_medical.models.ddad.networks import Autoencoder, Ensemble
 
 SIZE = (64, 64)
@@ -70,7 +70,7 @@ class Files(Dataset[torch.Tensor]):
 def train_sequentially(root: Path, epochs: int, normals: list[Path], *, keep: bool) -> int:
     """Train network after network; returns the number of optimizer steps."""
     steps = 0
-    for paths in ([*normals, *list_images(root / "unlabeled")], normals):
+    for paths in ([*normals, *list_folder(root / "unlabeled").images], normals):
         for _ in range(MEMBERS):
             network = Autoencoder(SIZE).train()
             optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.999))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import get_frame
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 
@@ -61,3 +64,28 @@ def write_dicom(path: Path, pixels: np.ndarray, **tags: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     make_dicom(pixels, **tags).save_as(path, enforce_file_format=True)
     return path
+
+
+def compress(pixels: np.ndarray, syntax: UID) -> bytes:
+    """Compress a frame as its container holds it: all bits of an (H, W) or (H, W, 3) array of 8 or 16 bits.
+
+    A signed frame becomes an unsigned stream, except in JPEG 2000.
+    """
+    unsigned = pixels.view(f"u{pixels.itemsize}")
+    if syntax in {uid.JPEG2000Lossless, uid.JPEG2000}:
+        reversible = syntax == uid.JPEG2000Lossless
+        level = 0 if reversible else 60
+        return bytes(imagecodecs.jpeg2k_encode(pixels, level, codecformat="j2k", reversible=reversible))
+    if syntax in {uid.HTJ2KLossless, uid.HTJ2K}:
+        return bytes(imagecodecs.htj2k_encode(unsigned))
+    if syntax == uid.JPEGLSLossless:
+        return bytes(imagecodecs.jpegls_encode(unsigned))
+    if syntax == uid.JPEGLSNearLossless:
+        return bytes(imagecodecs.jpegls_encode(unsigned, 2))
+    if syntax in {uid.JPEGLossless, uid.JPEGLosslessSV1}:
+        return bytes(imagecodecs.ljpeg_encode(unsigned))
+    if syntax == uid.RLELossless:
+        data = make_dicom(unsigned)
+        data.compress(syntax, generate_instance_uid=False)
+        return get_frame(data.PixelData, 0, number_of_frames=1)
+    raise ValueError(syntax)

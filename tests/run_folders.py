@@ -24,6 +24,7 @@ from anomalib_medical.benchmark.run_folder import (
     RunInfo,
     ShortcutResult,
     Thresholds,
+    Weights,
     write_json,
 )
 from anomalib_medical.metrics import bin_pixels
@@ -132,6 +133,8 @@ def write_job(job: JobFolder, dataset: str, model: str, label: str, seed: int, s
             job.path / "epochs.csv", index=False
         )
         latency = {"torch": Latency(20.0 * (seed + 1), 31.0, 50, "cpu"), "openvino": Latency(9.0, 12.0, 50, "CPU")}
+        (job.path / "model.ckpt").write_bytes(b"weights")
+        job.write("weights", Weights("model.ckpt", label, 7, []))
         job.write("cost", Cost(61.5, 300, 3, 900.0, None, latency, 11_000_000, 44_000_000))
     job.write("status", JobStatus("done", 70.0))
 
@@ -146,7 +149,7 @@ def _write_maps(job: JobFolder, test: pd.DataFrame, seed: int) -> None:
     job.write_pixels(PixelResult(bin_pixels(maps, masks, n_bins=50), *cells))
     raw = test.raw_score.to_numpy()
     job.write("faults", Faults(4.0, 16, list(raw + test.label.to_numpy()), list(raw)))
-    cases = [("i001", "true_positive", 1, 3.5), ("i002", "false_positive", 0, 2.5)]
+    cases = [("i001", "highest", 1, 3.5), ("i002", "highest", 0, 2.5)]
     job.write("gallery/gallery", [GalleryEntry(name, f"{name}.png", *case) for name, *case in cases])
     for name in ("i001", "i002"):
         Image.fromarray(rng.integers(0, 255, (64, 192, 3), dtype=np.uint8)).save(job.path / "gallery" / f"{name}.png")

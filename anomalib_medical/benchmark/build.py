@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, cast
-from unittest.mock import patch
 
 import anomalib.data
 import anomalib.models
-import timm
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
 from anomalib.pre_processing import PreProcessor
@@ -25,7 +23,7 @@ from anomalib_medical.benchmark.plan_file import expand
 from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.data.datamodules.few_shot_tasks import FewShotTasks
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_medical.models.components.teacher import load_backbone
+from anomalib_medical.models.components.teacher import load_backbone, without_download
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 #: Where anomalib's models keep the frozen backbone, below ``model.model``.
@@ -126,7 +124,7 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
         arguments["pre_processor"] = _pre_processor(size, normalize=job.model.normalize)
     arguments |= {"evaluator": False, "visualizer": False}
     arguments["post_processor"] = MedicalPostProcessor(target_specificity=plan.target_specificity)
-    with contextlib.nullcontext() if plan.pre_trained else _without_download():
+    with contextlib.nullcontext() if plan.pre_trained else without_download():
         model = cast("AnomalibModule", _call(cls, arguments | given, where))
     if "backbone" not in accepted:
         return model, "none"
@@ -217,15 +215,3 @@ def _teacher(model: AnomalibModule, job: JobSpec) -> nn.Module:
         msg = f"models.{job.model_name}: teacher_module is {where!r}, and the network has no such attribute."
         raise PlanError(msg) from error
     return extractor.feature_extractor if isinstance(extractor, TimmFeatureExtractor) else extractor
-
-
-@contextlib.contextmanager
-def _without_download() -> Iterator[None]:
-    """Let timm build networks without weights: STFPM takes those of the hub and has no argument against it."""
-    original = timm.create_model
-
-    def create_model(*args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
-        return original(*args, **{**kwargs, "pretrained": False})
-
-    with patch.object(timm, "create_model", create_model):
-        yield

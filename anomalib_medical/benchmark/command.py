@@ -21,12 +21,14 @@ from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, disk_full_explained, estimate_seconds, is_done
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.datamodules.phantom import Phantom
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.data.privacy import SALT_FILE
 from anomalib_medical.errors import MedicalError
 
 _LOCK = ".lock"
-# What must not leave this machine with the results: who holds the salt can try out names, pictures show patients.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n"
+# What must not leave this machine with the results: who holds the salt can try out names, pictures show patients, and
+# weights are made of their images.
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
 
 
 class BenchmarkError(MedicalError):
@@ -54,7 +56,7 @@ def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, f
     _check_classes(plan)
     run = RunFolder(output or Path("results") / "benchmark" / plan.name)
     if dry_run:
-        print(_dry_run(plan, run, devices))
+        print(_dry_run(plan, run, devices, force_new_plan=force_new_plan))
         return
     run.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -81,54 +83,71 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan
     runner.run({"kind": "data"})
     broken = _refuse_broken_data(plan, run)
     left = sum(not is_done(run.job(job.name)) for job in plan.jobs())
-    print(f"{len(plan.jobs()) - left} of {len(plan.jobs())} jobs are done, {left - _count(plan, broken)} to run.")
+    done = len(plan.jobs()) - left
+    jobs = counted(len(plan.jobs()), "job")
+    print(f"{done} of {jobs} {agree(done, 'is', 'are')} done, {left - _count(plan, broken)} to run.")
     runner.run({"kind": "job", "skip": broken})
-    print(f"Report: {write_report(run)}")
+    print(write_report(run))
     failed = [job.name for job in plan.jobs() if not is_done(run.job(job.name))]
     if failed:
         shown = "\n".join(_reasons(run, failed))
         msg = (
-            f"{len(failed)} of {len(plan.jobs())} jobs failed; the others are saved.\n{shown}\nTracebacks and logs are "
-            f"in {run.path / 'jobs'}. The same command runs the failed ones again, and nothing else."
+            f"{len(failed)} of {jobs} failed; whatever is done is saved.\n{shown}\nTracebacks and logs are in "
+            f"{run.path / 'jobs'}. The same command runs again what failed, and nothing else."
         )
         raise BenchmarkError(msg)
-    print(f"All {len(plan.jobs())} jobs are done: {run.path}")
+    print(f"All done, {jobs}: {run.path}")
+
+
+def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
+    """Whether the folder holds a run of another plan, which must be forced.
+
+    Raises:
+        BenchmarkError: If it does and is not.
+    """
+    if not (run.path / "plan.yaml").exists():
+        return False
+    changes = differences(run.plan, plan.as_dict())
+    if changes and not force:
+        msg = (
+            f"{run.path} holds a run of another plan:\n" + "\n".join(f"  {change}" for change in changes[:10]) + "\n"
+            "Choose another folder with --output, or take the new plan with --force_new_plan: jobs that it does "
+            "not change are kept, the others are moved to replaced/ and run anew."
+        )
+        raise BenchmarkError(msg)
+    return bool(changes)
 
 
 def _prepare_folder(plan: Plan, run: RunFolder, *, force: bool) -> None:
-    new = plan.as_dict()
-    if (run.path / "plan.yaml").exists():
-        changes = differences(run.plan, new)
-        if changes and not force:
-            msg = (
-                f"{run.path} holds a run of another plan:\n"
-                + "\n".join(f"  {change}" for change in changes[:10])
-                + "\n"
-                "Choose another folder with --output, or take the new plan with --force_new_plan: jobs that it does "
-                "not change are kept, the others are moved to replaced/ and run anew."
-            )
-            raise BenchmarkError(msg)
-        if changes:
-            _set_aside(plan, run)
+    if _is_another_plan(plan, run, force=force):
+        _set_aside(plan, run)
     with atomic(run.path / "plan.yaml") as file:
-        yaml.safe_dump(new, file, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(plan.as_dict(), file, sort_keys=False, allow_unicode=True)
     write_json(run.path / "plan.json", describe_run(plan.name))
     write_json(run.path / "jobs.json", [job.name for job in plan.jobs()])
     with atomic(run.path / ".gitignore") as file:
         file.write(_IGNORED)
 
 
-def _set_aside(plan: Plan, run: RunFolder) -> None:
-    """Move what the new plan changes out of the way."""
+def _changed(plan: Plan, run: RunFolder) -> list[JobFolder]:
+    """The jobs that another plan has run otherwise."""
     wanted = {job.name: plan.spec(job) for job in plan.jobs()}
-    number = sum(1 for _ in run.path.glob("replaced/*"))
-    target = run.path / "replaced" / str(number)
+    found = []
     for job in run.jobs():
         info = job.info
         same_teacher = info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
         if wanted.get(job.path.name) != info.spec or not same_teacher:
-            (target / "jobs").mkdir(parents=True, exist_ok=True)
-            shutil.move(job.path, target / "jobs" / job.path.name)
+            found.append(job)
+    return found
+
+
+def _set_aside(plan: Plan, run: RunFolder) -> None:
+    """Move what the new plan changes out of the way."""
+    number = sum(1 for _ in run.path.glob("replaced/*"))
+    target = run.path / "replaced" / str(number)
+    for job in _changed(plan, run):
+        (target / "jobs").mkdir(parents=True, exist_ok=True)
+        shutil.move(job.path, target / "jobs" / job.path.name)
     if (run.path / "data").exists():
         # Quick to make anew, and its plan is not kept beside it.
         target.mkdir(parents=True, exist_ok=True)
@@ -161,13 +180,19 @@ def _count(plan: Plan, datasets: set[str]) -> int:
     return sum(job.dataset in datasets for job in plan.jobs())
 
 
-def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> str:
-    """The plan as text."""
+def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan: bool) -> str:
+    """The plan as text.
+
+    Raises:
+        BenchmarkError: If the run would refuse the folder.
+    """
+    another = _is_another_plan(plan, run, force=force_new_plan)
+    anew = {job.path.name for job in _changed(plan, run)} if another else set()
     jobs = plan.jobs()
-    left = [job for job in jobs if not is_done(run.job(job.name))]
-    lines = [f"{plan.name}: {len(jobs)} jobs ({plan.protocol} protocol), run folder {run.path}", ""]
+    left = [job for job in jobs if job.name in anew or not is_done(run.job(job.name))]
+    lines = [f"{plan.name}: {counted(len(jobs), 'job')} ({plan.protocol} protocol), run folder {run.path}", ""]
     for job in jobs:
-        state = "done" if is_done(run.job(job.name)) else f"at most about {duration(estimate_seconds(plan, job))}"
+        state = "done" if job not in left else f"at most about {duration(estimate_seconds(plan, job))}"
         lines.append(f"  {job.dataset:<20} {job.model_name:<20} seed {job.seed}  {state}")
     weights = "of the hub" if plan.pre_trained else "random (results are floors)"
     if plan.teacher_sha256:
@@ -177,7 +202,7 @@ def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> str:
         "",
         f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
         f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
-        f"{len(left)} jobs left: at most about {duration(total)}; models that make one pass end earlier.",
+        f"{counted(len(left), 'job')} left: at most about {duration(total)}; models that make one pass end earlier.",
         *_absent_data(plan),
         "Nothing was run (--dry_run).",
     ]

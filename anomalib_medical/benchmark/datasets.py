@@ -8,6 +8,7 @@ from anomalib_medical.benchmark.build import build_datamodule
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.records import AuditFinding, DatasetInfo, ShortcutResult
 from anomalib_medical.data.audit import audit, collect_splits
+from anomalib_medical.data.io import counted
 from anomalib_medical.data.samples import UNLABELED
 
 
@@ -36,8 +37,8 @@ def describe_dataset(plan: Plan, name: str, workers: int = 1) -> DatasetInfo:
     normal, abnormal = (int((test.label_index == label).sum()) for label in (0, 1))
     if not normal or not abnormal:
         msg = (
-            f"The test set of {name} has {normal} normal and {abnormal} abnormal images, expected both kinds: no "
-            "metric that compares them can be computed."
+            f"The test set of {name} has {normal} normal and {counted(abnormal, 'abnormal image')}, expected both "
+            "kinds: no metric that compares them can be computed."
         )
         raise DatasetError(msg)
     patients = samples.patient_id.replace("", None).nunique()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -52,10 +53,11 @@ def write_csv(path: Path, table: DataFrame) -> None:
 def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a new file that takes ``path``'s place when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoding, newline = (None, None) if mode == "wb" else ("utf-8", "")
+    # Names of files that are no text become text that every reader takes.
+    encoding, errors, newline = (None, None, None) if mode == "wb" else ("utf-8", "backslashreplace", "")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+        with os.fdopen(descriptor, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -64,6 +66,12 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Pictures of the best and the worst cases: image, heatmap and mask side by side."""
+"""Pictures of the highest and the lowest scores of each class: image, heatmap and mask side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.benchmark.scoring import Scored
 from anomalib_medical.data.datasets.base import MedicalDataset
 
-Kind = Literal["true_positive", "true_negative", "false_positive", "false_negative"]
+Place = Literal["highest", "lowest"]
 
 
 def write_gallery(
@@ -28,7 +28,7 @@ def write_gallery(
         scored: Its scores and maps; nothing is written without maps.
         path_hashes: Of each image.
         labels: Whether it is abnormal.
-        k: Pictures of each kind.
+        k: Pictures of each.
     """
     if scored.maps is None or k == 0:
         return
@@ -36,7 +36,7 @@ def write_gallery(
     # The same colours in all pictures: from the median to nearly the largest value of the test set.
     low, high = np.quantile(scored.maps[:, ::4, ::4], [0.5, 0.999])
     entries = []
-    for kind, index in _chosen(scored.scores, labels, k):
+    for place, index in _chosen(scored.scores, labels, k):
         item = data[rows[scored.paths[index]]]
         mask = None if scored.masks is None else scored.masks[index]
         picture = _picture(np.asarray(item.image, dtype=np.float32), scored.maps[index], mask, (low, high))
@@ -44,23 +44,19 @@ def write_gallery(
         encoded = cv2.imencode(".png", picture)[1]
         with atomic(folder.path / "gallery" / file, "wb") as stream:
             stream.write(encoded.tobytes())
-        entries.append(GalleryEntry(path_hashes[index], file, kind, int(labels[index]), float(scored.scores[index])))
+        entries.append(GalleryEntry(path_hashes[index], file, place, int(labels[index]), float(scored.scores[index])))
     folder.write("gallery/gallery", entries)
 
 
-def _chosen(scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int) -> list[tuple[Kind, int]]:
-    """Rows of the most and the least abnormal images of each class; none twice."""
+def _chosen(scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int) -> list[tuple[Place, int]]:
+    """Rows of the highest and the lowest scores of each class; none twice."""
     order = np.argsort(scores, kind="stable")
-    chosen: list[tuple[Kind, int]] = []
-    kinds: tuple[tuple[bool, Kind, Kind], ...] = (
-        (True, "false_negative", "true_positive"),
-        (False, "true_negative", "false_positive"),
-    )
-    for abnormal, lowest, highest in kinds:
+    chosen: list[tuple[Place, int]] = []
+    for abnormal in (True, False):
         rows = order[labels[order] == abnormal]
         few = min(k, len(rows) // 2)
-        chosen += [(lowest, int(row)) for row in rows[:few]]
-        chosen += [(highest, int(row)) for row in rows[len(rows) - few :][::-1]]
+        chosen += [("lowest", int(row)) for row in rows[:few]]
+        chosen += [("highest", int(row)) for row in rows[len(rows) - few :][::-1]]
     return chosen
 
 

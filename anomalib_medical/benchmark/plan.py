@@ -104,7 +104,9 @@ class Plan:
         threads: Threads of each job; None for the cores divided by the devices.
         target_specificity: Share of held-out normals that the threshold leaves below.
         latency_repeats: Timed repeats.
-        gallery: Pictures of the k best and k worst cases of a class; 0 for none (pictures show patients).
+        gallery: Pictures of the k highest and k lowest scores of a class; 0 for none (pictures show patients).
+        keep_weights: Whether the last weights of each training are kept, as a checkpoint that can be bundled.
+        weights_folder: Where; None for the job's folder.
         devices: ``auto`` for all GPUs, or the CPU without one; or a list such as ["cuda:0", "cuda:1"], a job each.
         limits: What a job may use.
         teacher_sha256: Filled in.
@@ -126,6 +128,8 @@ class Plan:
     target_specificity: float = 0.95
     latency_repeats: int = 50
     gallery: int = 3
+    keep_weights: bool = True
+    weights_folder: str | None = None
     devices: Literal["auto"] | tuple[str, ...] = "auto"
     limits: Limits = field(default_factory=Limits)
     teacher_sha256: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from anomalib_medical.benchmark.files import file_digest
 from anomalib_medical.benchmark.plan import DatasetPlan, Limits, ModelPlan, Plan, PlanError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # What may change in a run folder without making results incomparable.
-_FREE = ("devices", "limits.job_minutes", "limits.memory_gib")
+_FREE = ("devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
 
 _T = TypeVar("_T")
 
@@ -116,7 +116,7 @@ def teacher_digest(plan: Plan) -> str:
             "teacher_weights out for random weights (results are then floors)."
         )
         raise PlanError(msg)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_digest(path)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -185,6 +185,12 @@ def _check(plan: Plan, source: str) -> None:
             raise PlanError(msg)
     if plan.protocol not in {"clean", "published"}:
         msg = f"{source}: protocol is {plan.protocol!r}, expected 'clean' or 'published'."
+        raise PlanError(msg)
+    if not isinstance(plan.keep_weights, bool):
+        msg = f"{source}: keep_weights is {_short(plan.keep_weights)}, expected true or false."
+        raise PlanError(msg)
+    if plan.weights_folder is not None and (not isinstance(plan.weights_folder, str) or not plan.weights_folder):
+        msg = f"{source}: weights_folder is {_short(plan.weights_folder)}, expected the path of a folder."
         raise PlanError(msg)
     if not plan.seeds or isinstance(plan.seeds, int) or not all(isinstance(seed, int) for seed in plan.seeds):
         msg = f"{source}: seeds is {_short(plan.seeds)}, expected a list of whole numbers such as [0, 1]."

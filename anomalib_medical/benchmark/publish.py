@@ -10,6 +10,7 @@ from pathlib import Path
 
 from anomalib_medical.benchmark.files import RunFolderError, atomic
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
+from anomalib_medical.errors import shell_argument
 
 _README = "README.md"
 _TITLE = "# Results of a benchmark, without pictures"
@@ -18,7 +19,7 @@ Copied from a run folder by `anomalib-medical report --run RUN --publish FOLDER`
 and costs of every job, under salted hashes of files and patients. Left out: pictures of cases, logs, tracebacks and the
 salt. The figures of [report/report.md](report/report.md) are computed from these files alone:
 
-    anomalib-medical report --run {name}
+    anomalib-medical report {run}
 """
 _RUN_FILES = ("plan.yaml", "plan.json", "jobs.json", "data/*.json")
 _JOB_FILES = ("job.json", "scores.csv", "thresholds.json", "cost.json", "faults.json", "epochs.csv")
@@ -57,7 +58,7 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
         _copy_pixels(old, new)
         new.write("status", replace(status, message=_LEFT_OUT) if _PATH.search(status.message) else status)
     with atomic(target / _README) as stream:
-        stream.write(f"{_TITLE}\n{_TEXT.format(name=target.name)}")
+        stream.write(f"{_TITLE}\n{_TEXT.format(run=shell_argument('run', target.name))}")
     return copy
 
 

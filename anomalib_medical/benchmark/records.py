@@ -241,19 +241,37 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The last weights of a training.
+
+    Attributes:
+        file: The checkpoint, from the job's folder; an absolute path where the plan names a folder for them.
+        model: Its class, as ``bundle`` takes it.
+        size: Bytes.
+        reading: Options of ``bundle`` that say how files were read.
+    """
+
+    file: str
+    model: str
+    size: int
+    reading: list[str]
+
+
+@dataclass(frozen=True)
 class GalleryEntry:
     """A picture of image, heatmap and, where there is one, mask, side by side.
 
     Attributes:
         path_hash: As in scores.csv.
         file: Name of the PNG in ``gallery/``.
-        kind: Which of the worst or best this is: a false positive scores high and is normal, ...
+        kind: ``highest`` or ``lowest`` of its class. Files of 0.1.0 have four other words, none of which looked at
+            the threshold: those with ``positive`` at their end were the highest.
         label: 1 for abnormal.
         raw_score: The image's score.
     """
 
     path_hash: str
     file: str
-    kind: Literal["true_positive", "true_negative", "false_positive", "false_negative"]
+    kind: str
     label: int
     raw_score: float

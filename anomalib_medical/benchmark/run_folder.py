@@ -13,9 +13,11 @@
     <run>/jobs/<job>/epochs.csv        epoch, seconds, image_auroc on the test set; protocol ``published`` only
     <run>/jobs/<job>/cost.json         `Cost`
     <run>/jobs/<job>/gallery/          `GalleryEntry` in gallery.json, PNG files
+    <run>/jobs/<job>/weights.json      `Weights`, where they are kept: model.ckpt beside it, or where the plan says
 
 Every file appears complete or not at all. Files and patients of the data are salted hashes; only what a failed job said
-(status.json, traceback.txt, log.txt, and status.json in the report) may name a file. `publish` leaves that out.
+(status.json, traceback.txt, log.txt, and status.json in the report) may name a file. `publish` leaves that out, and
+weights, which are made of patients' images.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ from anomalib_medical.benchmark.records import (
     ShortcutResult,
     State,
     Thresholds,
+    Weights,
 )
 from anomalib_medical.metrics import PixelCounts
 
@@ -78,6 +81,7 @@ __all__ = [
     "ShortcutResult",
     "State",
     "Thresholds",
+    "Weights",
     "atomic",
     "write_json",
 ]
@@ -130,8 +134,13 @@ class JobFolder:
         return read_json(file, Faults) if (file := self.path / "faults.json").exists() else None
 
     @property
+    def weights(self) -> Weights | None:
+        """Where the last weights are; None if they were not kept."""
+        return read_json(file, Weights) if (file := self.path / "weights.json").exists() else None
+
+    @property
     def gallery(self) -> list[GalleryEntry]:
-        """Pictures of best and worst cases; empty for a model without maps."""
+        """Pictures of the highest and lowest scores; empty for a model without maps."""
         file = self.path / "gallery" / "gallery.json"
         return [build(GalleryEntry, entry, file) for entry in load_json(file)] if file.exists() else []
 

@@ -25,7 +25,7 @@ from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.supervise import supervise
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.errors import MedicalError, shell_argument
 
 #: What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
 OVERHEAD_SECONDS = 60.0
@@ -281,4 +281,5 @@ def disk_full_explained(run: Path) -> Iterator[None]:
 
 
 def _how_to_go_on(what: str, run: Path) -> str:
-    return f"{what}. All finished jobs are in {run}; the same command with --output {run} goes on where this stopped."
+    again = shell_argument("output", run)
+    return f"{what}. All finished jobs are in {run}; the same command with {again} goes on where this stopped."

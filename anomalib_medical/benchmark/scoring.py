@@ -20,10 +20,15 @@ from anomalib_medical.benchmark.records import Faults, PixelResult
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.metrics import bin_pixels
 
 _SIGMA = 4.0
 _BATCH = 16
+
+
+class ScoresError(MedicalError):
+    """Scores are no numbers."""
 
 
 @dataclass
@@ -125,6 +130,23 @@ def join_scores(held_out: DataFrame, test: DataFrame) -> DataFrame:
     return pd.concat([held_out, test], ignore_index=True)
 
 
+def check_numbers(scored: Scored, name: str) -> None:
+    """Refuse scores that no metric can rank.
+
+    Raises:
+        ScoresError: If a score or a value of a map is NaN or infinite.
+    """
+    maps = {} if scored.maps is None else {"anomaly maps": scored.maps.reshape(len(scored.maps), -1)}
+    for what, values in ({"scores": scored.scores[:, None]} | maps).items():
+        bad = int((~np.isfinite(values).all(axis=1)).sum())
+        if bad:
+            msg = (
+                f"{what} are NaN or infinite: {bad} of {len(values)} of the {name} images. The training has run away "
+                "(a lower learning rate may hold it), or the images hold values that are no numbers."
+            )
+            raise ScoresError(msg)
+
+
 def pixel_result(scored: Scored, abnormal: NDArray[np.bool_], threshold: float) -> PixelResult | None:
     """Count pixels; None without maps, or where an abnormal image has no mask.
 
@@ -135,7 +157,7 @@ def pixel_result(scored: Scored, abnormal: NDArray[np.bool_], threshold: float) 
     """
     if scored.maps is None or scored.masks is None or not abnormal.any():
         return None
-    if not scored.masks[abnormal].any(axis=(1, 2)).all() or not np.isfinite(scored.maps).all():
+    if not scored.masks[abnormal].any(axis=(1, 2)).all():
         return None
     marked = scored.maps > threshold
     sums = [
@@ -169,7 +191,7 @@ def _normalized(model: AnomalibModule, scores: Tensor) -> NDArray[np.float32]:
     from anomalib.data import InferenceBatch
 
     post_processor: Any = model.post_processor
-    if post_processor is None or torch.isnan(post_processor.image_threshold):
+    if not (post_processor and post_processor.enable_normalization) or torch.isnan(post_processor.image_threshold):
         return np.full(len(scores), np.nan, np.float32)
     device = post_processor.image_threshold.device
     normalized = post_processor(InferenceBatch(pred_score=scores.to(device))).pred_score

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -34,6 +35,7 @@ class Trained:
 
     Attributes:
         model: With the last weights and its threshold.
+        trainer: That trained and scored it.
         teacher: Where its backbone's weights come from.
         data: The dataset it is scored on.
         held_out: Scores of held-out normals.
@@ -45,6 +47,7 @@ class Trained:
     """
 
     model: AnomalibModule
+    trainer: Trainer
     teacher: str
     data: MedicalDataModule
     held_out: Scored
@@ -122,7 +125,8 @@ class EpochScores(Callback):
             images = pre_processor.transform(batch.image.to(model.device))
             scores += network(images).pred_score.flatten().float().cpu().tolist()
             labels += batch.gt_label.tolist()
-        return float(roc_auc_score(labels, scores))
+        # A training that runs away goes on to its end, where its scores are looked at.
+        return float(roc_auc_score(labels, scores)) if np.isfinite(scores).all() else float("nan")
 
 
 def train_and_score(plan: Plan, job: JobSpec, device: str) -> Trained:
@@ -162,6 +166,7 @@ def train_and_score(plan: Plan, job: JobSpec, device: str) -> Trained:
         test = collector.scored(model)
     return Trained(
         model,
+        trainer,
         teacher,
         data,
         held_out,

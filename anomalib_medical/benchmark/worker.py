@@ -26,15 +26,24 @@ from anomalib_medical.benchmark.plan import JobSpec, Plan
 from anomalib_medical.benchmark.plan_file import load_run_plan
 from anomalib_medical.benchmark.records import Cost, JobInfo, JobStatus, State, Thresholds
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.benchmark.scoring import Scored, fault_scores, join_scores, pixel_result, score_table
+from anomalib_medical.benchmark.scoring import (
+    Scored,
+    check_numbers,
+    fault_scores,
+    join_scores,
+    pixel_result,
+    score_table,
+)
 from anomalib_medical.benchmark.trivial import TRIVIAL
+from anomalib_medical.benchmark.weights import keep_weights
+from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.errors import is_user_error, user_message
 from anomalib_medical.post_processing import MedicalPostProcessor
 
-_HELD_OUT = "held-out normal images of the training side, by patient"
+_HELD_OUT = "held-out normal images of the training side, by patient where patients are known"
 
 
 def main(arguments: list[str]) -> int:
@@ -87,10 +96,9 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
     teacher: Any = trained.teacher
     folder.write("job", replace(info, teacher=teacher, teacher_sha256=plan.teacher_sha256 if teacher == "file" else ""))
     post_processor: Any = trained.model.post_processor
-    pixel = float(post_processor.pixel_threshold)
     thresholds = Thresholds(
-        image=float(post_processor.image_threshold),
-        pixel=pixel,
+        image=raw_threshold(post_processor),
+        pixel=raw_threshold(post_processor, "pixel"),
         target_specificity=plan.target_specificity,
         n_held_out=len(trained.held_out.paths),
         source=_HELD_OUT,
@@ -99,6 +107,7 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
     peak, gpu = peak_memory_mib(), torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
     if trained.epoch_scores:
         write_csv(folder.path / "epochs.csv", DataFrame(trained.epoch_scores))
+    keep_weights(plan, folder, trained.trainer, trained.model, trained.data)
     folder.write(
         "cost",
         replace(
@@ -168,6 +177,8 @@ def _write_scores(
         for part, scored, split in ((data.val_data, held_out, "val"), (data.test_data, test, "test"))
     ]
     folder.write_scores(join_scores(*tables))
+    check_numbers(held_out, "held-out")
+    check_numbers(test, "test")
     folder.write("thresholds", thresholds)
     labels = tables[1].label.to_numpy().astype(bool)
     pixels = pixel_result(test, labels, float("nan") if thresholds.pixel is None else thresholds.pixel)

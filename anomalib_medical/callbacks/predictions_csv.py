@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from anomalib.post_processing import PostProcessor
@@ -203,6 +203,9 @@ class PredictionsCSV(Callback):
                 partial, count = _merge(partial, trainer.world_size, data_size)
             self.path = publish(partial, self._number)
             logger.info("Wrote the scores of %d images to %s", count, self.path)
+            without = sum(not math.isfinite(float(row.raw_score)) for row in read_predictions(self.path))
+            if without:
+                logger.warning("%d of %d images have no score (nan or infinite), and so no label.", without, count)
         self._release_heatmaps()
         self._file = None
 
@@ -215,22 +218,24 @@ class PredictionsCSV(Callback):
         self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
 
 
-def raw_threshold(post_processor: PostProcessor | None) -> float:
-    """The raw score above which `post_processor` calls an image abnormal, nan if it has no threshold.
+def raw_threshold(post_processor: PostProcessor | None, of: Literal["image", "pixel"] = "image") -> float:
+    """The raw score above which `post_processor` calls an image (a pixel) abnormal, nan if it has no threshold.
 
     anomalib keeps the threshold in raw scores, but compares the normalised score with `1 - image_sensitivity`.
     """
     if post_processor is None or not post_processor.enable_thresholding:
         return math.nan
     if isinstance(post_processor, MedicalPostProcessor):
-        return float(post_processor.raw_image_threshold())
-    threshold = float(post_processor.image_threshold)
-    limit = float(post_processor.normalized_image_threshold)
+        return float(post_processor.raw_image_threshold() if of == "image" else post_processor.raw_pixel_threshold())
+    threshold, limit, low, high = (
+        float(getattr(post_processor, name.format(of)))
+        for name in ("{}_threshold", "normalized_{}_threshold", "{}_min", "{}_max")
+    )
     if math.isnan(threshold):
         return math.nan
-    if not _normalises(post_processor):
+    if not post_processor.enable_normalization or math.isnan(high - low):
         return limit
-    return threshold + (limit - 0.5) * float(post_processor.image_max - post_processor.image_min)
+    return threshold + (limit - 0.5) * (high - low)
 
 
 def _normalises(post_processor: PostProcessor | None) -> bool:
@@ -253,7 +258,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
             [str(path) for path in paths] if paths else unknown,
             _numbers(pending.raw),
             _numbers(batch.pred_score) if _normalises(post_processor) else unknown,
-            unknown if math.isnan(threshold) else _labels(batch.pred_label, size),
+            unknown if math.isnan(threshold) else _predicted(batch.pred_label, pending.raw),
             unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
@@ -272,6 +277,12 @@ def _labels(values: Tensor | None, size: int) -> list[str]:
     if values is None:
         return [""] * size
     return ["abnormal" if value else "normal" for value in values.flatten().tolist()]
+
+
+def _predicted(labels: Tensor | None, raw: Tensor) -> list[str]:
+    """Labels of images that have a score: nan is above no threshold, which does not make the image normal."""
+    scored = raw.isfinite().flatten().tolist()
+    return [label if known else "" for label, known in zip(_labels(labels, len(scored)), scored, strict=True)]
 
 
 def _data_size(dataloaders: object) -> int | None:

@@ -65,8 +65,8 @@ class PartialFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
-        # surrogateescape writes the bytes of file names that are not valid UTF-8 as they are.
-        self._file = path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
+        # Names of files that are no text become text that every reader takes.
+        self._file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(Prediction._fields)
 
@@ -147,7 +147,7 @@ def publish(partial: Path, number: int = 0) -> Path:
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Rows of a file of predictions."""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         next(reader, None)
         return [Prediction(*row) for row in reader]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anomalib_medical.data.io import ImageAddress, Window, read_mask_pixels, read_pixels
+from anomalib_medical.data.io import ImageAddress, MaskRule, Window, read_mask_pixels, read_pixels
 
 
 def read_image(
@@ -42,17 +42,23 @@ def read_image(
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def read_mask(path: str | Path | ImageAddress) -> torch.Tensor:
+def read_mask(
+    path: str | Path | ImageAddress,
+    rule: MaskRule | None = None,
+    image: str | Path | ImageAddress | None = None,
+) -> torch.Tensor:
     """Read a mask as ``read_mask_pixels`` does.
 
     Args:
         path: Mask file, in any format that ``read_image`` knows, or the address of one picture in it.
+        rule: Which of its values belong to the mask; all that are not 0 if None.
+        image: The picture that it is laid over, see ``read_mask_values``.
 
     Returns:
         uint8 tensor of zeros and ones of shape (H, W).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImageReadError: If its content cannot be read.
+        ImageReadError: If its content cannot be read, or where it lies in the image is not well defined.
     """
-    return torch.from_numpy(read_mask_pixels(path)).to(torch.uint8)
+    return torch.from_numpy(read_mask_pixels(path, rule, image)).to(torch.uint8)

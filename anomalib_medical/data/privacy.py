@@ -33,8 +33,12 @@ class PatientHasher:
     def _salt(self) -> bytes:
         return _read_or_make_salt(self._folder / SALT_FILE)
 
-    def hash(self, patient_id: str) -> str:
+    def hash(self, patient_id: str, kind: str = "p") -> str:
         """Return a hash such as ``p-3f9a01c25b7e``; of an empty id, ``""``.
+
+        Args:
+            patient_id: The id, or whatever else may say who somebody is.
+            kind: What the hash starts with: a patient's ``p``, a file's ``f``.
 
         Raises:
             MedicalError: If the folder's salt file is damaged.
@@ -43,7 +47,7 @@ class PatientHasher:
         if not patient_id:
             return ""
         digest = hmac.new(self._salt, patient_id.encode("utf-8", errors="surrogateescape"), hashlib.sha256)
-        return f"p-{digest.hexdigest()[:_DIGITS]}"
+        return f"{kind}-{digest.hexdigest()[:_DIGITS]}"
 
 
 def _read_or_make_salt(path: Path) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from anomalib_medical.data.io import counted
 from anomalib_medical.data.samples import UNLABELED
 
 # Our default threshold, the ceil((n + 1) * 0.95)-th smallest of n held-out normal scores, exists from n = 19 on (up to
@@ -40,7 +41,8 @@ def hold_out_patients(patients: Sequence[str], count: int, seed: int) -> set[str
     """
     images_of = Counter(patients)
     if len(images_of) < 2:
-        msg = f"Cannot hold out a patient: {len(patients)} image(s) of {len(images_of)} patient(s), at least 2 needed."
+        of = f"{counted(len(patients), 'image')} of {counted(len(images_of), 'patient')}"
+        msg = f"Cannot hold out a patient: {of}, at least 2 needed."
         raise ValueError(msg)
     ranked = sorted(
         images_of, key=lambda patient: hashlib.sha256(f"{seed}\0{patient}".encode("utf-8", "surrogateescape")).digest()

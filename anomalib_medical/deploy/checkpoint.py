@@ -1,25 +1,27 @@
 """A trained model from its checkpoint alone, whichever class it is of."""
 
 import inspect
-import pickle
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import anomalib.models
-import torch
 from anomalib.models.components import AnomalibModule
-from anomalib.utils.serialization import anomalib_safe_globals
+from anomalib.pre_processing import PreProcessor
 
-from anomalib_medical.errors import MedicalError
-
-
-class CheckpointError(MedicalError):
-    """A checkpoint could not be read, or is of another model than said."""
+from anomalib_medical.checkpoints import (
+    CheckpointError,
+    check_restorable,
+    classes_of,
+    known_models,
+    post_processor_of,
+    read_checkpoint,
+)
+from anomalib_medical.models.components.teacher import without_download
 
 
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
-    """Load a trained model.
+    """Load a trained model, with the post-processor that it was trained with.
 
     Args:
         path: Checkpoint that a training wrote.
@@ -32,19 +34,21 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     Raises:
         CheckpointError: If the checkpoint is missing, damaged or of another class, or nothing names the class.
     """
-    content = _read(path)
+    content = read_checkpoint(path)
     named = content.get("model_class")
     if name is None and named is None:
-        msg = f"{path} does not name its model, as checkpoints of anomalib's own models do not: give --model Patchcore."
-        raise CheckpointError(msg)
-    if name is not None and named is not None and name.rpartition(".")[2] != named:
-        msg = f"{path} is a checkpoint of {named}, and --model is {name}: leave --model out."
+        likely = " or ".join(classes_of(content)) or "Patchcore"
+        msg = f"{path} does not name its model, as checkpoints of anomalib's own models do not: give --model {likely}."
         raise CheckpointError(msg)
     cls = _class(str(name or named))
-    # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
-    offline: dict[str, Any] = {"pre_trained": False} if "pre_trained" in inspect.signature(cls).parameters else {}
+    check_restorable(content, path, cls)
+    accepted = inspect.signature(cls).parameters
+    given: dict[str, Any] = {"pre_trained": False, "post_processor": post_processor_of(content, path)}
+    given = {key: value for key, value in given.items() if key in accepted}
     try:
-        model = cls.load_from_checkpoint(path, map_location="cpu", **offline)
+        # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
+        with without_download():
+            model = cls.load_from_checkpoint(path, map_location="cpu", **given, **_pre_processor(content, cls))
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."
@@ -52,22 +56,18 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        msg = f"There is no checkpoint {path}. Give the model.ckpt that a training has written."
-        raise CheckpointError(msg)
-    # Some models keep enumerations of their own; which model it is stands in the file, if at all.
-    types = {one for cls in _known().values() for one in cls.checkpoint_safe_globals()}
-    try:
-        with anomalib_safe_globals(extra=list(types)):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        msg = f"{path} could not be read as a checkpoint ({type(error).__name__}): damaged, or another kind of file?"
-        raise CheckpointError(msg) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        msg = f"{path} holds no trained model (no state_dict). Give the model.ckpt that a training has written."
-        raise CheckpointError(msg)
-    return content
+def _pre_processor(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
+    """The pre-processor a model of anomalib's was trained with: some build parts of themselves for its image size.
+
+    anomalib restores it after the model is built, and `ReverseDistillation` would smooth and resize its maps as those
+    of images of 256 pixels.
+    """
+    config = content.get("anomalib_pre_processor_config")
+    if not config or "model_class" in content or "pre_processor" not in inspect.signature(cls).parameters:
+        return {}
+    pre_processor = PreProcessor()
+    pre_processor.load_checkpoint_config(config)
+    return {"pre_processor": pre_processor}
 
 
 def _class(name: str) -> type[AnomalibModule]:
@@ -78,15 +78,6 @@ def _class(name: str) -> type[AnomalibModule]:
         msg = f"--model {name}: there is no module {module}."
         raise CheckpointError(msg) from error
     if not (isinstance(found, type) and issubclass(found, AnomalibModule)):
-        msg = f"--model {name}: there is no such model. Known: {', '.join(sorted(_known()))}."
+        msg = f"--model {name}: there is no such model. Known: {', '.join(sorted(known_models()))}."
         raise CheckpointError(msg)
     return found
-
-
-def _known() -> dict[str, type[AnomalibModule]]:
-    """All models that have short names."""
-    return {
-        name: value
-        for name, value in vars(anomalib.models).items()
-        if isinstance(value, type) and issubclass(value, AnomalibModule)
-    }

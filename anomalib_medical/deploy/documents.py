@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .edge.manifest import Manifest
+from .edge.manifest import Manifest, PostProcessing
 from .edge.scores import raw_threshold
 from .measure import Measured
 from .quantize import Quantized
@@ -42,19 +42,28 @@ class CardFacts:
 
 def model_card(manifest: Manifest, facts: CardFacts) -> str:
     """Write the card, in Markdown."""
-    size, measured = manifest.model.image_size, facts.measured
+    measured = facts.measured
     of_patients = measured is not None and measured.auroc.n_patients < measured.auroc.n_images
     return _render(
         "MODEL_CARD.md.jinja",
         manifest=manifest,
         **vars(facts) | {"trained_on": facts.trained_on or _UNKNOWN_DATA},
         versions=", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items())),
-        image_size="the image's own" if size is None else f"{size[0]}x{size[1]} (height x width)",
+        image_size=_size_text(manifest),
         precision_note=_precision_note(manifest.precision, facts.quantized),
         window=manifest.reading.window or "of the files",
         threshold_text=_threshold_text(manifest),
         units="patients" if of_patients else "images",
     )
+
+
+def _size_text(manifest: Manifest) -> str:
+    """Say what the graph does to an image's size, and what of the image it does not see."""
+    size, steps = manifest.model.image_size, manifest.model.geometry
+    if all(step.kind == "resize" for step in steps):
+        return "the image's own" if size is None else f"{size[0]}x{size[1]} (height x width)"
+    told = [f"{step.kind.replace('_', ' ')} {'x'.join(map(str, step.sizes))}".strip() for step in steps]
+    return f"{', then '.join(told)}; nothing is marked in what this leaves out"
 
 
 def readme(manifest: Manifest) -> str:
@@ -84,10 +93,18 @@ def _threshold_text(manifest: Manifest) -> str:
     threshold = raw_threshold(manifest.post_processing)
     if threshold is None:
         return "None: the model gives raw scores and calls no image abnormal."
-    target = manifest.post_processing.target_specificity
-    how = (
-        "Set by F1 on labelled validation images."
-        if target is None
-        else f"Set so that {100 * target:g}% of held-out normal images score no more."
-    )
-    return f"Images with a raw score above {threshold:.6g} are called abnormal. {how}"
+    return f"Images with a raw score above {threshold:.6g} are called abnormal. {_how_set(manifest.post_processing)}"
+
+
+def _how_set(processing: PostProcessing) -> str:
+    count = "number not recorded" if processing.held_out is None else str(processing.held_out)
+    if processing.target_specificity is not None:
+        share = 100 * processing.target_specificity
+        return f"Set so that {share:g}% of held-out normal images ({count}) score no more."
+    if processing.threshold_rule == "percentile":
+        return f"Set by a percentile of the validation images' scores ({count})."
+    told = f"Set where F1 is best on validation images ({count})."
+    if processing.image.threshold == processing.image.maximum:
+        # What anomalib takes without labelled anomalies.
+        told += " It is their highest score, as where none of them is abnormal."
+    return told

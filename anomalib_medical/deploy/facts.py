@@ -1,12 +1,13 @@
 """What a bundle has to know of a trained model beside its graph."""
 
 from anomalib.models.components import AnomalibModule
+from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import PostProcessor
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_medical.post_processing import MedicalPostProcessor
 
-from .edge.manifest import Calibration, Normalization, PostProcessing, number
+from .edge.manifest import Calibration, Normalization, PostProcessing, ThresholdRule, number
 
 
 def post_processing_of(model: AnomalibModule) -> PostProcessing:
@@ -15,12 +16,14 @@ def post_processing_of(model: AnomalibModule) -> PostProcessing:
     if not isinstance(post_processor, PostProcessor):
         return PostProcessing()
     normalization: Normalization = "linear"
-    target_specificity = None
+    target_specificity = held_out = None
+    rule: ThresholdRule = "percentile" if isinstance(post_processor, SuperADDPostProcessor) else "f1"
     if isinstance(post_processor, MedicalPostProcessor):
         if post_processor.awaits_calibration:
             return PostProcessing()
         if post_processor.threshold == "specificity":
             normalization, target_specificity = "softsign", post_processor.target_specificity
+        rule, held_out = post_processor.threshold, post_processor.held_out or None
     thresholds = bool(post_processor.enable_thresholding)
     image = Calibration(
         threshold=number(float(post_processor.image_threshold)),
@@ -39,6 +42,8 @@ def post_processing_of(model: AnomalibModule) -> PostProcessing:
         image=image,
         pixel=pixel,
         target_specificity=target_specificity,
+        threshold_rule=rule if thresholds else None,
+        held_out=held_out if thresholds else None,
     )
 
 

@@ -7,10 +7,9 @@ from tempfile import TemporaryDirectory
 
 import openvino
 from anomalib.models.components import AnomalibModule
-from anomalib.pre_processing import PreProcessor
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import AntialiasedPreProcessor
+from anomalib_medical.models.components import OPSET, exportable
 
 SCORE = "pred_score"
 # Of any height and width. One at a time: some of anomalib's models cannot be exported for any number of images.
@@ -43,14 +42,14 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
     # Modules are kept in a dictionary of their own, which a shallow copy shares.
     chosen._modules = dict(model._modules)  # noqa: SLF001 - torch has no public way
     chosen.post_processor = None
-    if type(model.pre_processor) is PreProcessor:
-        # anomalib's own exports resizing without the antialiasing that its engine resizes with.
-        chosen.pre_processor = AntialiasedPreProcessor(model.pre_processor.transform)
-    # One line for each constant that occurs twice.
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+    # anomalib's own exports resizing without the antialiasing that its engine resizes with.
+    chosen.pre_processor = exportable(model.pre_processor)
+    # Lines for each constant that occurs twice or stays as it is.
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         try:
-            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, verbose=False)
+            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, opset_version=OPSET, verbose=False)
         except (NotImplementedError, RuntimeError) as error:
             msg = f"{type(model).__name__} cannot be exported ({type(error).__name__}: {_first_line(error)})."
             raise BundleExportError(msg) from error

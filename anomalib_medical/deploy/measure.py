@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomalib_medical.data import MedicalFolder
+from anomalib_medical.data import MedicalFolder, MedicalFolderDataset, MedicalPredictDataset
+from anomalib_medical.data.io import Slicing, Window
 from anomalib_medical.metrics import Estimate, image_auroc
 
 from .edge.manifest import PostProcessing, Reading
@@ -95,16 +97,48 @@ def summarize(
     )
 
 
-def open_test_data(root: Path, reading: Reading, patient_pattern: str | None) -> MedicalFolder:
-    """Find the test images of a folder in the layout of ``MedicalFolder``, read as the bundle reads them."""
-    data = MedicalFolder(
+def open_test_data(
+    data: Path,
+    reading: Reading,
+    manifest_root: Path | None = None,
+    **options: Any,  # noqa: ANN401 # MedicalFolder's own
+) -> MedicalFolder:
+    """Find the test images of a folder in the layout of ``MedicalFolder``, or of its manifest, read as the bundle does.
+
+    Args:
+        data: The folder, or the manifest.
+        reading: How the bundle reads.
+        manifest_root: Folder that a manifest's paths are relative to, its own if None.
+        options: Further arguments of ``MedicalFolder``: who the patients are, and what counts in masks.
+    """
+    manifest, root = _manifest(data, manifest_root)
+    module = MedicalFolder(
         root=root,
+        name=data.resolve().stem if manifest else None,
+        manifest=manifest,
         window=reading.window,
         axis=reading.axis,
         slice_range=reading.slice_range,
-        patient_pattern=patient_pattern,
         num_workers=0,
+        **options,
     )
-    data.prepare_data()
-    data.setup()
-    return data
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def open_normals(
+    data: Path, reading: Reading, manifest_root: Path | None = None
+) -> MedicalPredictDataset | MedicalFolderDataset:
+    """Find normal images: all of a folder, or those of a manifest that are in its splits train and val."""
+    window, slicing = Window.of(reading.window), Slicing(reading.axis, reading.slice_range)
+    manifest, root = _manifest(data, manifest_root)
+    if manifest is None or data.suffix.lower() != ".csv":
+        return MedicalPredictDataset(data, window, slicing)
+    listed = MedicalFolderDataset(root, manifest=manifest, slicing=slicing, window=window)
+    return listed.subsample(list(listed.samples.index[listed.samples.split.isin(["train", "val"])]))
+
+
+def _manifest(data: Path, root: Path | None) -> tuple[Path | None, Path]:
+    """Return the manifest, None if a folder was given, and the folder of the images."""
+    return (data, root or data.parent) if data.is_file() else (None, data)

@@ -1,5 +1,7 @@
 """INT8 graphs: learnt convolutions, or weights alone; and the scores decide whether they stay so."""
 
+import logging
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +11,16 @@ import numpy as np
 import openvino
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
 from .graph import F32, SCORE, BundleExportError
 
+logger = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 
 MIN_NORMALS = 10
@@ -52,13 +58,13 @@ class Quantized:
 
 
 class NormalImages(Sequence[Image]):
-    """The images of a folder, read when they are asked for, large ones thinned to save memory and time.
+    """Normal images, read when they are asked for, large ones thinned to save memory and time.
 
     Args:
-        data: The folder.
+        data: The images.
     """
 
-    def __init__(self, data: MedicalPredictDataset) -> None:
+    def __init__(self, data: MedicalPredictDataset | MedicalDataset) -> None:
         self._data = data
 
     def __len__(self) -> int:
@@ -79,7 +85,9 @@ def check_count(count: int) -> None:
         BundleExportError: If there are too few.
     """
     if count < MIN_NORMALS:
-        msg = f"Got {count} normal images for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
+        msg = (
+            f"Got {counted(count, 'normal image')} for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
+        )
         raise BundleExportError(msg)
 
 
@@ -123,23 +131,47 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
 def _quantize_convolutions(
     graph: openvino.Model, calibrating: nncf.Dataset, count: int, compared: list[Image]
 ) -> Quantized:
+    started = time.perf_counter()
     expected = _scores(graph, compared)
-
-    def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, None]:
-        # Layers are ranked with some of the images.
-        chosen = list(positions)
-        scores = _scores_of(compiled, [compared[position] for position in chosen])
-        return determination(expected[chosen], scores), None
-
-    quantized = nncf.quantize_with_accuracy_control(
-        graph,
-        calibrating,
-        nncf.Dataset(range(len(compared))),
-        validation_fn=agreement,
-        max_drop=MAX_LOSS,
-        subset_size=count,
-        ignored_scope=floating_point_scope(graph),
+    seconds = (time.perf_counter() - started) / len(compared)
+    layers = sum(_is_learnt(operation) for operation in graph.get_ops())
+    # A first one, before and after; then, if they differ too much, for each layer to rank it and to put it back.
+    at_best, per_round = 1 + 2 * len(compared), 2 * layers * len(compared)
+    logger.info(
+        "INT8: ranges of %d convolutions from %d images (looked at about twice), then raw scores compared on %d, half "
+        "of them with synthetic anomalies. At %.2g s an image that is about %s. Where scores change too much, layers "
+        "are put back to floating point one by one: about %s for each time that they are ranked.",
+        layers,
+        count,
+        len(compared),
+        seconds,
+        _duration(seconds * (2 * count + at_best)),
+        _duration(seconds * per_round),
     )
+    # nncf shows the progress of its own steps, and tells of every layer at this level.
+    nncf.set_log_level(logging.WARNING)
+    with tqdm(total=at_best, desc="INT8: comparing scores", unit="image") as progress:
+
+        def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, list[float]]:
+            # Layers are ranked with some of the images.
+            chosen = list(positions)
+            if progress.n >= progress.total:
+                progress.total += per_round
+                progress.set_description("INT8: putting layers back")
+            scores = _scores_of(compiled, [compared[position] for position in chosen])
+            progress.update(len(chosen))
+            # With what each image adds nncf need not score it once more by itself.
+            return determination(expected[chosen], scores), list(-((expected[chosen] - scores) ** 2))
+
+        quantized = nncf.quantize_with_accuracy_control(
+            graph,
+            calibrating,
+            nncf.Dataset(range(len(compared))),
+            validation_fn=agreement,
+            max_drop=MAX_LOSS,
+            subset_size=count,
+            ignored_scope=floating_point_scope(graph),
+        )
     if not any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops()):
         msg = (
             f"INT8 changes the scores of this model too much: no layer is left for it where {MAX_LOSS:.0%} of their "
@@ -240,6 +272,10 @@ def _scores(graph: openvino.Model, images: Sequence[Image]) -> NDArray[np.float6
 
 def _scores_of(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:
     return np.array([float(np.squeeze(compiled(_as_batch(image))[SCORE])) for image in images])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _as_batch(image: Image) -> Image:

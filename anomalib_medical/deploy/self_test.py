@@ -1,18 +1,34 @@
-"""The image of the self-test: smooth noise, so that no patient's image leaves the hospital with a bundle."""
+"""The image of the self-test, and whether a bundle says of images what the engine says of them."""
 
 from pathlib import Path
 
 import numpy as np
+import openvino
+import torch
+from anomalib.data import ImageBatch
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from .edge.manifest import Calibration, PostProcessing
+from .edge.predictor import GraphScorer
+from .edge.scores import above, normalize
+from .graph import BundleExportError
+
 NAME = "self_test/noise.png"
+# Share of the raw score, or of 1, by which a graph may differ from the engine.
+TOLERANCE = 1e-4
+# By which normalised values of the same raw ones may differ, in single precision.
+_ROUNDING = 1e-5
 # Neither square nor the size of any model: resizing is tested too.
 _SIZE = (180, 264)
 
 
 def write_self_test_image(folder: Path) -> Path:
-    """Write the same image whenever it is called.
+    """Write smooth noise, the same whenever it is called, so that no patient's image leaves the hospital.
 
     Args:
         folder: The bundle.
@@ -26,3 +42,76 @@ def write_self_test_image(folder: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def difference_to_engine(
+    model: AnomalibModule, graph: openvino.Model, post_processing: PostProcessing, image: torch.Tensor
+) -> float:
+    """Compare graph and post-processing with the engine: raw scores of an image, and what is made of raw values.
+
+    Returns:
+        Difference of the raw scores.
+
+    Raises:
+        BundleExportError: If anything differs by more than rounding.
+    """
+    with torch.no_grad():
+        batch = ImageBatch(image=image[None].clone())
+        if isinstance(model.pre_processor, PreProcessor):
+            model.pre_processor.on_predict_batch_start(None, None, batch, 0)  # type: ignore[arg-type]  # unused
+        expected = float(model.model(batch.image).pred_score.squeeze())
+    difference = abs(GraphScorer(graph).score(image.numpy())[0] - expected)
+    if not difference <= TOLERANCE * max(1, abs(expected)):
+        msg = (
+            f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "
+            f"torch, {difference:.2g} off in OpenVINO."
+        )
+        raise BundleExportError(msg)
+    compare_post_processing(model, post_processing)
+    return difference
+
+
+def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> None:
+    """Compare normalised values, labels and masks that engine and bundle make of the same raw values.
+
+    Raises:
+        BundleExportError: If any differs by more than rounding.
+    """
+    for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
+        raw = _raw_values(calibration)
+        count = len(raw) if what == "score" else 1
+        # Copies, which the engine changes.
+        given = torch.from_numpy(raw.copy())
+        batch = ImageBatch(
+            image=torch.zeros(count, 3, 1, 1),
+            pred_score=given if what == "score" else torch.zeros(1),
+            anomaly_map=None if what == "score" else given[None, None, None],
+        )
+        if isinstance(model.post_processor, PostProcessor):
+            model.post_processor.post_process_batch(batch)
+        expected, decided = (
+            (batch.pred_score, batch.pred_label) if what == "score" else (batch.anomaly_map, batch.pred_mask)
+        )
+        values = normalize(raw, calibration, bundled.normalization)
+        difference = float(np.abs(values - np.asarray(expected).ravel()).max())
+        abnormal = above(values, calibration)
+        # anomalib hands the scores on as labels where it has no threshold.
+        labels = None if decided is None or decided.dtype != torch.bool else decided.numpy().ravel()
+        clear = np.abs(values - (calibration.limit or 0)) > _ROUNDING
+        same = abnormal is labels if abnormal is None or labels is None else bool((abnormal == labels)[clear].all())
+        if not (difference <= _ROUNDING and same):
+            msg = (
+                f"A bundle of this {type(model).__name__} would not judge as the engine does: its post-processor "
+                f"{type(model.post_processor).__name__} makes another normalised {what} (off by {difference:.2g}) or "
+                f"another {'label' if what == 'score' else 'mask'} of the same raw values. Train it with "
+                "anomalib_medical.MedicalPostProcessor or anomalib's PostProcessor."
+            )
+            raise BundleExportError(msg)
+
+
+def _raw_values(calibration: Calibration) -> NDArray[np.float32]:
+    """Values on both sides of the threshold, within and beyond the range of the validation images."""
+    known = [value for value in (calibration.minimum, calibration.threshold, calibration.maximum) if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    span = high - low or max(abs(high), 1e-3)
+    return np.concatenate([known, np.linspace(low - 2 * span, high + 2 * span, 101)]).astype(np.float32)

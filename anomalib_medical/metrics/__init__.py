@@ -1,5 +1,6 @@
 """Evaluation metrics, each with an interval."""
 
+from .arrays import UndefinedMetricError
 from .calibration import ReliabilityBin, brier_score, expected_calibration_error, reliability_curve
 from .delong import Comparison, auroc_covariance, compare_auroc, holm
 from .dice import mean_dice, pooled_dice
@@ -17,6 +18,7 @@ __all__ = [
     "GroupResult",
     "PixelCounts",
     "ReliabilityBin",
+    "UndefinedMetricError",
     "WithInterval",
     "accuracy",
     "aggregate_patients",

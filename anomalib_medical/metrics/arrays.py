@@ -12,6 +12,23 @@ IntArray = npt.NDArray[np.intp]
 Arrays = npt.ArrayLike | torch.Tensor
 
 
+class UndefinedMetricError(ValueError):
+    """A metric has no value on these data; the message says why. Whoever shows it shows NaN, never a number."""
+
+
+def why_undefined(scores: int, not_finite: int, unit: str = "") -> str | None:
+    """Say why scores have no order, None if they have one. A part that is not finite is enough: it has no place."""
+    what = f"{unit} scores" if unit else "scores"
+    return f"{not_finite} of {scores} {what} are nan or infinite" if not_finite else None
+
+
+def why_one_class(normal: int, abnormal: int, unit: str = "image") -> str | None:
+    """Say which class a metric of both lacks, None if there are both."""
+    if normal and abnormal:
+        return None
+    return f"normal and abnormal {unit}s are needed, and there are {normal} normal and {abnormal} abnormal ones"
+
+
 def to_numpy(values: Arrays) -> npt.NDArray[np.generic]:
     """Return a NumPy view of an array, a list or a tensor on any device."""
     if isinstance(values, torch.Tensor):
@@ -25,16 +42,28 @@ def to_scores(scores: Arrays) -> FloatArray:
     """Return finite scores as float64.
 
     Raises:
-        ValueError: If a score is nan or infinite.
+        UndefinedMetricError: If a score is nan or infinite.
     """
     array = to_numpy(scores).astype(np.float64)
-    bad = int(np.count_nonzero(~np.isfinite(array)))
-    if bad:
-        msg = (
-            f"{bad} of {array.size} scores are nan or infinite. Look at the model that made them: no metric ranks them."
-        )
-        raise ValueError(msg)
+    refuse_not_finite(array)
     return array
+
+
+def refuse_not_finite(scores: npt.NDArray[np.generic], unit: str = "") -> None:
+    """Raise `UndefinedMetricError` if a score is nan or infinite."""
+    reason = why_undefined(scores.size, int(np.count_nonzero(~np.isfinite(scores))), unit)
+    if reason is not None:
+        msg = f"{reason}. Look at the model that made them: no metric ranks them."
+        raise UndefinedMetricError(msg)
+
+
+def refuse_one_class(abnormal: BoolArray, unit: str = "image") -> None:
+    """Raise `UndefinedMetricError` if a class is absent."""
+    count = int(abnormal.sum())
+    reason = why_one_class(abnormal.size - count, count, unit)
+    if reason is not None:
+        msg = f"the metric has no value: {reason}."
+        raise UndefinedMetricError(msg)
 
 
 def to_labels(labels: Arrays) -> BoolArray:
@@ -56,19 +85,14 @@ def to_image_scores(scores: Arrays, labels: Arrays) -> tuple[FloatArray, BoolArr
     """Return image scores ``(N,)`` and labels ``(N,)``, of equal length and of both classes.
 
     Raises:
-        ValueError: If the lengths differ or a class is absent.
+        ValueError: If the lengths differ.
+        UndefinedMetricError: If a score is not finite or a class is absent.
     """
     score_array, label_array = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
     if score_array.shape != label_array.shape:
         msg = f"got {score_array.size} scores for {label_array.size} labels."
         raise ValueError(msg)
-    abnormal = int(label_array.sum())
-    if abnormal in {0, label_array.size}:
-        msg = (
-            f"ranking metrics need normal and abnormal images, got {label_array.size - abnormal} normal and "
-            f"{abnormal} abnormal ones."
-        )
-        raise ValueError(msg)
+    refuse_one_class(label_array)
     return score_array, label_array
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Arrays, BoolArray, FloatArray, to_labels, to_patient_index, to_scores
+from .arrays import Arrays, BoolArray, FloatArray, UndefinedMetricError, to_labels, to_patient_index, to_scores
 from .bootstrap import Statistic, bootstrap
 from .estimate import Estimate
 from .statistics import ratio
@@ -130,9 +130,12 @@ def calibration_error_statistic(scores: Arrays, labels: Arrays, n_bins: int = 10
 
 def _binned(scores: Arrays, labels: Arrays, n_bins: int) -> tuple[FloatArray, BoolArray, FloatArray]:
     values, abnormal = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
-    if values.shape != abnormal.shape or not values.size:
+    if values.shape != abnormal.shape:
         msg = f"got {values.size} scores for {abnormal.size} labels."
         raise ValueError(msg)
+    if not values.size:
+        msg = "there are no images to measure calibration on."
+        raise UndefinedMetricError(msg)
     if values.min() < 0 or values.max() > 1:
         msg = f"calibration is of normalised scores in [0, 1], got {values.min():.4g} to {values.max():.4g}."
         raise ValueError(msg)

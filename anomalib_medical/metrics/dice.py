@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from .arrays import Arrays, FloatArray, to_numpy, to_patient_index
+import numpy as np
+
+from .arrays import Arrays, FloatArray, UndefinedMetricError, to_numpy, to_patient_index
 from .bootstrap import Statistic, bootstrap
 from .estimate import Estimate
 from .statistics import ratio
@@ -85,10 +87,10 @@ def _counts(*counts: Arrays) -> list[FloatArray]:
     if len({each.size for each in arrays}) > 1:
         msg = f"got counts of {', '.join(str(each.size) for each in arrays)} images, expected the same number."
         raise ValueError(msg)
-    if not all((each >= 0).all() for each in arrays):
+    if not all(((each >= 0) & np.isfinite(each)).all() for each in arrays):
         msg = "pixel counts must be 0 or more; nan means that there was no threshold to count at."
-        raise ValueError(msg)
+        raise UndefinedMetricError(msg)
     if not (arrays[0] + arrays[2]).any():
         msg = f"Dice needs an abnormal pixel, got none in {arrays[0].size} images."
-        raise ValueError(msg)
+        raise UndefinedMetricError(msg)
     return arrays

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import BoolArray
+from .arrays import BoolArray, UndefinedMetricError, to_labels
 from .estimate import Estimate
 
 
@@ -72,13 +72,16 @@ def group_members(groups: Sequence[str]) -> dict[str, BoolArray]:
 
 def class_members(labels: Sequence[int], classes: Sequence[str]) -> dict[str, BoolArray]:
     """Return the images of each abnormal class and all normal ones, masks ``(N,)``, by name."""
-    abnormal, names = np.asarray(labels, dtype=bool), np.asarray([str(name) for name in classes])
+    abnormal, names = to_labels(labels), np.asarray([str(name) for name in classes])
     return {str(name): (names == name) & abnormal | ~abnormal for name in np.unique(names[abnormal])}
 
 
 def _one(metric: Callable[[BoolArray], Estimate], members: BoolArray, labels: Sequence[int], name: str) -> GroupResult:
-    abnormal = np.asarray(labels, dtype=bool)
+    abnormal = to_labels(labels)
     counts = int((members & ~abnormal).sum()), int((members & abnormal).sum())
     if not counts[0] or not counts[1]:
         return GroupResult(name, *counts, None, f"no {'abnormal' if counts[0] else 'normal'} images")
-    return GroupResult(name, *counts, metric(members))
+    try:
+        return GroupResult(name, *counts, metric(members))
+    except UndefinedMetricError as error:
+        return GroupResult(name, *counts, None, str(error))

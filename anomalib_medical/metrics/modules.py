@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +13,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from .arrays import UndefinedMetricError
 from .estimate import Estimate
+
+logger = logging.getLogger(__name__)
 
 
 class WithInterval(Metric):
@@ -64,11 +69,13 @@ class WithInterval(Metric):
         self.patients.append(torch.tensor([_number(patient) for patient in patients], device=scores.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``value``, ``low`` and ``high``; the interval is nan where the data allow none.
+        """Return ``value``, ``low`` and ``high``; nan, with a warning that says why, where the data allow none.
 
         Raises:
             ValueError: If some batches had patients and others had none.
         """
+        if not len(self.scores):
+            return self._undefined("it was given no images")
         scores, labels = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
         patients = None
         if len(self.patients):
@@ -77,8 +84,15 @@ class WithInterval(Metric):
                 msg = f"got patients of {numbers.numel()} of {scores.numel()} images: give them in every batch or none."
                 raise ValueError(msg)
             patients = [str(number) for number in numbers.tolist()]
-        found = self.metric(scores, labels, patients=patients, **self.arguments)
+        try:
+            found = self.metric(scores, labels, patients=patients, **self.arguments)
+        except UndefinedMetricError as error:
+            return self._undefined(str(error))
         return {name: torch.tensor(getattr(found, name), device=scores.device) for name in ("value", "low", "high")}
+
+    def _undefined(self, reason: str) -> dict[str, Tensor]:
+        logger.warning("%s is nan: %s", getattr(self.metric, "__name__", "The metric"), reason)
+        return {name: torch.tensor(math.nan, device=self.device) for name in ("value", "low", "high")}
 
 
 def _number(patient: str) -> int:

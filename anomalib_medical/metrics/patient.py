@@ -43,6 +43,8 @@ def aggregate_patients(
         msg = f"got {values.size} scores for {abnormal.size} labels."
         raise ValueError(msg)
     index = to_patient_index(patients, values.size)
+    if not values.size:
+        return np.empty(0), np.empty(0, dtype=np.intp)
     order = np.lexsort((-values, index))
     starts = np.flatnonzero(np.diff(index[order], prepend=-1))
     sizes = np.diff(np.r_[starts, values.size])

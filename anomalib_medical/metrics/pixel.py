@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from . import curves
-from .arrays import Arrays, FloatArray, to_labels, to_numpy, to_patient_index
+from .arrays import Arrays, FloatArray, refuse_not_finite, refuse_one_class, to_labels, to_numpy, to_patient_index
 from .bootstrap import Statistic, bootstrap
 from .estimate import Estimate
 
@@ -52,19 +52,15 @@ def bin_pixels(maps: Arrays, masks: Arrays, n_bins: int = 2000) -> PixelCounts:
         The counts.
 
     Raises:
-        ValueError: If shapes differ, a score is nan or infinite, or a class of pixels is absent.
+        ValueError: If shapes differ.
+        UndefinedMetricError: If a score is nan or infinite, or a class of pixels is absent.
     """
     scores, truth = _planes(to_numpy(maps), "maps"), to_labels(_planes(to_numpy(masks), "masks"))
     if scores.shape != truth.shape:
         msg = f"maps have shape {scores.shape} and masks {truth.shape}. Resize the masks (nearest) to the maps."
         raise ValueError(msg)
-    bad = int(np.count_nonzero(~np.isfinite(scores)))
-    if bad:
-        msg = f"{bad} of {scores.size} pixel scores are nan or infinite. Look at the model that made them."
-        raise ValueError(msg)
-    if truth.all() or not truth.any():
-        msg = f"pixel metrics need normal and abnormal pixels, got {int(truth.sum())} abnormal of {truth.size}."
-        raise ValueError(msg)
+    refuse_not_finite(scores, "pixel")
+    refuse_one_class(truth, "pixel")
 
     levels = np.linspace(0, 1, n_bins // 2 + 1)[1:-1]
     edges = np.unique(

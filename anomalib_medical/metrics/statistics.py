@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arrays import Arrays, BoolArray, FloatArray, to_image_scores, to_labels, to_scores
+from .arrays import (
+    Arrays,
+    BoolArray,
+    FloatArray,
+    UndefinedMetricError,
+    refuse_one_class,
+    to_image_scores,
+    to_labels,
+    to_scores,
+)
 from .bootstrap import Statistic
 
 Curve = Callable[[FloatArray, FloatArray], FloatArray]
@@ -26,7 +35,8 @@ def ranking(curve: Curve, scores: Arrays, labels: Arrays) -> Statistic:
         labels: ``(N,)``, 1 for abnormal.
 
     Raises:
-        ValueError: If lengths differ, a score is not finite or a class is absent.
+        ValueError: If lengths differ.
+        UndefinedMetricError: If a score is not finite or a class is absent.
     """
     values, abnormal = to_image_scores(scores, labels)
     order = np.argsort(values, kind="stable")
@@ -51,9 +61,17 @@ def at_threshold(rate: Rate, scores: Arrays, labels: Arrays, threshold: float) -
         threshold: Chosen without these images; a score equal to it counts as normal, as in anomalib.
 
     Raises:
-        ValueError: If lengths differ, or a score or the threshold is not finite.
+        ValueError: If lengths differ.
+        UndefinedMetricError: If a score or the threshold is not finite, there are no images, or, for F1, a class is
+            absent.
     """
     above, abnormal = decisions(scores, labels, threshold)
+    if rate is f1_rate:
+        # Of abnormal images alone it says what share was found, but looks like F1; of normal ones alone it is 0/0.
+        refuse_one_class(abnormal)
+    if not abnormal.size:
+        msg = "there are no images to take a rate of."
+        raise UndefinedMetricError(msg)
     cells = [(above & abnormal), (above & ~abnormal), (~above & abnormal), (~above & ~abnormal)]
 
     def statistic(weights: FloatArray) -> FloatArray:
@@ -66,7 +84,8 @@ def decisions(scores: Arrays, labels: Arrays, threshold: float) -> tuple[BoolArr
     """Which images lie above a threshold, and which are abnormal, both ``(N,)``.
 
     Raises:
-        ValueError: If lengths differ, or a score or the threshold is not finite.
+        ValueError: If lengths differ.
+        UndefinedMetricError: If a score or the threshold is not finite.
     """
     values, abnormal = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
     if values.shape != abnormal.shape:
@@ -74,7 +93,7 @@ def decisions(scores: Arrays, labels: Arrays, threshold: float) -> tuple[BoolArr
         raise ValueError(msg)
     if not np.isfinite(threshold):
         msg = f"the threshold must be a finite number, got {threshold}. Was the post-processor fitted?"
-        raise ValueError(msg)
+        raise UndefinedMetricError(msg)
     return values > threshold, abnormal
 
 

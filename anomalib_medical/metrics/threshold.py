@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from scipy.stats import binomtest
 
-from .arrays import Arrays, BoolArray, to_labels, to_patient_index
+from .arrays import Arrays, BoolArray, UndefinedMetricError, to_labels, to_patient_index
 from .bootstrap import bootstrap
 from .estimate import Estimate
 from .statistics import Rate, accuracy_rate, at_threshold, decisions, f1_rate
@@ -67,6 +67,9 @@ def f1(
 
     Returns:
         The value of scikit-learn's ``f1_score`` and its interval.
+
+    Raises:
+        UndefinedMetricError: If a class is absent, or a score or the threshold is not finite.
     """
     return _estimate(f1_rate, scores, labels, threshold, patients, n_resamples, level, seed)
 
@@ -110,9 +113,6 @@ def _estimate(
 ) -> Estimate:
     statistic = at_threshold(rate, scores, labels, threshold)
     abnormal = to_labels(labels).reshape(-1)
-    if not abnormal.size:
-        msg = "there are no images to take a rate of."
-        raise ValueError(msg)
     index = to_patient_index(patients, abnormal.size)
     return bootstrap(statistic, abnormal, index, n_resamples=n_resamples, level=level, seed=seed)
 
@@ -120,7 +120,7 @@ def _estimate(
 def _share(right: BoolArray, kind: str, level: float) -> Estimate:
     if not right.size:
         msg = f"there are no {kind} images to take a share of."
-        raise ValueError(msg)
+        raise UndefinedMetricError(msg)
     hits, total = int(right.sum()), int(right.size)
     interval = binomtest(hits, total).proportion_ci(confidence_level=level, method="wilson")
     return Estimate(hits / total, float(interval.low), float(interval.high), total, total, level)

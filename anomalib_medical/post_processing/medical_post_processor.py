@@ -10,6 +10,8 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import CatMetric
 
+from .held_out import tested_validation_images
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,19 +55,23 @@ class MedicalPostProcessor(PostProcessor):
             raise ValueError(msg)
         self.threshold = threshold
         self.target_specificity = target_specificity
-        # NaNs, of a training that diverged, are left out, and spoken of where nothing else is left.
-        self._normal_scores = CatMetric(nan_strategy="ignore")
-        self._map_minima = CatMetric(nan_strategy="ignore")
-        self._map_maxima = CatMetric(nan_strategy="ignore")
+        self._scores = CatMetric(nan_strategy="disable")
+        self._map_minima = CatMetric(nan_strategy="disable")
+        self._map_maxima = CatMetric(nan_strategy="disable")
         self._validated_step: int | None = None
-        self._held_out = 0
+        # How many images set the thresholds; None if a checkpoint does not say.
+        self.held_out: int | None = 0
         # Set while scores have no meaning that a threshold could be compared with. A plain value, which exporting can
         # decide by: a graph then gives raw scores and maps only.
         self.awaits_calibration = False
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "threshold", "target_specificity", "awaits_calibration")
+        return (*super()._checkpoint_config_keys, "threshold", "target_specificity", "awaits_calibration", "held_out")
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore what ``checkpoint_config`` gave; from anomalib's own, its threshold and its normalisation."""
+        super().load_checkpoint_config({"threshold": "f1", "held_out": None} | config)
 
     def invalidate(self) -> None:
         """Forget threshold and score range: raw scores and no labels come out until the next calibration."""
@@ -78,7 +84,7 @@ class MedicalPostProcessor(PostProcessor):
             self.pixel_max,
         ):
             value.fill_(math.nan)
-        self._held_out = 0
+        self.held_out = 0
         self.awaits_calibration = True
 
     def calibrate(
@@ -87,7 +93,7 @@ class MedicalPostProcessor(PostProcessor):
         map_minima: torch.Tensor | None = None,
         map_maxima: torch.Tensor | None = None,
     ) -> None:
-        """Set threshold and score range from held-out normal images, NaNs left out.
+        """Set threshold and score range from held-out normal images; what is NaN or infinite is left out and told.
 
         Args:
             scores: Raw scores ``(N,)``.
@@ -98,11 +104,9 @@ class MedicalPostProcessor(PostProcessor):
             ValueError: If no score is left.
         """
         given = [value if value is not None else scores.new_empty(0) for value in (scores, map_minima, map_maxima)]
-        values = [value.detach().float()[~value.isnan()] for value in given]
-        if not values[0].numel():
+        if not self._set_thresholds(*given):
             msg = f"Got {scores.numel()} scores to calibrate with, none of them a number: expected at least 1."
             raise ValueError(msg)
-        self._set_thresholds(*values)
         self._validated_step = None
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
@@ -112,8 +116,9 @@ class MedicalPostProcessor(PostProcessor):
         return super().forward(predictions)
 
     def post_process_batch(self, batch: Batch[Any]) -> None:
-        """Do the same with a batch, in place."""
-        if not self.awaits_calibration:
+        """Do the same with a batch, in place; also without a threshold labels would compare raw scores with 0.5."""
+        has_threshold = self.threshold == "f1" or not bool(torch.isnan(self.image_threshold))
+        if has_threshold and not self.awaits_calibration:
             super().post_process_batch(batch)
 
     def on_validation_batch_end(  # type: ignore[override]  # as anomalib's
@@ -127,6 +132,7 @@ class MedicalPostProcessor(PostProcessor):
         """Collect the scores of the batch's normal images."""
         if self.threshold == "f1":
             super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+            self._scores.update(outputs.pred_score.detach().float().flatten())  # type: ignore[union-attr]
             return
         if trainer is not None and trainer.sanity_checking:
             return
@@ -135,7 +141,7 @@ class MedicalPostProcessor(PostProcessor):
         normal = torch.ones_like(scores, dtype=torch.bool) if labels is None else ~labels.flatten().bool()
         if not normal.any():
             return
-        self._normal_scores.update(scores[normal])
+        self._scores.update(scores[normal])
         if outputs.anomaly_map is not None:
             maps = outputs.anomaly_map.detach().float().flatten(1)[normal]
             self._map_minima.update(maps.amin(dim=1))
@@ -145,6 +151,8 @@ class MedicalPostProcessor(PostProcessor):
         """Set the thresholds and the range of the normal scores."""
         if self.threshold == "f1":
             super().on_validation_epoch_end(trainer, pl_module)
+            self.held_out = int(torch.as_tensor(self._scores.compute()).isfinite().sum())
+            self._scores.reset()
             self.awaits_calibration = False
             return
         if trainer is not None:
@@ -154,20 +162,32 @@ class MedicalPostProcessor(PostProcessor):
         # Every process computes, also one that saw no normal image: computing gathers from all of them.
         scores, minima, maxima = (
             torch.as_tensor(metric.compute(), device=self._image_threshold.device)
-            for metric in (self._normal_scores, self._map_minima, self._map_maxima)
+            for metric in (self._scores, self._map_minima, self._map_maxima)
         )
-        for metric in (self._normal_scores, self._map_minima, self._map_maxima):
+        for metric in (self._scores, self._map_minima, self._map_maxima):
             metric.reset()
-        if not scores.numel():
-            logger.warning(
-                "The validation set holds no normal image with a finite score: no threshold at %.0f%% specificity "
-                "could be set.",
-                100 * self.target_specificity,
-            )
+        if self._set_thresholds(scores, minima, maxima):
             return
-        self._set_thresholds(scores, minima, maxima)
+        logger.warning(
+            "The validation set holds no normal image with a finite score: no threshold at %.0f%% specificity could be "
+            "set.",
+            100 * self.target_specificity,
+        )
+        if scores.numel():
+            # A threshold of earlier weights is none of these.
+            self.invalidate()
 
-    def _set_thresholds(self, scores: torch.Tensor, minima: torch.Tensor, maxima: torch.Tensor) -> None:
+    def _set_thresholds(self, *values: torch.Tensor) -> bool:
+        """Set them from scores, minima and maxima; False if no score is finite."""
+        scores, minima, maxima = (value.detach().float()[value.isfinite()] for value in values)
+        if not scores.numel():
+            return False
+        if scores.numel() < values[0].numel():
+            logger.warning(
+                "%d of %d held-out normal images have no finite score: the threshold leaves them out.",
+                values[0].numel() - scores.numel(),
+                values[0].numel(),
+            )
         self._image_threshold.copy_(self._order_statistic(scores))
         self.image_min.copy_(scores.min())
         self.image_max.copy_(scores.max())
@@ -175,8 +195,9 @@ class MedicalPostProcessor(PostProcessor):
             self._pixel_threshold.copy_(self._order_statistic(maxima))
             self.pixel_min.copy_(minima.min())
             self.pixel_max.copy_(maxima.max())
-        self._held_out = scores.numel()
+        self.held_out = scores.numel()
         self.awaits_calibration = False
+        return True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the threshold is, or what is wrong with it."""
@@ -184,16 +205,21 @@ class MedicalPostProcessor(PostProcessor):
         if self.threshold == "f1" or not self.enable_thresholding or self.awaits_calibration:
             return
         if torch.isnan(self._image_threshold):
-            logger.warning("No validation ran: the model has no threshold and its scores stay as they are.")
+            if self._validated_step is None:
+                logger.warning("No validation ran: the model has no threshold and its scores stay as they are.")
             return
         share = 100 * self.target_specificity
-        logger.info("Image threshold %.6g: %.0f%% of normal images score no more.", float(self._image_threshold), share)
+        kind = "test" if tested_validation_images(trainer) else "held-out"
+        logger.info(
+            "Image threshold %.6g: %.0f%% of %s normal images score no more.", float(self._image_threshold), share, kind
+        )
         needed = math.ceil(self.target_specificity / (1 - self.target_specificity) - 1e-9)
-        if self._held_out < needed:
+        if self.held_out is not None and self.held_out < needed:
             logger.warning(
-                "%d held-out normal images are too few for a specificity of %.0f%% (%d are needed): the threshold is "
+                "%d %s normal images are too few for a specificity of %.0f%% (%d are needed): the threshold is "
                 "their largest score.",
-                self._held_out,
+                self.held_out,
+                kind,
                 share,
                 needed,
             )
@@ -250,14 +276,23 @@ class MedicalPostProcessor(PostProcessor):
 
     def raw_image_threshold(self) -> torch.Tensor:
         """Raw score above which an image is called abnormal, the sensitivity included; NaN without a threshold."""
-        limit = self.normalized_image_threshold
+        limits = self.image_threshold, self.image_min, self.image_max
+        return self._raw_threshold(self.normalized_image_threshold, *limits)
+
+    def raw_pixel_threshold(self) -> torch.Tensor:
+        """Raw map value above which a pixel is marked, the sensitivity included; NaN without a threshold."""
+        limits = self.pixel_threshold, self.pixel_min, self.pixel_max
+        return self._raw_threshold(self.normalized_pixel_threshold, *limits)
+
+    def _raw_threshold(
+        self, limit: torch.Tensor, threshold: torch.Tensor, norm_min: torch.Tensor, norm_max: torch.Tensor
+    ) -> torch.Tensor:
         if not self.enable_normalization:
             return limit
         if self.threshold == "f1":
-            return self.image_threshold + (limit - 0.5) * (self.image_max - self.image_min)
+            return threshold + (limit - 0.5) * (norm_max - norm_min)
         position = 2 * limit - 1
-        unit = _unit(self.image_min, self.image_max, self.image_threshold)
-        return self.image_threshold + position / (1 - position.abs()) * unit
+        return threshold + position / (1 - position.abs()) * _unit(norm_min, norm_max, threshold)
 
 
 def _unit(norm_min: torch.Tensor, norm_max: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,13 @@
 
 import csv
 import json
+import os
+import re
+from pathlib import Path
 
+import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -127,3 +132,66 @@ def test_anomalibs_own_datamodules_and_yaml_files_work(root, tmp_path, capsys):
     assert "No patients are known" in capsys.readouterr().out
     (tmp_path / "all.yaml").write_text(json.dumps({"data": config, "max_shortcut_auroc": 0.9}))
     assert audit("--config", tmp_path / "all.yaml") == 0
+
+
+def test_paths_can_be_hashed(root, tmp_path):
+    """Folders are often named after patients: with the option no file of the report holds their names."""
+    for index, path in enumerate(sorted(root.rglob("*.png"))):
+        folder = path.parent / f"{PATIENT}-{index}"
+        folder.mkdir()
+        path.rename(folder / path.name)
+    good = next((root / "train/good").rglob("0.png"))
+    copy = good.parent.parent.parent.parent / "test/lesion" / PATIENT / "copy.png"
+    copy.parent.mkdir()
+    Image.open(good).save(copy)
+    (copy.parent / "torn'.png").write_bytes(copy.read_bytes()[:300])
+    outputs = tmp_path / "plain", tmp_path / "hashed"
+    for output, options in zip(outputs, ([], ["--hash_paths"]), strict=True):
+        assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output, *options) == 1
+    plain, hashed = ({path.name: path.read_text("utf-8") for path in output.iterdir()} for output in outputs)
+    named = {name for name, text in plain.items() if PATIENT in text}
+    assert named == {"features.csv", "pairs.csv", "findings.csv", "report.json", "index.html"}
+    page = " ".join(plain["index.html"].split())
+    assert "ids appear in this folder as hashes only" in page
+    assert all(name in page for name in named - {"index.html"})
+    for text in hashed.values():
+        for part in (PATIENT, "19551224", str(tmp_path), root.name + "/", "0.png", "torn", "copy"):
+            assert part not in text
+    assert "So do the paths of images" in hashed["index.html"]
+    rows = list(csv.DictReader(hashed["features.csv"].splitlines()))
+    assert len({row["image_path"] for row in rows}) == 21
+    (pair,) = csv.DictReader(hashed["pairs.csv"].splitlines())
+    assert {pair["first_path"], pair["second_path"]} < {row["image_path"] for row in rows}
+    pictures = [text["index.html"].split("data:image/jpeg;base64,")[1:] for text in (plain, hashed)]
+    assert [part.partition('"')[0] for part in pictures[0]] == [part.partition('"')[0] for part in pictures[1]]
+    assert len(pictures[0]) == 2
+
+
+def test_slices_keep_their_number_when_paths_are_hashed(tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 1000, (9, 9, 3)).astype(np.int16)
+    for name in ("train/good/a", "train/good/b", "test/good/c", "test/bad/d"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.roll(voxels, len(name), 0), np.eye(4)), tmp_path / "data" / f"{name}.nii")
+    audit("--data", "MedicalFolder", "--data.root", tmp_path / "data", "--output", tmp_path / "out", "--hash_paths")
+    with (tmp_path / "out/features.csv").open(encoding="utf-8") as file:
+        paths = [row["image_path"] for row in csv.DictReader(file)]
+    assert len(paths) == 12
+    assert all(re.fullmatch(r"f-[0-9a-f]{12}#axial=[012]", path) for path in paths)
+    assert len({path.partition("#")[0] for path in paths}) == 4
+
+
+def test_files_that_are_not_read_are_findings(root, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(root / "test" / "lesion" / "x.gif")
+    # A name that is no text: written in every file, and shown.
+    os.mkfifo(os.fsencode(root / "train" / "good") + b"/caf\xe9.png")
+    write(root / "train" / "good" / os.fsdecode(b"\xe9.png"), 99)
+    output = tmp_path / "report"
+    assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output) == 1
+    shown = capsys.readouterr().out
+    assert "21 images read, 2 unreadable" in shown
+    assert "Nothing above the limits" not in shown
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    assert {Path(image["path"]).name for image in report["unreadable"]} == {"x.gif", "caf\\udce9.png"}
+    assert "x.gif" in (output / "index.html").read_text("utf-8")
+    paths = pd.read_csv(output / "features.csv").image_path
+    assert any(path.endswith("\\udce9.png") for path in paths)

@@ -8,25 +8,27 @@ import torch
 from anomalib.data import ImageBatch
 
 from anomalib_medical import Ddad, cli
+from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.deploy.edge.io import list_images
+from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
 from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.deploy.edge.processing import Processor
 from anomalib_medical.deploy.edge.scores import normalize
 from anomalib_medical.deploy.edge.support import make_predictor
+from anomalib_medical.deploy.facts import post_processing_of
+from anomalib_medical.deploy.self_test import compare_post_processing
 from tests.bundles import MODELS, save_few_shot, train
 from tests.commands import fail
-from tests.exports import NATIVE, ODD, TOLERANCE, images
+from tests.exports import NATIVE, ODD, TOLERANCE, compiled, images
 from tests.few_shot_tree import make_normals
 from tests.picture_files import COUNT
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
 def made(request, bundles):
-    """Name, checkpoint and bundle of every model."""
-    return request.param, bundles.checkpoint(request.param), bundles.bundle(request.param)
+    """Name, trained model and bundle of every model."""
+    return request.param, bundles.model(request.param), bundles.bundle(request.param)
 
 
 def command(checkpoint, output, *options):
@@ -46,13 +48,12 @@ def by_engine(model, batch):
 
 def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_file, tmp_path):
     """PNG of 8 and 16 bits, TIFF, DICOM of one and several frames, NIfTI; of the model's size and of odd ones."""
-    name, checkpoint, bundle = made
+    _, model, bundle = made
     manifest = Manifest.read(bundle)
     predictor, _ = make_predictor(bundle, manifest, many=True)
     processor = Processor(predictor, manifest.reading, tmp_path, heatmaps=False, dicom=None)
-    rows = [row for result in processor(list_images(every_kind_of_file)) for row in result.rows]
+    rows = [row for result in processor(list_folder(every_kind_of_file).images) for row in result.rows]
     assert len(rows) == COUNT
-    model = load_model(checkpoint, name)
     for row in rows:
         raw_scores, _, item = by_engine(model, read_image(row.path)[None])
         scale = max(1, abs(row.raw_score))
@@ -62,8 +63,8 @@ def test_every_bundle_scores_every_file_as_the_engine_does(made, every_kind_of_f
 
 
 def test_every_bundle_s_maps_are_those_of_the_engine(made):
-    name, checkpoint, bundle = made
-    model, scorer = load_model(checkpoint, name), GraphScorer(bundle / MODEL)
+    _, model, bundle = made
+    scorer = GraphScorer(bundle / MODEL)
     processing = Manifest.read(bundle).post_processing
     for size in (NATIVE, ODD):
         (picture,) = batch = images(size, count=1)
@@ -72,6 +73,25 @@ def test_every_bundle_s_maps_are_those_of_the_engine(made):
         np.testing.assert_allclose(raw_map, raw_maps.squeeze(), rtol=0, atol=TOLERANCE * max(1, abs(raw_score)))
         got = normalize(raw_map, processing.pixel, processing.normalization)
         np.testing.assert_allclose(got, item.anomaly_map.squeeze(), rtol=0, atol=10 * TOLERANCE)
+
+
+def test_every_bundle_s_thresholds_are_those_of_the_training(made):
+    """On both sides of the threshold: what an image scores, its label and its mask, by the engine and by the bundle."""
+    name, model, bundle = made
+    processing = Manifest.read(bundle).post_processing
+    assert processing == post_processing_of(model)
+    compare_post_processing(model, processing)
+    told = {
+        "Patchcore": "Set so that 50% of held-out normal images (1) score no more.",
+        "Padim": "Set where F1 is best on validation images (number not recorded). It is their highest score",
+        "ReverseDistillation": "Set where F1 is best on validation images (1). It is their highest score",
+        "Stfpm": "Set by a percentile of the validation images' scores (number not recorded).",
+        "D24fad": "Set so that 95% of held-out normal images (3) score no more.",
+    }
+    assert (
+        told.get(name, "Set so that 95% of held-out normal images (1) score no more.")
+        in (bundle / "MODEL_CARD.md").read_text()
+    )
 
 
 def test_every_bundle_is_complete(made):
@@ -95,6 +115,29 @@ def test_every_bundle_is_complete(made):
     assert f"# Model card: {name}, FP32" in card
     assert "**Not a medical device.**" in card
     assert "**not known**" in card
+
+
+@pytest.mark.slow
+def test_commands_score_with_the_post_processor_that_anomalib_s_model_was_trained_with(bundles, tiny_folder, here):
+    """Its settings are restored by anomalib, not its class: normalised scores were another function of the raw ones."""
+    model = bundles.model("Patchcore")
+    arguments = ["--model=Patchcore", "--model.backbone=resnet18", "--model.layers=[layer2]"]
+    arguments += ["--model.pre_trained=false", f"--ckpt_path={bundles.checkpoint('Patchcore')}"]
+    cli.main(["predict", *arguments, f"--data={tiny_folder / 'test'}", "--trainer.accelerator=cpu"])
+    (written,) = here.rglob("predictions.csv")
+    rows = read_predictions(written)
+    assert len(rows) == 8
+    cli.main(["export", *arguments, "--export_type=openvino", f"--export_root={here}"])
+    network = compiled(here / "weights" / "openvino" / "model.xml")
+    for row in rows:
+        image = read_image(row.path)[None]
+        *_, item = by_engine(model, image)
+        assert float(row.score) == pytest.approx(item.pred_score.item(), abs=TOLERANCE)
+        assert row.label == ("abnormal" if item.pred_label.item() else "normal")
+        # Images of the model's own size: anomalib exports its resizing without antialiasing.
+        assert float(network(image.numpy())["pred_score"].squeeze()) == pytest.approx(
+            item.pred_score.item(), abs=TOLERANCE
+        )
 
 
 @pytest.fixture
@@ -185,7 +228,7 @@ def test_a_checkpoint_that_does_not_name_its_model_asks_for_it(here, capsys):
 
 def test_another_model_than_the_checkpoint_s_is_refused(here, capsys, few_shot):
     error = fail(capsys, *command(few_shot, here / "bundle", "--model", "Scrd"))
-    assert "is a checkpoint of D24fad, and --model is Scrd: leave --model out" in error
+    assert "is a checkpoint of another class: of D24fad, not of Scrd" in error
 
 
 def test_a_checkpoint_of_another_model_does_not_fit(here, capsys):
@@ -203,7 +246,7 @@ def test_an_unknown_model_lists_the_known_ones(here, capsys):
 
 def test_int8_without_normals_is_refused(here, capsys, few_shot):
     error = fail(capsys, *command(few_shot, here / "bundle", "--precision", "int8"))
-    assert "INT8 is calibrated with normal images: give --normals FOLDER" in error
+    assert "INT8 is calibrated with normal images: give --normals, a folder or manifest" in error
 
 
 def test_int8_with_a_handful_of_normals_is_refused(here, capsys, few_shot, tiny_folder):

@@ -87,6 +87,9 @@ def test_test_by_short_names_repeats_the_scores(trained, tiny_folder, tmp_path):
     printed = succeed("anomalib-medical", "test", "--model=Scrd", *MODEL, *data, *CPU, checkpoint, cwd=tmp_path)
     assert "image_AUROC" in printed
     (written,) = tmp_path.rglob("predictions.csv")
+    # Where nothing was trained too, `latest` is what the next training can take over.
+    assert written.parent == tmp_path / "results" / "Scrd" / "tiny" / "v0"
+    assert (tmp_path / "results" / "Scrd" / "tiny" / "latest").resolve() == written.parent
     # Written without asking for it: on by default in anomalib-medical.
     assert raw_scores(read_predictions(written)) == pytest.approx(raw_scores(trained.predictions), abs=1e-6)
 
@@ -98,6 +101,21 @@ def test_fit_and_validate_by_class_path(trained, tiny_folder, tmp_path):
     (checkpoint,) = tmp_path.glob(f"results/Scrd/{tiny_folder.name}/v0/weights/lightning/model.ckpt")
     assert checkpoint.stat().st_size > 0
     succeed("anomalib", "validate", "--config", trained.config, f"--ckpt_path={checkpoint}", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("subcommand", ["train", "fit", "test", "validate", "predict", "export"])
+def test_a_checkpoint_of_another_class_is_named_before_anything_is_built(here, capsys, monkeypatch, subcommand):
+    monkeypatch.setattr("anomalib_medical.cli.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built"))
+    torch.save({"state_dict": {}, "model_class": "Ddad"}, here / "other.ckpt")
+    options = ["--export_type=onnx"] if subcommand == "export" else ["--data=."] if subcommand == "predict" else []
+    options += ["--data=Phantom"] if subcommand in {"train", "fit", "test", "validate"} else []
+    assert "other.ckpt is a checkpoint of another class: of Ddad, not of Scrd." in fail(
+        capsys, subcommand, "--model=Scrd", *options, "--ckpt_path=other.ckpt"
+    )
+    (here / "cut.ckpt").write_bytes((here / "other.ckpt").read_bytes()[:-300])
+    assert "cut.ckpt could not be read as a checkpoint: its end is missing" in fail(
+        capsys, subcommand, "--model=Scrd", *options, "--ckpt_path=cut.ckpt"
+    )
 
 
 def test_predict_of_a_folder_saves_scores_and_heatmaps(trained, tiny_folder, tmp_path):
@@ -243,7 +261,7 @@ def test_unusable_results_come_with_a_way_out(results, tiny_folder, here, capsys
 def test_a_folder_without_images_to_predict_is_one_clear_line(trained, here, capsys):
     (here / "empty").mkdir()
     model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
-    assert "no image to predict in the folder empty" in fail(capsys, "predict", *model, "--data=empty", *CPU)
+    assert "no image to predict in empty: expected PNG" in fail(capsys, "predict", *model, "--data=empty", *CPU)
 
 
 @pytest.mark.parametrize(("root", "code"), [pytest.param("tiny", 0, marks=pytest.mark.slow), ("nowhere", 1)])
@@ -263,3 +281,68 @@ def test_benchmark_takes_our_classes_and_fails_honestly(root, code, tiny_folder,
     assert len(list(tmp_path.rglob("results.csv"))) == 1 - code
     if code:
         assert f"error: The benchmark failed. The log with the reasons is {tmp_path}" in result.stderr
+
+
+def command(subcommand, root, *options):
+    data = ["--data=MedicalFolder", f"--data.root={root}", "--data.num_workers=1", "--data.train_batch_size=4"]
+    model = [option for option in MODEL if "seed" not in option]
+    cli.main([subcommand, "--model=Scrd", *model, *data, *CPU, *options])
+
+
+def scores_of(run: Path) -> dict[str, float]:
+    return raw_scores(read_predictions(run / "predictions.csv"))
+
+
+def test_equal_commands_give_equal_scores_and_training_further_tests_the_new_weights(tiny_folder, here):
+    """Without a seed on the command line; `anomalib train --ckpt_path` tests the checkpoint that it was given."""
+    runs = here / "results" / "Scrd" / tiny_folder.name
+    for _ in range(2):
+        command("train", tiny_folder, "--trainer.max_epochs=1")
+    assert scores_of(runs / "v0") == scores_of(runs / "v1")
+    checkpoint = Path("weights/lightning/model.ckpt")
+    command("train", tiny_folder, "--trainer.max_epochs=3", f"--ckpt_path={runs / 'v0' / checkpoint}")
+    further = scores_of(runs / "v2")
+    assert further != scores_of(runs / "v0")
+    command("test", tiny_folder, "--default_root_dir=again", f"--ckpt_path={runs / 'v2' / checkpoint}")
+    (tested,) = (here / "again").rglob("predictions.csv")
+    assert scores_of(tested.parent) == pytest.approx(further, abs=1e-6)
+    assert sorted(path.name for path in runs.glob("v*")) == ["v0", "v1", "v2"]
+
+
+@pytest.mark.parametrize(
+    "precision", ["64", "bf16-true", "16-true", "transformer-engine", "transformer-engine-float16"]
+)
+@pytest.mark.parametrize("subcommand", ["train", "test"])
+def test_precisions_of_other_weights_are_refused(subcommand, precision, tiny_folder, here, capsys):
+    options = [f"--data.root={tiny_folder}", *CPU, f"--trainer.precision={precision}"]
+    error = fail(capsys, subcommand, "--model=Scrd", *MODEL, "--data=MedicalFolder", *options)
+    assert f"got {precision}" in error
+    assert "expected 32-true, 16-mixed or bf16-mixed" in error
+    assert not (here / "results").exists()
+
+
+def test_anomalibs_own_models_show_no_number_of_one_class_either(here, capsys, caplog):
+    root = make_folder(here / "normal", layout={"train/good": 8, "test/good": 4})
+    model = ["--model=Padim", "--model.backbone=resnet18", "--model.pre_trained=false"]
+    cli.main(["train", *model, "--data=MedicalFolder", f"--data.root={root}", "--data.num_workers=0", *CPU])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "image_AUROC" in line]
+    assert "nan" in line
+    assert "No value (nan) for image_AUROC, image_F1Score: normal and abnormal images are needed" in caplog.text
+
+
+def test_scores_that_are_no_numbers_are_nan_in_table_and_file(trained, tiny_folder, here, capsys, caplog):
+    """Also where the class that comes first by name would have made the AUROC 1."""
+    checkpoint = torch.load(trained.checkpoint, weights_only=True)
+    for name, value in checkpoint["state_dict"].items():
+        if name.startswith("model.bottleneck") and value.is_floating_point():
+            value.fill_(torch.nan)
+    torch.save(checkpoint, here / "nan.ckpt")
+    command("test", tiny_folder, f"--ckpt_path={here / 'nan.ckpt'}")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "_AUROC" in line or "_F1Score" in line]
+    assert len(lines) == 4
+    assert all("nan" in line for line in lines)
+    assert "8 of 8 image scores are nan or infinite" in caplog.text
+    assert "8 of 8 images have no score (nan or infinite), and so no label." in caplog.text
+    (written,) = here.rglob("predictions.csv")
+    rows = read_predictions(written)
+    assert [(row.raw_score, row.label) for row in rows] == [("nan", "")] * 8

@@ -42,30 +42,31 @@ def refined(tmp_path_factory):
     return train(folder, score="refined", network="ae_u", refinement_epochs=1, all_maps=True)
 
 
-@pytest.fixture(scope="module", params=["normalised", "raw"])
-def variant(request, model):
-    chosen = copy.deepcopy(model)
-    if request.param == "raw":
-        chosen.post_processor = None
-    return chosen
+@pytest.fixture(scope="module")
+def normalised(model, tmp_path_factory):
+    return model, export_all(model, tmp_path_factory.mktemp("normalised"))
 
 
 @pytest.fixture(scope="module")
-def exported(variant, tmp_path_factory):
-    return export_all(variant, tmp_path_factory.mktemp("export"))
+def raw(model, tmp_path_factory):
+    without = copy.deepcopy(model)
+    without.post_processor = None
+    return without, export_all(without, tmp_path_factory.mktemp("raw"))
 
 
 @pytest.mark.parametrize("size", [NATIVE, ODD, (224, 224)], ids=["native", "odd", "large"])
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
-def test_exported_models_equal_the_engine(variant, exported, kind, size):
+@pytest.mark.parametrize("variant", ["normalised", "raw"])
+def test_exported_models_equal_the_engine(request, variant, kind, size):
+    model, exported = request.getfixturevalue(variant)
     batch = images(size)
-    expected = by_engine(variant, batch)
+    expected = by_engine(model, batch)
     assert_equal_results(expected, by_export(exported, kind, batch))
     assert expected.anomaly_map.std() > 10 * TOLERANCE
 
 
-def test_the_default_graph_takes_any_batch_and_has_the_four_outputs(model, tmp_path):
-    network = compiled(model.to_openvino(tmp_path))
+def test_the_default_graph_takes_any_batch_and_has_the_four_outputs(normalised):
+    network = compiled(normalised[1]["openvino"])
     names = [output.get_any_name() for output in network.outputs]
     assert sorted(names) == ["anomaly_map", "pred_label", "pred_mask", "pred_score"]
     for count in (1, 5):

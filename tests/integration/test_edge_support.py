@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
@@ -100,6 +101,15 @@ def test_what_cannot_be_bound_is_said(bundle, images, tmp_path):
         assert message in process.stderr
         assert "DOE_JANE" not in process.stderr
     assert not (bundle / "support").exists()
+
+
+def test_what_is_left_out_of_a_support_is_counted(bundle, images, tmp_path):
+    folder = shutil.copytree(images["support"], tmp_path / "support")
+    Image.new("L", (64, 64)).save(folder / "DOE_JANE.gif")
+    process = on_device(bundle, "support", folder)
+    assert process.returncode == 0, process.stderr
+    assert "support: Left out 1 file that is no PNG" in process.stderr
+    assert "DOE_JANE" not in process.stderr
 
 
 def test_a_damaged_support_is_refused(bundle, images, tmp_path):

@@ -15,6 +15,7 @@ from anomalib.models import get_model
 from anomalib.post_processing import PostProcessor
 
 from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical.checkpoints import MedicalCheckpointIO
 from tests.conftest import make_folder
 from tests.engines import assert_same, datamodule, engine, weights_of
 
@@ -50,6 +51,20 @@ def test_training_moves_the_student_and_not_the_teacher(trained):
     assert any(key.startswith("model.scale_adaptation") for key in moved)
     assert not any(key.startswith("model.teacher") for key in moved)
     assert now["post_processor._image_threshold"].isfinite()
+
+
+def test_after_a_test_where_nothing_was_trained_training_works_and_both_stay(tiny_folder, tmp_path):
+    run = engine(tmp_path, max_epochs=1)
+    run.test(Scrd(**ARGUMENTS), datamodule=datamodule(tiny_folder))
+    versions = tmp_path / "Scrd" / tiny_folder.name
+    assert list((versions / "v0" / "images").rglob("*.png"))
+    again = engine(tmp_path, max_epochs=1)
+    again.fit(Scrd(**ARGUMENTS), datamodule=datamodule(tiny_folder))
+    assert list((versions / "v0" / "images").rglob("*.png"))
+    assert (versions / "latest").resolve() == versions / "v1"
+    assert (versions / "v1" / "weights" / "lightning" / "model.ckpt").is_file()
+    # A full disk must not cost the checkpoint that is there.
+    assert isinstance(again.trainer.strategy.checkpoint_io, MedicalCheckpointIO)
 
 
 def test_same_seed_same_weights_other_seed_other_weights(tiny_folder, tmp_path, trained):

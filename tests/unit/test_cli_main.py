@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import Avenue
 from anomalib.pipelines import Benchmark
 from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
 from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.base import pipeline
+from anomalib.visualization import ImageVisualizer
 from jsonargparse import Namespace
 
 from anomalib_medical import MedicalFolder, Scrd, cli
@@ -15,6 +18,7 @@ from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.commands import COMMANDS, Command, CommandError
 from anomalib_medical.config_files import list_configs
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.visualization import MedicalVisualizer
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +168,14 @@ def test_predict_reads_folders_itself_and_keeps_no_batches(given, tiny_folder, t
     assert isinstance(kwargs["dataset"], MedicalPredictDataset)
     assert "data_path" not in kwargs
     assert kwargs["return_predictions"] is bool(given)
+
+
+@pytest.mark.parametrize(("datamodule", "expected"), [(None, MedicalVisualizer), (Avenue, ImageVisualizer)])
+def test_our_visualizer_draws_for_every_model_of_images(monkeypatch, datamodule, expected):
+    """The other one would stretch the map of a crop over the whole image."""
+    monkeypatch.setattr(AnomalibCLI, "_prepare_subcommand_kwargs", lambda *_: {})
+    command = object.__new__(cli.MedicalCLI)
+    command.model = SimpleNamespace(visualizer=ImageVisualizer())
+    command.datamodule = datamodule and object.__new__(datamodule)
+    command._prepare_subcommand_kwargs("test")
+    assert type(command.model.visualizer) is expected

@@ -1,11 +1,13 @@
 """Which errors are the user's, and what is shown of them."""
 
 import errno
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from anomalib.pipelines import Benchmark
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader
 from anomalib_medical.commands import CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.io import ImageReadError
-from anomalib_medical.errors import MedicalError, is_user_error, user_message
+from anomalib_medical.errors import MedicalError, is_user_error, shell_argument, user_message
 
 
 def test_a_workers_error_is_its_message_alone(tmp_path):
@@ -87,3 +89,47 @@ def test_a_missing_file_needs_no_results_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "nowhere").read_bytes()
     assert "default_root_dir" not in user_message(caught.value)
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line():
+    with pytest.raises(RuntimeError) as caught:
+        torch.nn.Linear(2, 3).load_state_dict({"weight": torch.zeros(3, 4)})
+    assert is_user_error(caught.value)
+    message = user_message(caught.value)
+    assert "The checkpoint does not fit this Linear (Missing key(s) in state_dict" in message
+    assert "\n" not in message
+    assert not is_user_error(RuntimeError("something of ours"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (tuple[float, float], (0.1, 0.4), "'[0.1,0.4]'"),
+        (int | tuple[int, int], [64, 96], "'[64,96]'"),
+        (float | None, None, "null"),
+        (bool, True, "true"),
+        (bool, False, "false"),
+        (float, 1e-5, "1e-05"),
+        (float, 1e38, "1e+38"),
+        (float, -0.5, None),
+        (dict[str, int], {"a": 1}, None),
+        (list[str], ["a b", "c"], None),
+        (str, "Größe_脑", None),
+        (str, "a b'c$HOME `x`", None),
+        (str, "-dash", None),
+        (str, "", "''"),
+        (str, "123", None),
+        (str | None, "bone", "bone"),
+        (Path, Path("two words"), "'two words'"),
+    ],
+)
+def test_a_printed_argument_can_be_pasted_into_a_shell(kind, value, text, tmp_path):
+    printed = shell_argument("model.a", value)
+    if text is not None:
+        assert printed == f"--model.a {text}"
+    script = f"printf '%s\\0' {printed}"
+    words = subprocess.run(["/bin/sh", "-c", script], cwd=tmp_path, capture_output=True, check=True).stdout.decode()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model.a", type=kind)
+    found = parser.parse_args(words.split("\0")[:-1]).model.a
+    assert found == (tuple(value) if isinstance(value, list) and kind == int | tuple[int, int] else value)

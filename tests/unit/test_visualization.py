@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch
+from anomalib.data.transforms import SquarePad
+from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Pad, RandomHorizontalFlip, Resize
 
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.data.io import Window
@@ -142,6 +145,106 @@ def test_the_strongest_colours_value_is_written(tmp_path: Path) -> None:
     low, high = (show_uncertainty(tmp_path, torch.full((1, 1, 8, 8), 9.0), scale, **settings) for scale in (1.0, 2.0))
     assert (low[0][64:] == high[0][64:]).all()
     assert (low[0] != high[0]).any()
+
+
+def show_crop(tmp_path: Path, transform: object, sizes: list, shape: tuple, **attributes) -> list[np.ndarray]:
+    """Draw images whose maps and masks are strong in their upper left quarter; return the masks."""
+    paths = [write_dicom(tmp_path / "a" / f"{index}.dcm", np.zeros(size, np.uint8)) for index, size in enumerate(sizes)]
+    maps = torch.zeros(len(paths), *shape)
+    maps[:, : shape[0] // 2, : shape[1] // 2] = 1
+    batch = MedicalImageBatch(
+        image=torch.zeros(len(paths), 3, *shape),
+        image_path=[str(path) for path in paths],
+        anomaly_map=maps,
+        pred_mask=maps > 0,
+        gt_mask=maps > 0,
+    )
+    batch.uncertainty_map = maps
+    visualizer = MedicalVisualizer(field_size=(60, 40), text_config={"enable": False})
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path / "run"), **attributes)
+    model = SimpleNamespace(pre_processor=PreProcessor(transform))
+    visualizer.on_test_batch_end(trainer, model, None, batch, 0)
+    return [np.asarray(Image.open(path)) > 0 for path in sorted((tmp_path / "run" / "masks").rglob("*.png"))]
+
+
+def filled(size: tuple, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+RESIZE_CROP = Compose([Resize((40, 30)), CenterCrop((20, 10)), Normalize([0.5] * 3, [0.2] * 3)])
+
+
+@pytest.mark.parametrize(
+    ("transform", "size", "shape", "place"),
+    [
+        # Of 80x90 pixels the crop holds rows 20 to 60 and columns 30 to 60.
+        (RESIZE_CROP, (80, 90), (20, 10), (20, 30, 40, 45)),
+        # The map may be smaller than what the network sees.
+        (RESIZE_CROP, (80, 90), (4, 2), (20, 30, 40, 45)),
+        (CenterCrop(20), (40, 60), (20, 20), (10, 20, 20, 30)),
+        (CenterCrop(20), (60, 40), (20, 20), (20, 10, 30, 20)),
+        (CenterCrop(80), (40, 60), (80, 80), (0, 0, 20, 30)),
+        (Compose([SquarePad(), Resize((30, 30))]), (20, 60), (30, 30), (0, 0, 10, 30)),
+        (Compose([SquarePad(), Resize((30, 30))]), (60, 20), (30, 30), (0, 0, 30, 10)),
+        (Compose([Resize(20), CenterCrop(20)]), (60, 40), (20, 20), (10, 0, 30, 20)),
+        (Pad(10), (40, 60), (60, 80), (0, 0, 20, 30)),
+    ],
+)
+def test_masks_lie_where_the_model_looked(tmp_path: Path, transform, size: tuple, shape: tuple, place: tuple) -> None:
+    (mask,) = show_crop(tmp_path, transform, [size], shape)
+    np.testing.assert_array_equal(mask, filled(size, *place))
+
+
+def test_heatmaps_and_uncertainty_lie_where_the_model_looked(tmp_path: Path) -> None:
+    """Tiles of image, true mask, map and predicted mask; the crop is rows 10 to 30 and columns 20 to 40 of 40x60."""
+    show_crop(tmp_path, CenterCrop(20), [(40, 60)], (20, 20))
+    picture = np.asarray(Image.open(tmp_path / "run/images/a/0.dcm.png")).astype(int)
+    image, truth, heat, outline = (picture[:, left : left + 60] for left in range(0, 240, 60))
+    assert (truth[10:20, 20:30] == 255).all()
+    assert not truth[20:30, 20:40].any()
+    uncertainty = np.asarray(Image.open(tmp_path / "run/uncertainty/a/0.dcm.png")).astype(int)
+    for colours in (heat, uncertainty):
+        assert np.abs(colours[11:19, 21:29] - RED).max() <= 5
+        assert np.abs(colours[22:30, 32:40] - BLUE).max() <= 5
+    assert not image[10:30, 20:40].any()
+    assert outline[10:20, 20:30, 0].max() == 255
+    for tile in (image, truth, heat, outline, uncertainty):
+        for outside in (tile[:10], tile[30:], tile[:, :20], tile[:, 40:]):
+            assert (outside == 200).all(axis=-1).any()
+    assert not (picture[10:30, 20:40] == 200).all(axis=-1).any()
+
+
+def test_what_a_crop_leaves_out_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    show_crop(tmp_path, CenterCrop(20), [(40, 40)] * 3, (20, 20))
+    (record,) = caplog.records
+    assert "of the first one 75%" in record.getMessage()
+    assert "pixel metrics know nothing of it" in record.getMessage()
+
+
+def test_nothing_is_drawn_where_the_place_is_not_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert show_crop(tmp_path, RandomHorizontalFlip(1.0), [(40, 40)], (40, 40)) == []
+    assert not (tmp_path / "run").exists()
+    assert "No heatmaps and no masks are drawn" in caplog.text
+    assert "RandomHorizontalFlip" in caplog.text
+
+
+def test_augmentations_of_the_tested_data_count(tmp_path: Path) -> None:
+    def loader(transform: object) -> SimpleNamespace:
+        return SimpleNamespace(dataset=SimpleNamespace(augmentations=transform))
+
+    attributes = {"testing": True, "test_dataloaders": loader(CenterCrop(20)), "predict_dataloaders": loader(None)}
+    (mask,) = show_crop(tmp_path, Resize((8, 8)), [(40, 60)], (8, 8), **attributes)
+    np.testing.assert_array_equal(mask, filled((40, 60), 10, 20, 20, 30))
+
+
+def test_images_of_one_batch_that_differ_in_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are brought to 80x40; the crop's upper left quarter is a quarter to a half of each side."""
+    masks = show_crop(tmp_path, CenterCrop((40, 20)), [(80, 40), (40, 60)], (40, 20))
+    np.testing.assert_array_equal(masks[0], filled((80, 40), 20, 10, 40, 20))
+    np.testing.assert_array_equal(masks[1], filled((40, 60), 10, 15, 20, 30))
+    assert "images of 2 sizes" in caplog.text
 
 
 def test_models_without_uncertainty_get_no_folder_for_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pandas import DataFrame
@@ -13,23 +14,37 @@ from anomalib_medical.benchmark.report.svg import standalone
 from anomalib_medical.benchmark.report.view import make_view
 from anomalib_medical.benchmark.run_folder import RunFolder
 
-__all__ = ["write_report"]
+__all__ = ["Report", "write_report"]
 
 
-def write_report(run: str | Path | RunFolder) -> Path:
+@dataclass(frozen=True)
+class Report:
+    """A written report; as text, what a command says of it.
+
+    Attributes:
+        page: The page, one file that opens offline.
+        bundles: How the best model of each dataset is bundled.
+    """
+
+    page: Path
+    bundles: list[str]
+
+    def __str__(self) -> str:
+        """Where it is, and what can be done next."""
+        return "\n".join([f"Report: {self.page}", *self.bundles])
+
+
+def write_report(run: str | Path | RunFolder) -> Report:
     """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv.
 
     Args:
         run: The run folder; jobs that failed or have not run are listed in the report.
 
-    Returns:
-        The page, one file that opens offline.
-
     Raises:
         RunFolderError: If this is no run folder.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
-    view = make_view(load_run(folder))
+    view = make_view(load_run(folder), folder.path)
     target = folder.path / "report"
     write_csv(target / "metrics.csv", DataFrame(view.records))
     pages = {"report.md": render_markdown(view), "index.html": render_html(view)}
@@ -39,4 +54,4 @@ def write_report(run: str | Path | RunFolder) -> Path:
     for name, text in (figures | pages).items():
         with atomic(target / name) as file:
             file.write(text)
-    return target / "index.html"
+    return Report(target / "index.html", view.best_bundles)

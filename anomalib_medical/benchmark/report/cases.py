@@ -1,4 +1,4 @@
-"""Pictures of best and worst cases."""
+"""Pictures of the highest and the lowest scores, and what the threshold makes of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from dataclasses import dataclass
 from PIL import Image
 
 from anomalib_medical.benchmark.records import GalleryEntry
-from anomalib_medical.benchmark.report.results import Dataset, Model
+from anomalib_medical.benchmark.report.evaluate import threshold_of
+from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 
 _WIDTH = 420
-_KINDS = {
-    "false_positive": "false positive",
-    "false_negative": "false negative",
-    "true_positive": "true positive",
-    "true_negative": "true negative",
-}
+# Mistakes first.
+_OUTCOMES = ("false positive", "false negative", "true positive", "true negative", "")
 
 
 @dataclass(frozen=True)
 class GalleryPicture:
-    """A picture of a case as the text of a data address."""
+    """A picture of a case.
 
-    kind: str
+    Attributes:
+        outcome: ``true positive``, ...; "" without a threshold.
+        place: Such as ``highest-scoring normal``.
+        score: Its raw score.
+        data: The picture as the text of a data address.
+    """
+
+    outcome: str
+    place: str
     score: str
     data: str
 
@@ -53,17 +58,13 @@ def why_none(dataset: Dataset, wanted: object) -> str:
 
 def _gallery(model: Model, dataset: Dataset) -> Gallery | None:
     training = model.first
-    order = list(_KINDS)
-    pictures = [
-        picture
-        for entry in sorted(training.folder.gallery, key=lambda entry: order.index(entry.kind))
-        if (picture := _case(model, entry)) is not None
-    ]
+    cases = [picture for entry in training.folder.gallery if (picture := _case(training, entry)) is not None]
+    pictures = sorted(cases, key=lambda case: _OUTCOMES.index(case.outcome))
     return Gallery(f"{model.label} on {dataset.name}, seed {training.info.seed}", pictures) if pictures else None
 
 
-def _case(model: Model, entry: GalleryEntry) -> GalleryPicture | None:
-    file = model.first.folder.path / "gallery" / entry.file
+def _case(training: Training, entry: GalleryEntry) -> GalleryPicture | None:
+    file = training.folder.path / "gallery" / entry.file
     if not file.is_file():
         return None
     with Image.open(file) as opened:
@@ -72,4 +73,15 @@ def _case(model: Model, entry: GalleryEntry) -> GalleryPicture | None:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)
     data = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    return GalleryPicture(_KINDS[entry.kind], f"{entry.raw_score:.4g}", data)
+    end = "highest" if entry.kind.endswith(("highest", "positive")) else "lowest"
+    place = f"{end}-scoring {'abnormal' if entry.label else 'normal'}"
+    return GalleryPicture(_outcome(training, entry), place, f"{entry.raw_score:.4g}", data)
+
+
+def _outcome(training: Training, entry: GalleryEntry) -> str:
+    """What the threshold makes of an image; a score equal to it is normal, as everywhere."""
+    try:
+        called = entry.raw_score > threshold_of(training)
+    except ValueError:
+        return ""
+    return f"{'true' if called == bool(entry.label) else 'false'} {'positive' if called else 'negative'}"

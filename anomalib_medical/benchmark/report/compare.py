@@ -71,7 +71,10 @@ def by_patient(model: Model) -> dict[str, dict[str, Value]] | None:
     found: dict[str, dict[str, Value]] = {}
     for how in AGGREGATIONS:
         of_patients = replace(model, trainings=[_of_patients(each, how) for each in model.trainings])
-        found[how] = {metric.key: evaluate(of_patients, metric) for metric in RANKING}
+        values = {metric.key: evaluate(of_patients, metric) for metric in RANKING}
+        found[how] = {
+            key: replace(value, reason=value.reason.replace("images", "patients")) for key, value in values.items()
+        }
     return found
 
 
@@ -129,5 +132,5 @@ def _contrast(model: Model, reference: Model) -> Contrast:
             shared[0].patients,
         )
     except ValueError as error:
-        return Contrast(None, float("nan"), len(shared[0].labels), str(error))
+        return Contrast(None, float("nan"), len(shared[0].labels), str(error).rstrip("."))
     return Contrast(result, float("nan"), len(shared[0].labels))

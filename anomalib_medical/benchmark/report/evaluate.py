@@ -40,12 +40,15 @@ class Metric:
         title: Its name for readers.
         make: From a training to the statistic; raises `ValueError` with the reason where there is none.
         rate_of: The label whose images this is a share of, None for other metrics.
+        of_pixels: Whether it is of pixels. All but these and rates need images of both classes: of normal images alone,
+            the F1 score is always 0.
     """
 
     key: str
     title: str
     make: Callable[[Training], Statistic]
     rate_of: int | None = None
+    of_pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,19 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
 
     The interval is of the mean over these trainings on other patients; how much trainings differ is in ``trainings``.
     """
+    labels = model.first.labels.astype(bool)
+    needed = (metric.rate_of,) if metric.rate_of is not None else () if metric.of_pixels else (0, 1)
+    for label in needed:
+        if not (labels == label).any():
+            return Value(None, [], f"the test has no {'abnormal' if label else 'normal'} images")
     try:
         statistics = [metric.make(training) for training in model.trainings]
     except ValueError as error:
-        return Value(None, [], str(error))
-    labels = model.first.labels.astype(bool)
-    if metric.rate_of is not None and not (labels == metric.rate_of).any():
-        return Value(None, [], f"no {'abnormal' if metric.rate_of else 'normal'} images")
+        return Value(None, [], str(error).rstrip("."))
     patients = to_patient_index(model.first.patients, labels.size)
     estimate = bootstrap(mean_of(statistics), labels, patients, n_resamples=n_resamples)
+    if not math.isfinite(estimate.value):
+        return Value(None, [], "its value is no number")
     if estimate.low == estimate.high:
         of_class = np.unique(patients[labels == metric.rate_of]).size
         estimate = _without_width(estimate, None if metric.rate_of is None else of_class)
@@ -124,7 +131,8 @@ def _ranked(curve: Curve) -> Callable[[Training], Statistic]:
     return lambda training: ranking(curve, training.scores, training.labels)
 
 
-def _rated(rate: Rate) -> Callable[[Training], Statistic]:
+def rated(rate: Rate) -> Callable[[Training], Statistic]:
+    """A rate at the threshold from held-out normals."""
     return lambda training: at_threshold(rate, training.scores, training.labels, threshold_of(training))
 
 
@@ -134,7 +142,7 @@ def _at(curve: Callable[[FloatArray, FloatArray, float], FloatArray], target: fl
 
 def _pixels(training: Training, name: str) -> Statistic:
     if training.pixels is None:
-        msg = "no masks or no maps"
+        msg = "no maps, or abnormal images without masks"
         raise ValueError(msg)
     if name == "auroc":
         return pixel_auroc_statistic(training.pixels.counts)
@@ -156,16 +164,16 @@ RANKING = (
     Metric("specificity_at_95", "spec. at 95% sens.", _at(curves.specificity_at_sensitivity, 0.95)),
 )
 DECISION = (
-    Metric("sensitivity", "sensitivity", _rated(sensitivity_rate), rate_of=1),
-    Metric("specificity", "specificity", _rated(specificity_rate), rate_of=0),
-    Metric("f1", "F1", _rated(f1_rate)),
-    Metric("accuracy", "accuracy", _rated(accuracy_rate)),
+    Metric("sensitivity", "sensitivity", rated(sensitivity_rate), rate_of=1),
+    Metric("specificity", "specificity", rated(specificity_rate), rate_of=0),
+    Metric("f1", "F1", rated(f1_rate)),
+    Metric("accuracy", "accuracy", rated(accuracy_rate)),
 )
 PIXEL = (
-    Metric("pixel_auroc", "pixel AUROC", lambda training: _pixels(training, "auroc")),
-    Metric("aupro", "AUPRO (30%)", lambda training: _pixels(training, "aupro")),
-    Metric("dice_mean", "Dice, mean of abnormal images", lambda training: _pixels(training, "mean")),
-    Metric("dice_pooled", "Dice, all pixels", lambda training: _pixels(training, "pooled")),
+    Metric("pixel_auroc", "pixel AUROC", lambda training: _pixels(training, "auroc"), of_pixels=True),
+    Metric("aupro", "AUPRO (30%)", lambda training: _pixels(training, "aupro"), of_pixels=True),
+    Metric("dice_mean", "Dice, mean of abnormal images", lambda training: _pixels(training, "mean"), of_pixels=True),
+    Metric("dice_pooled", "Dice, all pixels", lambda training: _pixels(training, "pooled"), of_pixels=True),
 )
 CALIBRATION = (
     Metric("brier", "Brier score", lambda training: brier_statistic(normalised_of(training), training.labels)),

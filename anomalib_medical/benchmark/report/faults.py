@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomalib_medical.benchmark.records import Faults
-from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, normalised_of, threshold_of
+from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, normalised_of, rated
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate, curves
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 from anomalib_medical.metrics.bootstrap import Statistic
-from anomalib_medical.metrics.statistics import accuracy_rate, at_threshold, difference, f1_rate, ranking
+from anomalib_medical.metrics.statistics import accuracy_rate, difference, f1_rate, ranking
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,8 @@ def _added(fault: Fault) -> Callable[[Training], Statistic]:
     return lambda training: difference(fault.published(training), fault.clean(training))
 
 
-def _f1_clean(training: Training) -> Statistic:
-    return at_threshold(f1_rate, training.scores, training.labels, threshold_of(training))
-
-
 def _f1_published(training: Training) -> Statistic:
     return ranking(curves.best_f1, training.scores, training.labels)
-
-
-def _accuracy_clean(training: Training) -> Statistic:
-    return at_threshold(accuracy_rate, training.scores, training.labels, threshold_of(training))
 
 
 def _accuracy_published(training: Training) -> Statistic:
@@ -110,6 +102,9 @@ def _blur(training: Training) -> Faults:
 def _checkpoint(model: Model) -> Effect:
     """The best epoch on the test set against the last one; no interval, as scores of single epochs are not kept."""
     title, measure = "checkpoint chosen on the test set", "AUROC"
+    if any(len(set(each.labels)) < 2 for each in model.trainings):
+        nothing = Value(None, [], "the test has images of one class only")
+        return Effect("checkpoint", title, measure, nothing, nothing, nothing)
     tables = [each.epochs for each in model.trainings if each.epochs is not None and len(each.epochs)]
     if len(tables) < len(model.trainings):
         nothing = Value(None, [], "only with `protocol: published`, for models trained in several epochs")
@@ -126,7 +121,7 @@ def _plain(values: list[float], n_images: int) -> Value:
 
 
 FAULTS = (
-    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", _f1_clean, _f1_published),
+    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", rated(f1_rate), _f1_published),
     Fault(
         "batch_blur",
         "maps blurred across the batch, images in class order",
@@ -138,7 +133,7 @@ FAULTS = (
         "same_as_test_threshold",
         "test set as validation set: threshold",
         "accuracy",
-        _accuracy_clean,
+        rated(accuracy_rate),
         _accuracy_published,
     ),
     Fault(

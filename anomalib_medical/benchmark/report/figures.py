@@ -13,6 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from anomalib_medical.benchmark.report.evaluate import normalised_of, threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 from anomalib_medical.benchmark.report.svg import TEXT, new_axes, to_svg
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.metrics import reliability_curve
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
@@ -43,10 +44,13 @@ def colours(datasets: list[Dataset]) -> dict[str, str]:
 
 
 def curve_pictures(dataset: Dataset, colour: Mapping[str, str], prefix: str) -> list[Picture]:
-    """Draw ROC and precision-recall curves, each the mean over a model's trainings."""
-    several = any(len(model.trainings) > 1 for model in dataset.models)
+    """Draw ROC and precision-recall curves, each the mean over a model's trainings; none of tests of one class."""
+    models = [model for model in dataset.models if len(set(model.first.labels)) == 2]
+    if not models:
+        return []
+    several = any(len(model.trainings) > 1 for model in models)
     mean = " Mean curve over the seeds." if several else ""
-    labels = dataset.models[0].first.labels
+    labels = models[0].first.labels
     pictures = []
     for title, x_label, y_label, curve, caption in (
         ("ROC", "1 - specificity", "sensitivity", _roc, f"Dotted: chance.{mean}"),
@@ -61,7 +65,7 @@ def curve_pictures(dataset: Dataset, colour: Mapping[str, str], prefix: str) -> 
         figure, axes = new_axes()
         chance = [0, 1] if curve is _roc else [labels.mean()] * 2
         axes.plot([0, 1], chance, color=TEXT, linewidth=0.8, linestyle=":")
-        for model in dataset.models:
+        for model in models:
             axes.plot(_GRID, np.mean([curve(each) for each in model.trainings], axis=0), **_line(model, colour))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         kind = title.split()[0].lower()
@@ -87,6 +91,9 @@ def raincloud(model: Model, prefix: str) -> Picture:
     span = np.linspace(low, high, 200)
     for row, (label, colour) in enumerate(((0, NORMAL), (1, ABNORMAL))):
         own = scores[labels == label]
+        if not own.size:
+            captions.append(f"There are no {'abnormal' if label else 'normal'} images.")
+            continue
         if len(own) > 1 and np.ptp(own):
             density = gaussian_kde(own)(span)
             axes.fill_between(
@@ -100,9 +107,8 @@ def raincloud(model: Model, prefix: str) -> Picture:
         heights = row - 0.2 + rng.uniform(-0.1, 0.1, own.size)
         axes.scatter(own, heights, s=3, color=colour, alpha=0.5, linewidths=0, rasterized=True)
     if outside := int(((scores < low) | (scores > high)).sum()):
-        captions.append(
-            f"{outside} of {scores.size} images lie outside, from {scores.min():.3g} to {scores.max():.3g}."
-        )
+        lie = f"{outside} of {counted(scores.size, 'image')} {agree(outside, 'lies', 'lie')} outside"
+        captions.append(f"{lie}, from {scores.min():.3g} to {scores.max():.3g}.")
     margin = 0.03 * (high - low)
     axes.set(yticks=[0, 1], yticklabels=["normal", "abnormal"], ylim=(-0.4, 1.85), xlabel="raw score")
     axes.set_xlim(low - margin, high + margin)
@@ -132,6 +138,8 @@ def reliability_picture(dataset: Dataset, colour: Mapping[str, str], prefix: str
     axes.plot([0, 1], [0, 1], color=TEXT, linewidth=0.8, linestyle=":")
     drawn = False
     for model in dataset.models:
+        if len(set(model.first.labels)) < 2:
+            continue
         try:
             bins = reliability_curve(normalised_of(model.first), model.first.labels)
         except ValueError:

@@ -15,6 +15,7 @@ from anomalib_medical.benchmark.report.evaluate import N_RESAMPLES
 from anomalib_medical.benchmark.report.figures import Picture
 from anomalib_medical.benchmark.report.view import View
 from anomalib_medical.benchmark.wording import duration
+from anomalib_medical.data.io import agree, counted
 
 _PROTOCOL = {
     "clean": "Protocol: clean. Thresholds come from held-out normal images of the training side; the last weights are "
@@ -48,7 +49,7 @@ def _render(name: str, view: View, *, autoescape: bool) -> str:
         "strata of class, of the mean over the seeds. They say how a figure varies with the patients, not with the "
         "seed, whose values stand beside it."
     )
-    plan = view.run.plan
+    plan, done = view.run.plan, view.run.n_done
     protocol = [_PROTOCOL.get(str(plan.get("protocol", "clean")), ""), _settings(plan), intervals]
     return template.render(
         run=view.run,
@@ -58,6 +59,7 @@ def _render(name: str, view: View, *, autoescape: bool) -> str:
         overview=view.overview,
         datasets=view.datasets,
         problems=view.problems,
+        have_results=f"{done} of {counted(len(view.run.planned), 'planned job')} {agree(done, 'has', 'have')} results",
         teachers=view.teachers,
         protocol=[line for line in protocol if line],
         plan=yaml.safe_dump(view.run.plan, sort_keys=False, allow_unicode=True),
@@ -73,7 +75,8 @@ def _settings(plan: Mapping[str, Any]) -> str:
     """What all models have in common, in words."""
     words = []
     if minutes := mapping(plan.get("limits")).get("train_minutes"):
-        words.append(f"Training of at most {minutes:g} minutes for each model; PatchCore and PaDiM make one pass.")
+        most = f"{minutes:g} {agree(minutes, 'minute', 'minutes')}"
+        words.append(f"Training of at most {most} for each model; PatchCore and PaDiM make one pass.")
     if size := plan.get("image_size"):
         backbone = plan.get("backbone")
         words.append(f"Images of {size}x{size} pixels and backbone {backbone}, unless the plan says otherwise.")
@@ -84,7 +87,7 @@ def _settings(plan: Mapping[str, Any]) -> str:
 
 def _machine(parts: Mapping[str, str]) -> str:
     """The machine in a line."""
-    named = {"cores": "{} cores", "accelerator": "accelerator: {}"}
+    named = {"cores": "{} core" if parts.get("cores") == "1" else "{} cores", "accelerator": "accelerator: {}"}
     return ", ".join(named.get(key, "{}").format(value) for key, value in parts.items())
 
 

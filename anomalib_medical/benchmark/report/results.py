@@ -12,6 +12,7 @@ from anomalib_medical.benchmark.files import RunFolderError, mapping
 from anomalib_medical.benchmark.records import Cost, DatasetInfo, Faults, JobInfo, PixelResult, RunInfo, Thresholds
 from anomalib_medical.benchmark.report.missing import PlannedJob, Problem, planned_job
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 METADATA = "meta_"
@@ -198,8 +199,8 @@ def _load_job(job: JobFolder) -> Training | Problem:
     test = table[table.split == "test"].reset_index(drop=True)
     bad = int(test.raw_score.isna().sum() + np.isinf(test.raw_score).sum())
     if bad or test.empty:
-        text = f"{bad} of {len(test)} test scores are nan or infinite." if len(test) else "There are no test scores."
-        return Problem(name, "no valid scores", text)
+        text = f"{bad} of {counted(len(test), 'test score')} {agree(bad, 'is', 'are')} NaN or infinite."
+        return Problem(name, "scores are NaN", text) if bad else Problem(name, "no scores", "There are no test scores.")
     thresholds = job.thresholds if (job.path / "thresholds.json").exists() else None
     cost = job.cost if (job.path / "cost.json").exists() else None
     return Training(info, job, test, thresholds, job.pixels(), job.faults, job.epochs, cost)

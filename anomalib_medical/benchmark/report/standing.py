@@ -20,7 +20,7 @@ class Standing:
         dataset: The dataset, with at least one model.
         values: Model -> metric -> value.
         order: The highest AUROC first, models without one last.
-        references: Title of a column -> the model that the others are compared with there.
+        references: Title of a column -> the model that the others are compared with there; none without any AUROC.
         contrasts: Title -> model -> its comparison.
     """
 
@@ -31,9 +31,9 @@ class Standing:
     contrasts: Mapping[str, Mapping[str, Contrast]]
 
     @property
-    def best(self) -> Model:
-        """The model with the highest AUROC."""
-        return self.order[0]
+    def best(self) -> Model | None:
+        """The model with the highest AUROC; None if no model has one."""
+        return self.references.get("best")
 
     def auroc(self, model: Model) -> Value:
         """Image AUROC of a model."""
@@ -41,7 +41,7 @@ class Standing:
 
     def contrast_with_best(self, model: Model) -> Contrast | None:
         """Comparison with the best model; None for that one itself."""
-        return next(iter(self.contrasts.values())).get(model.name)
+        return next(iter(self.contrasts.values()), {}).get(model.name)
 
     @property
     def tied(self) -> list[Model]:
@@ -62,9 +62,10 @@ def make_standing(dataset: Dataset, values: Mapping[str, Mapping[str, Value]]) -
         return estimate.value if estimate else -1.0
 
     order = sorted(dataset.models, key=lambda model: -auroc(model))
-    patchcore = next((model for model in order if _is_patchcore(model)), None)
-    references = {"best": order[0]}
-    if patchcore is not None and patchcore is not order[0]:
+    ranked = [model for model in order if values[model.name]["image_auroc"].estimate]
+    references = {"best": ranked[0]} if ranked else {}
+    patchcore = next((model for model in ranked[1:] if _is_patchcore(model)), None)
+    if patchcore is not None:
         references["PatchCore"] = patchcore
     found = {title: contrasts(dataset.models, reference) for title, reference in references.items()}
     return Standing(dataset, values, order, references, found)

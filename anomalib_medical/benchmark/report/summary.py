@@ -9,6 +9,7 @@ from anomalib_medical.benchmark.report.missing import PlannedJob
 from anomalib_medical.benchmark.report.results import Run
 from anomalib_medical.benchmark.report.standing import Standing
 from anomalib_medical.benchmark.report.tables import Cell, Table
+from anomalib_medical.data.io import agree, counted
 
 _SHORTCUTS = 3
 _SUMMARY_NOTE = (
@@ -36,7 +37,11 @@ def summary_table(standing: Standing, jobs: Sequence[PlannedJob]) -> Table:
         cells += [tables.seeds_cell(standing.auroc(model))] if several else []
         cells += [tables.contrast_cell(found[title].get(model.name)) for title in found]
         rows.append([*cells, tables.value_cell(standing.values[model.name]["image_ap"])])
-    notes = [_SUMMARY_NOTE, *_fewer_seeds(standing, jobs)]
+    figures = [
+        (model.label, {"AUROC": standing.auroc(model), "AP": standing.values[model.name]["image_ap"]})
+        for model in standing.order
+    ]
+    notes = [_SUMMARY_NOTE, *_fewer_seeds(standing, jobs), *tables.without(figures), *_not_compared(standing)]
     shortcuts = info.shortcuts[:_SHORTCUTS] if info else []
     for shortcut in shortcuts:
         known = shortcut.low is not None and shortcut.high is not None
@@ -46,7 +51,8 @@ def summary_table(standing: Standing, jobs: Sequence[PlannedJob]) -> Table:
     notes += [_SHORTCUT_NOTE] if shortcuts else []
     seeds = ["each seed"] if several else []
     against = [
-        f"against {title}" if title != "best" else f"against the best ({standing.best.label})" for title in found
+        f"against {title}" if title != "best" else f"against the best ({model.label})"
+        for title, model in standing.references.items()
     ]
     return Table("Summary", ["model", "AUROC", *seeds, *against, "AP"], rows, notes)
 
@@ -76,7 +82,13 @@ def overview_table(run: Run, standings: Mapping[str, Standing]) -> Table | None:
     for dataset in run.datasets:
         strongest = dataset.info.shortcuts[0] if dataset.info and dataset.info.shortcuts else None
         shortcuts.append(Cell(f"{strongest.auroc:.3f}", strongest.name) if strongest else Cell(tables.NOTHING))
-    notes = [_OVERVIEW_NOTE, *([f"So far of {most} of {planned} planned seeds."] if most < planned else [])]
+    empty = [cell for row in rows for cell in row if cell.text == tables.NOTHING]
+    without = [f"{tables.NOTHING} Jobs have results, but there is no AUROC: why, the dataset's summary says."]
+    notes = [
+        _OVERVIEW_NOTE,
+        *(without if empty else []),
+        *([f"So far of {most} of {planned} planned seeds."] if most < planned else []),
+    ]
     return Table("Overview", ["model", *(dataset.name for dataset in run.datasets)], [*rows, shortcuts], notes)
 
 
@@ -86,7 +98,8 @@ def brief_lines(run: Run, standings: Mapping[str, Standing]) -> list[tuple[str, 
     for dataset in run.datasets:
         jobs = [job for job in run.planned if job.dataset == dataset.name]
         done = sum(not job.missing for job in jobs)
-        words = [] if done == len(jobs) else [f"{done} of {len(jobs)} jobs have results."]
+        fewer = f"{done} of {counted(len(jobs), 'job')} {agree(done, 'has', 'have')} results."
+        words = ["No jobs are planned on it."] if not jobs else [] if done == len(jobs) else [fewer]
         standing = standings.get(dataset.name)
         if standing is not None:
             words = [*_order_words(standing), *_shortcut_words(standing), *words]
@@ -95,9 +108,10 @@ def brief_lines(run: Run, standings: Mapping[str, Standing]) -> list[tuple[str, 
 
 
 def _order_words(standing: Standing) -> list[str]:
-    best, estimate = standing.best, standing.auroc(standing.best).estimate
-    if estimate is None:
-        return ["No model has an AUROC."]
+    best = standing.best
+    if best is None or (estimate := standing.auroc(best).estimate) is None:
+        reasons = dict.fromkeys(standing.auroc(model).reason for model in standing.order)
+        return [f"No model has an AUROC: {'; '.join(reasons)}."]
     kind = " (a trivial score)" if best.kind == "trivial" else ""
     words = [
         f"{best.label}{kind} has the highest AUROC, {estimate.value:.3f} {tables.interval(estimate)}.",
@@ -118,8 +132,8 @@ def _order_words(standing: Standing) -> list[str]:
 
 
 def _shortcut_words(standing: Standing) -> list[str]:
-    info, estimate = standing.dataset.info, standing.auroc(standing.best).estimate
-    if info is None or not info.shortcuts or estimate is None:
+    info, best = standing.dataset.info, standing.best
+    if info is None or not info.shortcuts or best is None or (estimate := standing.auroc(best).estimate) is None:
         return []
     strongest = info.shortcuts[0]
     if estimate.value <= strongest.auroc:
@@ -138,9 +152,20 @@ def _overview_cell(run: Run, standing: Standing | None, dataset: str, name: str,
     cell = tables.value_cell(standing.auroc(model))
     text = f"{cell.text} ≈" if model in standing.tied else cell.text
     count = len(model.trainings)
-    fewer = f" {count} of {len(jobs)} seeds" if count < min(most, len(jobs)) else ""
+    fewer = f" {count} of {counted(len(jobs), 'seed')}" if count < min(most, len(jobs)) else ""
     own = f" {model.label}" if named else ""
     return Cell(text, f"{cell.small}{fewer}{own}", model is standing.best and cell.text != tables.NOTHING, cell.title)
+
+
+def _not_compared(standing: Standing) -> list[str]:
+    """Say why models were not compared."""
+    labels = {model.name: model.label for model in standing.order}
+    groups: dict[str, dict[str, None]] = {}
+    for found in standing.contrasts.values():
+        for name, contrast in found.items():
+            if reason := tables.why_not_compared(contrast):
+                groups.setdefault(reason, {})[labels[name]] = None
+    return [f"Not compared: {', '.join(names)} ({reason})." for reason, names in groups.items()]
 
 
 def _fewer_seeds(standing: Standing, jobs: Sequence[PlannedJob]) -> list[str]:

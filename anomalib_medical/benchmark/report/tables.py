@@ -14,6 +14,7 @@ from anomalib_medical.benchmark.report.evaluate import RANKING, Metric, Value
 from anomalib_medical.benchmark.report.faults import Effect
 from anomalib_medical.benchmark.report.results import Dataset, Model
 from anomalib_medical.benchmark.wording import duration
+from anomalib_medical.data.io import counted
 from anomalib_medical.metrics import Estimate
 
 NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there
@@ -45,21 +46,34 @@ def metric_table(
     metrics: Sequence[Metric],
     values: Mapping[str, Mapping[str, Value]],
     notes: list[str],
-) -> Table | None:
-    """Models by metrics, less what nobody has; None if nothing could be measured."""
-    shown = [metric for metric in metrics if any(values[model.name][metric.key].estimate for model in models)]
-    if not shown:
-        return None
-    rows = []
-    without: dict[str, list[str]] = {}
-    for model in models:
-        found = [values[model.name][metric.key] for metric in shown]
-        if any(value.estimate for value in found):
-            rows.append([Cell(model.label), *map(value_cell, found)])
-        else:
-            without.setdefault(found[0].reason, []).append(model.label)
-    left_out = [f"Without figures: {', '.join(labels)} ({reason})." for reason, labels in without.items()]
-    return Table(title, ["model", *(metric.title for metric in shown)], rows, [*notes, *left_out])
+) -> Table:
+    """Models by metrics, less what nobody has, and why figures are missing."""
+    figures = [(model.label, {each.title: values[model.name][each.key] for each in metrics}) for model in models]
+    measured = {title for _, own in figures for title, value in own.items() if value.estimate}
+    shown = [metric.title for metric in metrics if metric.title in measured]
+    rows = [
+        [Cell(label), *(value_cell(own[title]) for title in shown)]
+        for label, own in figures
+        if any(value.estimate for value in own.values())
+    ]
+    return Table(title, ["model", *shown], rows, [*(notes if rows else []), *without(figures)])
+
+
+def without(figures: Sequence[tuple[str, Mapping[str, Value]]]) -> list[str]:
+    """Say which of the models' figures there are not, and why: tooltips reach few readers, and no file."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for label, own in figures:
+        absent: dict[str, list[str]] = {}
+        for title, value in own.items():
+            if value.estimate is None:
+                absent.setdefault(value.reason, []).append(title)
+        for reason, titles in absent.items():
+            which = "" if len(titles) == len(own) else f": {', '.join(titles)}"
+            groups.setdefault((which, reason), []).append(label)
+    return [
+        f"Without figures: {'all models' if 1 < len(figures) == len(names) else ', '.join(names)}{which} ({reason})."
+        for (which, reason), names in groups.items()
+    ]
 
 
 def contrast_cell(contrast: Contrast | None) -> Cell:
@@ -67,13 +81,20 @@ def contrast_cell(contrast: Contrast | None) -> Cell:
     if contrast is None:
         return Cell("reference")
     result = contrast.result
-    if result is None or math.isnan(result.p_value):
-        return Cell(NOTHING, title=contrast.reason or "too few patients of a class")
+    if result is None or (reason := why_not_compared(contrast)):
+        return Cell(NOTHING, title=contrast.reason or reason)
     mark = "*" if contrast.significant else ""
     p_value = "p < 0.001" if contrast.adjusted < 0.001 else f"p = {contrast.adjusted:.3f}"
     small = f"[{result.low:+.3f}, {result.high:+.3f}], {p_value}"
-    title = f"DeLong, {contrast.n_images} images; unadjusted p = {result.p_value:.3g}"
+    title = f"DeLong, {counted(contrast.n_images, 'image')}; unadjusted p = {result.p_value:.3g}"
     return Cell(f"{result.difference:+.3f}{mark}", small, contrast.significant, title)
+
+
+def why_not_compared(contrast: Contrast) -> str:
+    """Why a comparison has no result, "" if it has."""
+    if contrast.result is None:
+        return contrast.reason
+    return "too few patients of a class" if math.isnan(contrast.result.p_value) else ""
 
 
 def patient_table(
@@ -91,7 +112,7 @@ def patient_table(
                 rows.append([Cell(model.label), Cell(names[how]), *cells])
     if not rows and not reasons:
         return None
-    notes = [f"Not measured: {reason.replace('images', 'patients')}" for reason in sorted(reasons)]
+    notes = [f"Not measured: {reason}." for reason in sorted(reasons)]
     if rows:
         notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
     return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
@@ -117,6 +138,8 @@ def group_table(title: str, models: Sequence[Model], rows: Sequence[GroupRow]) -
         for row in rows
     ]
     notes = ["AUROC, and sensitivity and specificity at the threshold. Of many small groups some differ by chance."]
+    if any(not row.n_normal or not row.n_abnormal for row in rows):
+        notes.append(f"{NOTHING} No AUROC: the group has images of one class only.")
     return Table(title, ["group", "normal", "abnormal", "patients", *(model.label for model in models)], body, notes)
 
 
@@ -177,6 +200,12 @@ def effect_tables(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]
     notes = [
         f"Calling every image of this test set abnormal has an F1 of {2 * share / (1 + share):.3f}.",
         "Bold: the 95% interval leaves out 0.",
+        *without(
+            [
+                (model.label, {each.title: each.added for each in found[model.name] if each.fault in faults})
+                for model in models
+            ]
+        ),
     ]
     columns = [f"{effect.title}: {effect.measure}" for effect in faults.values()]
     return [
@@ -226,7 +255,9 @@ def _cost_cells(costs: list[Cost]) -> list[Cell]:
         if not times:
             return Cell(NOTHING)
         median, p95 = (float(np.mean([getattr(time, name) for time in times])) for name in ("median", "p95"))
-        return Cell(f"{median:.1f} ms", f"({p95:.1f})", title=f"{times[0].repeats} repeats on {times[0].device}")
+        return Cell(
+            f"{median:.1f} ms", f"({p95:.1f})", title=f"{counted(times[0].repeats, 'repeat')} on {times[0].device}"
+        )
 
     return [
         mean("train_seconds", duration),

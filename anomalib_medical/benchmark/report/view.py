@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tqdm import tqdm
 
 from anomalib_medical.benchmark.records import AuditFinding
 from anomalib_medical.benchmark.report import tables
+from anomalib_medical.benchmark.report.bundles import best_bundle, bundle_commands
 from anomalib_medical.benchmark.report.cases import Gallery, galleries, why_none
 from anomalib_medical.benchmark.report.compare import by_patient, group_columns, groups
 from anomalib_medical.benchmark.report.comparison_figures import forest_picture, latency_pictures
@@ -27,6 +29,7 @@ from anomalib_medical.benchmark.report.results import METADATA, Dataset, Run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.report.tables import Table
+from anomalib_medical.data.io import counted
 
 
 @dataclass
@@ -47,6 +50,7 @@ class DatasetView:
     rainclouds: list[Picture] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
     no_pictures: str = ""
+    bundles: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -60,9 +64,10 @@ class View:
     problems: list[Problem]
     teachers: list[str]
     records: list[dict[str, object]]
+    best_bundles: list[str]
 
 
-def make_view(run: Run) -> View:
+def make_view(run: Run, folder: Path) -> View:
     """Compute the report's content, with a progress bar over models."""
     colour = colours(run.datasets)
     records: list[dict[str, object]] = []
@@ -83,6 +88,7 @@ def make_view(run: Run) -> View:
         grouped(run.problems, run.planned),
         _teachers(run),
         records,
+        [words for standing in standings.values() if (words := best_bundle(standing, folder))],
     )
 
 
@@ -122,6 +128,8 @@ def _dataset_view(
         reliability_picture(dataset, colour, anchor),
     ]
     view.curves = [picture for picture in drawn if picture is not None]
+    # Named from the run folder: a report says nothing of where that lies.
+    view.bundles = bundle_commands(standing, Path())
     view.galleries = galleries(dataset)
     view.no_pictures = "" if view.galleries else why_none(dataset, run.plan.get("gallery"))
     return view, standing
@@ -168,14 +176,15 @@ def _facts(dataset: Dataset) -> str:
     info = dataset.info
     if info is None:
         return "The dataset's check has not finished."
-    patients = "patients unknown" if info.n_patients is None else f"{info.n_patients} patients"
+    patients = "patients unknown" if info.n_patients is None else counted(info.n_patients, "patient")
     tested = dataset.models[0].first.patients if dataset.models else None
     if tested is not None and info.n_patients is not None:
         patients += f", {len(set(tested))} of them in the test set"
     pool = f", {info.n_unlabeled} unlabeled" if info.n_unlabeled else ""
     return (
-        f"{info.n_train} normal training images{pool}, {info.n_held_out} held-out normals, test: {info.n_test_normal} "
-        f"normal and {info.n_test_abnormal} abnormal images; {patients}{'' if info.has_masks else '; no masks'}."
+        f"{counted(info.n_train, 'normal training image')}{pool}, {counted(info.n_held_out, 'held-out normal')}, test: "
+        f"{info.n_test_normal} normal and {counted(info.n_test_abnormal, 'abnormal image')}; {patients}"
+        f"{'' if info.has_masks else '; not every abnormal one has a mask'}."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from anomalib_medical.data.audit.leaks import (
 from anomalib_medical.data.audit.shortcuts import Shortcut, find_shortcuts, image_features
 from anomalib_medical.data.duplicates import MIN_SIMILARITY
 from anomalib_medical.data.fingerprints import Fingerprint, UnreadableImage, fingerprint_all
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import FORMATS, Listing, Window, agree, counted
 from anomalib_medical.errors import MedicalError
 
 _SIGNIFICANCE = 0.05
@@ -90,7 +90,7 @@ class AuditReport:
         duplicates: Duplicates in two splits, counted.
         pairs: All duplicate pairs: kind, similarity, leak, first and second (rows of ``samples``).
         shortcuts: Shortcuts to the label, strongest first.
-        unreadable: Images that cannot be read.
+        unreadable: Images that cannot be read, and files of formats that are not.
         findings: What is above a limit.
         notes: What is worth knowing, and no finding.
         seconds: How long reading and comparing took.
@@ -118,6 +118,7 @@ def audit(
     samples: DataFrame,
     limits: AuditLimits | None = None,
     *,
+    left_out: Listing | None = None,
     window: Window | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -128,6 +129,7 @@ def audit(
         samples: Columns image_path, split (train, val, test, unlabeled), label_index (0 normal, 1 abnormal), label,
             patient_id ("" where unknown) and, optionally, meta_*.
         limits: From where on something is a finding.
+        left_out: What the data's folders hold beside: what cannot be read there counts as unreadable images.
         window: Which values of DICOM and NIfTI files become black and white.
         workers: Reading processes; None for one a core.
         progress: Whether to show bars.
@@ -136,6 +138,7 @@ def audit(
         AuditError: If there are no images, or none can be read.
     """
     limits = limits or AuditLimits()
+    left_out = left_out or Listing()
     if samples.empty:
         msg = "The data have no images: there is nothing to audit."
         raise AuditError(msg)
@@ -144,8 +147,13 @@ def audit(
     read = time.perf_counter()
     unreadable = [record for record in records if isinstance(record, UnreadableImage)]
     if len(unreadable) == len(records):
-        msg = f"None of {len(records)} images can be read. The first: {unreadable[0].message}"
+        msg = f"None of {counted(len(records), 'image')} can be read. The first: {unreadable[0].message}"
         raise AuditError(msg)
+    unreadable += [
+        UnreadableImage(str(path), f"Cannot read {path} ({kind}), expected a {FORMATS} file.")
+        for kind, paths in left_out.unread.items()
+        for path in paths
+    ]
     readable = samples[[isinstance(record, Fingerprint) for record in records]].reset_index(drop=True)
     fingerprints = [record for record in records if isinstance(record, Fingerprint)]
     overlaps = find_patient_overlap(samples)
@@ -163,7 +171,7 @@ def audit(
         shortcuts=shortcuts,
         unreadable=unreadable,
         findings=_judge(limits, overlaps, duplicates, shortcuts, unreadable),
-        notes=_notes(limits, readable, features, fingerprints, shortcuts),
+        notes=_notes(limits, readable, features, fingerprints, shortcuts, left_out),
         seconds={"reading": read - started, "comparing": compared - read},
     )
 
@@ -219,10 +227,16 @@ def _notes(
     features: DataFrame,
     fingerprints: list[Fingerprint],
     shortcuts: list[Shortcut],
+    left_out: Listing,
 ) -> list[str]:
-    notes = []
+    objects = replace(left_out, unread={}).left_out(names=False)  # paths may be hashed in the report
+    notes = [objects] if objects else []
     if not shortcuts:
-        notes.append("No shortcuts could be looked for: the test set has not both normal and abnormal images.")
+        one_class = samples[samples.split == "test"].label_index.nunique() < 2
+        why = (
+            "the test set has not both normal and abnormal images" if one_class else "all test images are alike in them"
+        )
+        notes.append(f"No shortcuts could be looked for: {why}.")
     unsure = [
         shortcut.name
         for shortcut in shortcuts
@@ -245,7 +259,9 @@ def _notes(
     digests = samples.assign(digest=[record.pixel_digest for record in fingerprints])
     for split, group in digests.groupby("split", sort=False):
         if repeated := int(group.digest.duplicated().sum()):
-            notes.append(f"{repeated} of {len(group)} images in {split} repeat another one of {split}, pixel by pixel.")
+            images = counted(len(group), "image")
+            repeat = agree(repeated, "repeats", "repeat")
+            notes.append(f"{repeated} of {images} in {split} {repeat} another one of {split}, pixel by pixel.")
     return notes
 
 

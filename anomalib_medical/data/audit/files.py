@@ -1,18 +1,19 @@
-"""Writes an audit's results: JSON, CSV and a page. Patients appear as salted hashes only."""
+"""Writes an audit's results: JSON, CSV and a page. Patients appear as salted hashes only, and files on request."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pandas import DataFrame
 
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.page import render_page
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.fingerprints import UnreadableImage
+from anomalib_medical.data.io import ImageAddress, Window, readable
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
 
@@ -27,7 +28,9 @@ def claim_folder(wanted: Path) -> Path:
     raise AssertionError  # the numbers do not end
 
 
-def write_report(report: AuditReport, folder: Path, name: str, window: Window | None = None) -> None:
+def write_report(
+    report: AuditReport, folder: Path, name: str, window: Window | None = None, *, hash_paths: bool = False
+) -> None:
     """Write report.json, findings.csv, pairs.csv, features.csv and index.html.
 
     Args:
@@ -35,24 +38,51 @@ def write_report(report: AuditReport, folder: Path, name: str, window: Window | 
         folder: An empty folder, see `claim_folder`.
         name: Name of the data set.
         window: Which values of DICOM and NIfTI files become black and white on the page.
+        hash_paths: Whether salted hashes take the place of the images' paths.
     """
     hasher = PatientHasher(folder)
+    images = list(report.samples.image_path)
+    if hash_paths:
+        report = _without_paths(report, hasher)
     samples = report.samples.assign(patient=[hasher.hash(patient) for patient in report.samples.patient_id])
     pairs = list_pairs(report, samples)
     (folder / "report.json").write_text(
         json.dumps(_summary(report, name), indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
     DataFrame([asdict(finding) for finding in report.findings], columns=["check", "value", "limit", "message"]).to_csv(
-        folder / "findings.csv", index=False, errors="surrogateescape"
+        folder / "findings.csv", index=False, errors="backslashreplace"
     )
-    pairs.to_csv(folder / "pairs.csv", index=False, errors="surrogateescape")
+    pairs.to_csv(folder / "pairs.csv", index=False, errors="backslashreplace")
     # What meta_* columns hold may be a name or a date: it stays where it is.
     hidden = {"patient_id", "mask_path"}
     shown = [column for column in map(str, samples) if column not in hidden and not column.startswith(METADATA)]
     features = samples[shown]
-    features.to_csv(folder / "features.csv", index=False, errors="surrogateescape")
-    page = render_page(report, pairs, name, window)
-    (folder / "index.html").write_text(page, "utf-8", errors="replace")
+    features.to_csv(folder / "features.csv", index=False, errors="backslashreplace")
+    page = render_page(report, pairs, name, images, window, hashed=hash_paths)
+    (folder / "index.html").write_text(page, "utf-8", errors="backslashreplace")
+
+
+def _without_paths(report: AuditReport, hasher: PatientHasher) -> AuditReport:
+    """Put hashes in place of paths; of a slice or frame the place in its file stays."""
+
+    def hashed(path: str) -> str:
+        address = ImageAddress.parse(path)
+        return str(replace(address, path=Path(hasher.hash(str(address.path), kind="f"))))
+
+    def reworded(message: str) -> str:
+        for image in report.unreadable:
+            path = str(ImageAddress.parse(image.path).path)
+            # Some messages quote it as Python writes it.
+            for written in (path, repr(path)[1:-1]):
+                message = message.replace(written, hasher.hash(path, kind="f"))
+        return message
+
+    return replace(
+        report,
+        samples=report.samples.assign(image_path=[hashed(path) for path in report.samples.image_path]),
+        unreadable=[UnreadableImage(hashed(image.path), reworded(image.message)) for image in report.unreadable],
+        findings=[replace(finding, message=reworded(finding.message)) for finding in report.findings],
+    )
 
 
 def list_pairs(report: AuditReport, samples: DataFrame) -> DataFrame:
@@ -83,13 +113,15 @@ def _summary(report: AuditReport, name: str) -> dict[str, object]:
         "unreadable": [asdict(image) for image in report.unreadable],
         "seconds": {part: round(seconds, 2) for part, seconds in report.seconds.items()},
     }
-    return {key: _without_nan(value) for key, value in summary.items()}
+    return {key: _for_json(value) for key, value in summary.items()}
 
 
-def _without_nan(value: object) -> object:
-    """Replace nan, which JSON does not know, by null."""
+def _for_json(value: object) -> object:
+    """Replace what JSON does not know: nan by null, and names of files that are no text."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _for_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [_for_json(item) for item in value]
+    if isinstance(value, str):
+        return readable(value)
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.shortcuts import Shortcut
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Window, counted
 
 # Each pair takes about 15 kB of the page.
 _SHOWN_PAIRS = 60
@@ -23,16 +24,27 @@ _SHOWN_FILES = 100
 _THUMBNAIL = 224
 
 
-def render_page(report: AuditReport, pairs: DataFrame, name: str, window: Window | None = None) -> str:
+def render_page(
+    report: AuditReport,
+    pairs: DataFrame,
+    name: str,
+    images: Sequence[str],
+    window: Window | None = None,
+    *,
+    hashed: bool = False,
+) -> str:
     """Return the page as HTML, with small copies of the images in pairs that leak.
 
     Args:
         report: The audit's results.
         pairs: The pairs as `list_pairs` returns them.
         name: Name of the data set.
+        images: Where each of the report's images can be read.
         window: Which values of DICOM and NIfTI files become black and white.
+        hashed: Whether the report has hashes in place of paths.
     """
     leaking = pairs[pairs.leak]
+    rows = report.pairs.loc[leaking.index]
     shown = [
         {
             "kind": pair["kind"],
@@ -43,12 +55,14 @@ def render_page(report: AuditReport, pairs: DataFrame, name: str, window: Window
                     "path": pair[f"{side}_path"],
                     "split": pair[f"{side}_split"],
                     "label": pair[f"{side}_label"],
-                    "picture": _picture(pair[f"{side}_path"], window),
+                    "picture": _picture(images[row[side]], window),
                 }
                 for side in ("first", "second")
             ],
         }
-        for pair in leaking.head(_SHOWN_PAIRS).to_dict("records")
+        for pair, row in zip(
+            leaking.head(_SHOWN_PAIRS).to_dict("records"), rows.head(_SHOWN_PAIRS).to_dict("records"), strict=True
+        )
     ]
     template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -60,7 +74,10 @@ def render_page(report: AuditReport, pairs: DataFrame, name: str, window: Window
         limit=_place(report.limits.max_shortcut_auroc),
         pairs=shown,
         n_leaking=len(leaking),
+        n_images=counted(len(report.samples), "image"),
+        n_findings=counted(len(report.findings), "finding"),
         unreadable=report.unreadable[:_SHOWN_FILES],
+        hashed=hashed,
     )
 
 

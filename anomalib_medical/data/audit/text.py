@@ -6,11 +6,12 @@ import math
 
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.shortcuts import Shortcut
+from anomalib_medical.data.io import agree, counted
 
 
 def format_report(report: AuditReport, name: str) -> str:
     """Return the tables that the command line prints."""
-    blocks = [f"Audit of {name}: {len(report.samples)} images read, {len(report.unreadable)} unreadable"]
+    blocks = [f"Audit of {name}: {counted(len(report.samples), 'image')} read, {len(report.unreadable)} unreadable"]
     blocks.append(report.counts().to_string(index=False))
     if report.shortcuts:
         rows = [_row(shortcut) for shortcut in report.shortcuts]
@@ -21,7 +22,7 @@ def format_report(report: AuditReport, name: str) -> str:
     blocks += _leaks(report)
     if report.notes:
         blocks.append("\n".join(["Notes", *(f"- {note}" for note in report.notes)]))
-    verdict = [f"{len(report.findings)} finding(s)" if report.findings else "Nothing above the limits."]
+    verdict = [counted(len(report.findings), "finding") if report.findings else "Nothing above the limits."]
     blocks.append("\n".join([*verdict, *(f"- {finding.message}" for finding in report.findings)]))
     return "\n\n".join(blocks)
 
@@ -34,8 +35,9 @@ def _row(shortcut: Shortcut) -> tuple[str, str, str]:
 
 def _leaks(report: AuditReport) -> list[str]:
     lines = [
-        f"{overlap.first} and {overlap.second} share {overlap.patients} patient(s), who have {overlap.images} "
-        f"({overlap.share:.1%}) of the images of {overlap.second}"
+        f"{overlap.first} and {overlap.second} share {counted(overlap.patients, 'patient')}, "
+        f"{agree(overlap.patients, 'who has', 'who have')} {overlap.images} ({overlap.share:.1%}) of the images of "
+        f"{overlap.second}"
         for overlap in report.overlaps
     ]
     lines += [

@@ -15,9 +15,10 @@ from torchvision.transforms.v2 import Transform
 from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Listing, Window
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.geometry import keeps_places_until_resize
 from anomalib_medical.visualization import with_our_reader
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class MedicalDataModule(AnomalibDataModule):
     val_data: MedicalDataset
     test_data: MedicalDataset
     unlabeled_data: MedicalDataset
+    # What the folders hold and no part of the data does.
+    left_out: Listing = Listing()
 
     def __init__(
         self,
@@ -123,6 +126,13 @@ class MedicalDataModule(AnomalibDataModule):
 
     def _update_augmentations(self) -> None:
         super()._update_augmentations()
+        model: Any = getattr(self.trainer, "model", None)
+        if not keeps_places_until_resize(getattr(getattr(model, "pre_processor", None), "transform", None)):
+            # anomalib resizes in the dataset too, ahead of the model's padding or crop, which then work on another
+            # image than in `predict` and in exported models.
+            for name in ("train", "val", "test"):
+                if hasattr(self, f"{name}_data"):
+                    getattr(self, f"{name}_data").augmentations = getattr(self, f"{name}_augmentations")
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.augmentations = self.train_data.augmentations
 
@@ -146,10 +156,16 @@ class MedicalDataModule(AnomalibDataModule):
     def _hold_out_training_normals(self) -> None:
         patients = list(self.train_data.samples.patient_id)
         if len(set(patients)) < 2:
-            reason = "of one patient" if len(patients) > 1 else "in all"
+            several = len(patients) > 1
+            ways_out = (
+                f"{self._advice_for_one_patient()}Add normal images of another patient."
+                if several
+                else "Add normal images of another patient, or set val_split_mode=same_as_test (the threshold then "
+                "sees the test set)."
+            )
             msg = (
-                f"Only {len(patients)} training image(s) {reason}: none can be held out for the threshold. Add normal "
-                "images of another patient, or set val_split_mode=same_as_test (the threshold then sees the test set)."
+                f"Only {len(patients)} training image(s) {'of one patient' if several else 'in all'}: none can be held "
+                f"out for the threshold. {ways_out}"
             )
             raise ValueError(msg)
         share = self._val_share
@@ -160,6 +176,10 @@ class MedicalDataModule(AnomalibDataModule):
             # Whoever validates must not have been trained on either way.
             self.unlabeled_data, _ = _divide(self.unlabeled_data, held_out)
         logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
+
+    def _advice_for_one_patient(self) -> str:
+        """Say what else it may mean that all training images are of one patient."""
+        return ""
 
     def _split_test_by_patient(self) -> None:
         """Divide patients with and without anomalies separately, so that both parts have both."""

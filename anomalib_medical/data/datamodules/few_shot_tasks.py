@@ -21,7 +21,8 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_sa
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
 from anomalib_medical.data.datasets.folder_tree import list_tree
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, list_images
+from anomalib_medical.data.io import ImageAddress, Listing, MaskRule, composed, list_folder, on_disk
+from anomalib_medical.data.samples import take_left_out, with_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class FewShotTasks(MedicalDataModule):
         image_size: Height and width of episodes where the model's pre-processor does not resize.
         patient_patterns: For each task of ``root``, the regular expression that finds the patient in a file's name.
         window: Which values of DICOM and NIfTI files become black and white, see `MedicalFolder`.
+        mask_labels: Values of masks that are abnormal, of all tasks of ``root``; None for all that are not 0.
+        mask_threshold: Values of masks above it are abnormal, instead.
         train_batch_size: Queries a training batch; each brings its support.
         eval_batch_size: Images a validation, test or predict batch.
         num_workers: Loading processes; None for up to four, one core left free.
@@ -77,6 +80,8 @@ class FewShotTasks(MedicalDataModule):
         image_size: int = 128,
         patient_patterns: dict[str, str] | None = None,
         window: str | tuple[float, float] | None = None,
+        mask_labels: list[int] | None = None,
+        mask_threshold: float | None = None,
         train_batch_size: int = 16,
         eval_batch_size: int = 16,
         num_workers: int | None = None,
@@ -108,19 +113,25 @@ class FewShotTasks(MedicalDataModule):
         if (root is None) == (tasks is None):
             msg = f"FewShotTasks needs either root (a folder of task folders) or tasks, got root={root}, tasks={tasks}."
             raise ValueError(msg)
+        if tasks is not None and (mask_labels or mask_threshold is not None):
+            msg = (
+                "mask_labels and mask_threshold are of the tasks in root: give them to each of the given tasks instead."
+            )
+            raise ValueError(msg)
         target_shots = shots if target_shots is None else target_shots
         for name, value in (("shots", shots), ("target_shots", target_shots)):
             if value < 1:
                 msg = f"{name} is {value}, expected at least 1 normal image."
                 raise ValueError(msg)
         self.root = None if root is None else Path(root)
-        self.target = target
+        self.target = composed(target)
         self.shots = shots
         self.target_shots = target_shots
         self.support_seed = support_seed
         self.image_size = image_size
+        self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._given_tasks = tasks
-        self._patient_patterns = patient_patterns or {}
+        self._patient_patterns = {composed(task): pattern for task, pattern in (patient_patterns or {}).items()}
         self.support_data: MedicalDataset
         self.support_pool: DataFrame
 
@@ -135,6 +146,7 @@ class FewShotTasks(MedicalDataModule):
             task.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
+        self.left_out = Listing()
         tasks = self._tasks()
         self._check_names(list(tasks))
         for name, task in tasks.items():
@@ -146,6 +158,7 @@ class FewShotTasks(MedicalDataModule):
                 raise ValueError(msg)
             # Only the normals and the test set are asked for: what would be held out of one task stays in.
             task._setup()  # noqa: SLF001
+            self.left_out += task.left_out
         known = [_of_task(task.train_data.samples, name) for name, task in tasks.items() if name != self.target]
         for samples in known:
             self._check_count(samples.task.iloc[0], len(samples), self.shots + 1, "a query and its support")
@@ -176,13 +189,15 @@ class FewShotTasks(MedicalDataModule):
 
     def _support_folder(self) -> DataFrame | None:
         """Return the target's own support if it has one: all images in it, whatever ``target_shots`` says."""
-        folder = None if self.root is None else self.root / self.target / SUPPORT
+        folder = None if self.root is None else on_disk(self.root / self.target / SUPPORT)
         if folder is None or not folder.is_dir():
             return None
-        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS) for path in list_images(folder)]
+        listing = list_folder(folder)
+        entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS, base=folder) for path in listing.images]
         self._check_count(self.target, len(entries), 1, f"the support in {folder}")
         find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
-        return _of_task(build_samples(entries), self.target)
+        self.left_out += listing
+        return _of_task(with_left_out(build_samples(entries), listing, str(folder)), self.target)
 
     def _refuse_tested_support(self) -> None:
         if not hasattr(self, "test_data"):
@@ -258,28 +273,30 @@ class FewShotTasks(MedicalDataModule):
 
     def _tasks(self) -> dict[str, MedicalDataModule]:
         if self._given_tasks is not None:
-            return {task.name: task for task in self._given_tasks}
+            return {composed(task.name): task for task in self._given_tasks}
         root = self.root or Path()
         if not root.is_dir():
             msg = f"There is no folder {root}. {EXPECTED_TREE}"
             raise FileNotFoundError(msg)
         folders = sorted(child for child in root.iterdir() if (child / "train").is_dir() or self._is_new(child))
-        unknown = set(self._patient_patterns) - {folder.name for folder in folders}
+        unknown = set(self._patient_patterns) - {composed(folder.name) for folder in folders}
         if unknown:
             msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
             raise ValueError(msg)
         return {
-            folder.name: (_NewTask if self._is_new(folder) else MedicalFolder)(
+            composed(folder.name): (_NewTask if self._is_new(folder) else MedicalFolder)(
                 folder,
-                patient_pattern=self._patient_patterns.get(folder.name),
+                patient_pattern=self._patient_patterns.get(composed(folder.name)),
                 window=None if self.window is None else (self.window.center, self.window.width),
+                mask_labels=list(self.mask_rule.labels),
+                mask_threshold=self.mask_rule.threshold,
             )
             for folder in folders
         }
 
     def _is_new(self, folder: Path) -> bool:
         """Whether this is the target, and nothing but its support is there to learn from."""
-        return folder.name == self.target and not (folder / "train").is_dir() and (folder / SUPPORT).is_dir()
+        return composed(folder.name) == self.target and not (folder / "train").is_dir() and (folder / SUPPORT).is_dir()
 
     def _check_names(self, names: list[str]) -> None:
         there = ", ".join(names) or "none"
@@ -304,11 +321,14 @@ class _NewTask(MedicalFolder):
     """A task of which there are ``support/`` and ``test/`` only."""
 
     def _setup(self, _stage: str | None = None) -> None:
-        support = [Entry(ImageAddress(path), "train", NORMAL_CLASS) for path in list_images(self.root / SUPPORT)]
-        entries = support + list_tree(self.root, needs_normals=False)[0]
+        support = list_folder(self.root / SUPPORT).images
+        tree = list_tree(self.root, needs_normals=False)
+        entries = [Entry(ImageAddress(path), "train", NORMAL_CLASS) for path in support] + tree.entries
         find_patients(entries, self.root, self.patient_pattern)
-        samples = build_samples(entries)
-        data = MedicalDataset(window=self.window)
+        samples = build_samples(entries, mask_rule=self.mask_rule)
+        samples = with_left_out(samples, tree.listing, str(self.root))
+        self.left_out = take_left_out(samples)
+        data = MedicalDataset(window=self.window, mask_rule=self.mask_rule)
         data.samples = samples
         self.train_data = data.subsample(list(data.samples.index[data.samples.split == "train"]))
         if (data.samples.split == "test").any():

@@ -13,17 +13,18 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.folder_tree import is_bare
 from anomalib_medical.data.datasets.medical_folder import MedicalFolderDataset
 from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import Axis, Slicing
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.io import Axis, ImageAddress, MaskRule, Slicing, on_disk
+from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class MedicalFolder(MedicalDataModule):
     """A folder with ``train/good`` and, optionally, ``test/good``, ``test/<class>``, ``ground_truth/<class>``.
 
-    PNG, JPEG, TIFF and BMP files, DICOM files (every frame an image) and NIfTI volumes (every slice an image). The mask
-    of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images without a mask
-    count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with neither
-    ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
+    PNG, JPEG, TIFF, WebP, BMP, PGM and PPM files, DICOM files (every frame an image) and NIfTI volumes (every slice an
+    image). The mask of ``test/<class>/a.jpg`` is ``ground_truth/<class>/a.png`` (or ``a_mask.png``). Abnormal images
+    without a mask count for image metrics only. Without ``test/`` the data can be trained on, not tested. A folder with
+    neither ``train/`` nor ``test/`` can be predicted: every image in it, at any depth.
 
     Args:
         root: The folder.
@@ -36,6 +37,9 @@ class MedicalFolder(MedicalDataModule):
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
+        patient_from: Where patients come from instead if headers do not tell them apart, as in anonymised exports:
+            ``"study"`` or ``"series"`` of DICOM files, ``"folder"`` (the first below ``train/good`` or its like; with a
+            manifest, below ``root``) or ``"file"``.
         deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient; they are kept
             once in each split, training and pool being one, and dropped from these if one is in validation or test.
             Without it a pool that holds a file of another split once more, under any name, is refused.
@@ -43,6 +47,9 @@ class MedicalFolder(MedicalDataModule):
             ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.
         slice_range: First and last slice as shares of the volume, such as [0.2, 0.8].
+        mask_labels: Values of masks that are abnormal, such as [2] where 1 is the organ and 2 the tumour; None for all
+            that are not 0. A slice or image whose mask holds none of them is normal.
+        mask_threshold: Values of masks above it are abnormal, instead: fractions are refused without it.
         train_batch_size: Images a training batch.
         eval_batch_size: Images a validation, test or predict batch.
         num_workers: Loading processes; None for up to four, one core left free.
@@ -65,10 +72,13 @@ class MedicalFolder(MedicalDataModule):
         unlabeled_dir: str | Path | None = None,
         manifest: str | Path | None = None,
         patient_pattern: str | None = None,
+        patient_from: PatientSource = "header",
         deduplicate: bool = False,
         window: str | tuple[float, float] | None = None,
         axis: Axis = "axial",
         slice_range: tuple[float, float] = (0.0, 1.0),
+        mask_labels: list[int] | None = None,
+        mask_threshold: float | None = None,
         train_batch_size: int = 16,
         eval_batch_size: int = 16,
         num_workers: int | None = None,
@@ -102,13 +112,15 @@ class MedicalFolder(MedicalDataModule):
         if test_split_mode != "from_dir":
             msg = f"test_split_mode is {test_split_mode!r}, expected 'from_dir': the test is what the folder says."
             raise ValueError(msg)
-        self.root = Path(root)
+        self.root = on_disk(Path(root))
         self._name = name or self.root.resolve().name
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
         self.patient_pattern = patient_pattern
+        self.patient_from = patient_from
         self.deduplicate = deduplicate
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
+        self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._predict_data: MedicalPredictDataset | None = None
         self._given_val_data: MedicalFolderDataset | None = None
 
@@ -136,7 +148,10 @@ class MedicalFolder(MedicalDataModule):
             deduplicate=self.deduplicate,
             seed=self._split_seed,
             window=self.window,
+            mask_rule=self.mask_rule,
+            patient_from=self.patient_from,
         )
+        self.left_out = take_left_out(everything.samples)
         self.train_data = everything.subsample(_rows(everything, "train"))
         if test_rows := _rows(everything, "test"):
             self.test_data = everything.subsample(test_rows)
@@ -150,6 +165,10 @@ class MedicalFolder(MedicalDataModule):
             super()._create_val_split()
         else:
             self.val_data = self._given_val_data
+
+    def _advice_for_one_patient(self) -> str:
+        files = {ImageAddress.parse(path).path for path in self.train_data.samples.image_path}
+        return describe_one_patient([file_facts(file) for file in sorted(files)]) + TELL_PATIENTS + " "
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load the images of a bare folder, or else the test set."""

@@ -25,8 +25,9 @@ from anomalib_medical.data.datamodules.base import MedicalDataModule, Validation
 from anomalib_medical.data.datasets.published import Protocol, PublishedDataset
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import fetch, is_interrupted
+from anomalib_medical.data.io import counted
 from anomalib_medical.data.pool import compose_pool
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.samples import UNLABELED, take_left_out
 
 
 class PublishedDataModule(MedicalDataModule, ABC):
@@ -133,10 +134,11 @@ class PublishedDataModule(MedicalDataModule, ABC):
 
     def _setup(self, _stage: str | None = None) -> None:
         samples = self._make_samples()
+        self.left_out = take_left_out(samples)
         if not (samples.split == "train").any():
             msg = (
-                f"{self.name} in {self.root} leaves no normal image for training, of {len(samples)} images in "
-                "all. Complete the data; with protocol=clean, images whose patient is in the test were dropped (see "
+                f"{self.name} in {self.root} leaves no normal image for training, of {counted(len(samples), 'image')} "
+                "in all. Complete the data; with protocol=clean, images whose patient is in the test were dropped (see "
                 "the log)."
             )
             raise ValueError(msg)

@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Window
+from anomalib_medical.data.io import ImageAddress, ImageReadError, MaskRule, Window
 
 
 class MedicalDataset(AnomalibDataset):
@@ -32,11 +32,18 @@ class MedicalDataset(AnomalibDataset):
     Args:
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
+        mask_rule: Which values of masks belong to them; all that are not 0 if None.
     """
 
-    def __init__(self, augmentations: Transform | None = None, window: Window | None = None) -> None:
+    def __init__(
+        self,
+        augmentations: Transform | None = None,
+        window: Window | None = None,
+        mask_rule: MaskRule | None = None,
+    ) -> None:
         super().__init__(augmentations=augmentations)
         self.window = window
+        self.mask_rule = mask_rule
 
     @property
     def samples(self) -> DataFrame:
@@ -97,7 +104,7 @@ class MedicalDataset(AnomalibDataset):
             return Mask(_fill_boxes(json.loads(row["boxes"]), size))
         if not row["mask_path"]:
             return None
-        mask = Mask(read_mask(row["mask_path"]))
+        mask = Mask(read_mask(row["mask_path"], self.mask_rule, row["image_path"]))
         if mask.shape != size:
             raise mask_size_error(row["image_path"], size, row["mask_path"], (*mask.shape,))
         return mask

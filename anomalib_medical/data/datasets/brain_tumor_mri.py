@@ -12,6 +12,8 @@ from anomalib_medical.data.datasets.data_json import find_prepared, read_data_js
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
+from anomalib_medical.data.io import Listing
+from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +91,13 @@ def make_brain_tumor_mri_dataset(
 
 def _list_parts(root: Path) -> DataFrame:
     rows = []
-    left_out = 0
+    others = 0
+    listing = Listing()
     for part in _PARTS:
         classes = list_class_folders(root / part, (_NORMAL, *_ABNORMAL), (_LEFT_OUT,))
-        left_out += len(classes.pop(_LEFT_OUT))
-        rows += [
-            image_row(path, root, NORMAL_CLASS if name == _NORMAL else name)
-            for name, paths in classes.items()
-            for path in paths
-        ]
-    logger.info("BrainTumorMRI: left out %d images of %s tumours, as the papers do.", left_out, _LEFT_OUT)
-    return DataFrame(rows)
+        others += len(classes.pop(_LEFT_OUT).images)
+        for name, of_class in classes.items():
+            listing += of_class
+            rows += [image_row(path, root, NORMAL_CLASS if name == _NORMAL else name) for path in of_class.images]
+    logger.info("BrainTumorMRI: left out %d images of %s tumours, as the papers do.", others, _LEFT_OUT)
+    return with_left_out(DataFrame(rows), listing, "BrainTumorMRI")

@@ -14,7 +14,8 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import Archive
-from anomalib_medical.data.io import list_images
+from anomalib_medical.data.io import Listing, list_folder
+from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,11 @@ def _list_patches(base: Path) -> DataFrame:
         "test": list_class_folders(base / "test", (NORMAL_CLASS, _ABNORMAL)),
     }
     rows = []
+    listing = Listing()
     for part, classes in parts.items():
-        for label, paths in classes.items():
+        for label, of_class in classes.items():
+            listing += of_class
+            paths = of_class.images
             folder = base / part / label
             masks = {path.stem: path for path in paths if path.is_relative_to(folder / _MASKS)}
             images = [path for path in paths if not path.is_relative_to(folder / _MASKS)]
@@ -111,9 +115,9 @@ def _list_patches(base: Path) -> DataFrame:
             rows += [image_row(path, base, label, split=part, mask=used.get(path.stem)) for path in images]
             if unused := set(masks) - {path.stem for path in images}:
                 logger.warning("Camelyon16: %d masks in %s belong to no image.", len(unused), folder / _MASKS)
-    left_out = len([path for path in list_images(base / "valid") if path.parent.name != _MASKS])
+    left_out = len([path for path in list_folder(base / "valid").images if path.parent.name != _MASKS])
     logger.info("Camelyon16: left out %d images of valid/, as the papers do.", left_out)
-    return DataFrame(rows)
+    return with_left_out(DataFrame(rows), listing, "Camelyon16")
 
 
 def _slides(samples: DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.errors import MedicalError
 
 
@@ -164,7 +165,8 @@ def require_images(file: Path, folder: Path, paths: Iterable[Path]) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         msg = (
-            f"{file}: {len(missing)} of {len(paths)} images that it lists are not in {folder}, such as "
+            f"{file}: {len(missing)} of {counted(len(paths), 'image')} that it lists "
+            f"{agree(len(missing), 'is', 'are')} not in {folder}, such as "
             f"{missing[0].name}. Complete the folder."
         )
         raise FileNotFoundError(msg)

@@ -13,7 +13,7 @@ from pandas import DataFrame
 from anomalib_medical.data.datasets.checks import refuse_duplicates, require_images, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import NO_SPLIT
-from anomalib_medical.data.io import list_images
+from anomalib_medical.data.io import Listing, composed, list_folder, on_disk
 from anomalib_medical.errors import MedicalError
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,8 @@ def image_row(
     }
 
 
-def list_class_folders(
-    folder: Path, required: Collection[str], optional: Collection[str] = ()
-) -> dict[str, list[Path]]:
-    """List the images of each class.
+def list_class_folders(folder: Path, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Listing]:
+    """List what the folder of each class holds.
 
     Args:
         folder: Holds a folder a class.
@@ -65,7 +63,7 @@ def list_class_folders(
         optional: Classes that may be there.
 
     Returns:
-        The images at any depth of each class's folder, by the class's name as given here.
+        What is at any depth of each class's folder, by the class's name as given here.
 
     Raises:
         ClassFolderError: If there is a folder of another name, whose label nobody knows.
@@ -80,12 +78,12 @@ def list_class_folders(
             "or move it elsewhere."
         )
         raise ClassFolderError(msg)
-    images = {name: list_images(folder / name) for name in known}
-    empty = [name for name in required if not images[name]]
+    listings = {name: list_folder(folder / name) for name in known}
+    empty = [name for name in required if not listings[name].images]
     if empty:
         msg = f"No images in {folder / empty[0]}; expected some of each of {', '.join(required)}. Complete the data."
-        raise FileNotFoundError(msg)
-    return images
+        raise FileNotFoundError(f"{msg} {listings[empty[0]].left_out()}".strip())
+    return listings
 
 
 def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix: str) -> list[Path]:
@@ -104,10 +102,10 @@ def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix
     """
     refuse_duplicates(file, table, column)
     for line, name in table[column].items():
-        if not _PLAIN_NAME.fullmatch(name):
+        if not _PLAIN_NAME.fullmatch(composed(name)):
             raise row_error(file, line, f"has the {column} {name!r}", f"the name of an image in {folder}")
-    paths = [folder / f"{name}{suffix}" for name in table[column]]
+    paths = [on_disk(folder / f"{name}{suffix}") for name in table[column]]
     require_images(file, folder, paths)
-    if unnamed := len(set(list_images(folder)) - set(paths)):
+    if unnamed := len(set(list_folder(folder).images) - set(paths)):
         logger.warning("%d images in %s are not in %s: they are left out.", unnamed, folder, file)
     return paths

@@ -10,6 +10,7 @@ from pandas import DataFrame
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from anomalib_medical.data.io import counted
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -61,19 +62,18 @@ def drop_leaks(samples: DataFrame, copies: Sequence[int] | None, name: str) -> D
         shared, again = int((leaking & inside).sum()), int((repeated & inside).sum())
         if shared:
             logger.info(
-                "%s: dropped %d of %d images from %s, whose patient%s has images in %s.",
+                "%s: dropped %d of %s from %s, whose patient%s has images in %s.",
                 name,
                 shared,
-                int(inside.sum()),
+                counted(int(inside.sum()), "image"),
                 part,
                 " or copy" if copies is not None else "",
                 held_out,
             )
         if again:
             where = "it or in train" if part == UNLABELED else "it"
-            logger.info(
-                "%s: dropped %d of %d images from %s, copies of others in %s.", name, again, inside.sum(), part, where
-            )
+            images = counted(int(inside.sum()), "image")
+            logger.info("%s: dropped %d of %s from %s, copies of others in %s.", name, again, images, part, where)
     return samples[~leaking & ~repeated].reset_index(drop=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pandas import DataFrame
 
+from anomalib_medical.data.io import agree, counted, on_disk
 from anomalib_medical.data.samples import UNLABELED
 from anomalib_medical.errors import MedicalError
 
@@ -138,7 +139,7 @@ def _names(file: Path, part: str, split: str, content: Any) -> Iterator[tuple[st
 
 
 def _inside(layout: PreparedLayout, folder: Path, part: str, name: str) -> Path:
-    path = layout.images / name
+    path = on_disk(layout.images / name)
     # A link may point outside too.
     if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder):
         raise _error(layout.file, f"{part} names {name!r}, which is outside {layout.images}", "names of files below it")
@@ -149,7 +150,8 @@ def _require_files(layout: PreparedLayout, paths: Sequence[Path]) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         msg = (
-            f"{layout.file}: {len(missing)} of {len(paths)} images that it names are not in {layout.images}, such as "
+            f"{layout.file}: {len(missing)} of {counted(len(paths), 'image')} that it names "
+            f"{agree(len(missing), 'is', 'are')} not in {layout.images}, such as "
             f"{missing[0].relative_to(layout.images)}. Complete the folder, or take the names out."
         )
         raise FileNotFoundError(msg)

@@ -11,10 +11,19 @@ from typing import TypeVar
 from pandas import DataFrame
 from tqdm import tqdm
 
-from anomalib_medical.data.datasets.base import mask_size_error
-from anomalib_medical.data.images import read_mask
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Slicing, image_size, image_stem, list_pictures
-from anomalib_medical.data.patients import file_facts
+from anomalib_medical.data.datasets.masks import MaskSurvey
+from anomalib_medical.data.datasets.patient_ids import warn_of_headers, warn_of_ids
+from anomalib_medical.data.io import (
+    ImageAddress,
+    ImageReadError,
+    MaskRule,
+    Slicing,
+    composed,
+    image_stem,
+    list_pictures,
+)
+from anomalib_medical.data.io.identifiers import normalise_id
+from anomalib_medical.data.patients import FileFacts, PatientSource, file_facts, identify_patients
 from anomalib_medical.data.samples import METADATA, UNLABELED
 
 NORMAL_CLASS = "good"
@@ -41,6 +50,7 @@ class Entry:
         patient: The patient where the user's list says so; `find_patients` finds those of the others.
         metadata: What else is known of it, by column name without ``meta_``.
         line: Line of the user's list, 0 if there is none.
+        base: Folder that was searched, below which a folder may be a patient; the data set's if None.
     """
 
     path: ImageAddress
@@ -50,37 +60,77 @@ class Entry:
     patient: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     line: int = 0
+    base: Path | None = None
 
 
-def find_patients(entries: Sequence[Entry], root: Path, patient_pattern: str | None = None) -> None:
+def find_patients(
+    entries: Sequence[Entry], root: Path, patient_pattern: str | None = None, patient_from: PatientSource = "header"
+) -> None:
     """Give every entry its patient, and what its header says.
 
-    The patient comes from the user's list, else from ``patient_pattern``, else from the DICOM header (as a pseudonym);
-    else the file is a patient of its own.
+    The patient comes from the user's list, else from ``patient_pattern``, else from what ``patient_from`` names, by
+    default the DICOM header (as a pseudonym; without PatientID the study is one patient's); else the file is a patient
+    of its own.
 
     Args:
         entries: The files; those without a patient get one.
         root: The data set's folder: patients without an id are named after their file's path below it.
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient.
+        patient_from: ``"header"``, or where headers do not tell patients apart: ``"study"`` or ``"series"`` of DICOM
+            files, ``"folder"`` for the first one below the class's folder (or, in a list, below ``root``), ``"file"``.
 
     Raises:
-        ValueError: If ``patient_pattern`` does not match every file name.
+        ValueError: If ``patient_pattern`` does not match every file name, or a file is in no folder of its own.
         ImageReadError: If a header cannot be read.
     """
     by_pattern = _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
     headers = _for_each(entries, lambda entry: file_facts(entry.path.path), "Reading headers")
     for entry in entries:
         entry.patient = entry.patient or by_pattern.get(id(entry))
+    warn_of_ids(entries)
+    unnamed = [facts for entry, facts in zip(entries, headers, strict=True) if entry.patient is None]
+    if patient_from == "header":
+        warn_of_headers(unnamed)
+    found = _patients_from(entries, headers, root, patient_from)
     # A file that the list does not name a patient for may be of one that it names for another file.
-    listed = {facts.patient: entry.patient for entry, facts in zip(entries, headers, strict=True) if entry.patient}
-    for entry, facts in zip(entries, headers, strict=True):
-        known = facts.patient and listed.get(facts.patient, facts.patient)
+    listed = {patient: entry.patient for entry, patient in zip(entries, found, strict=True) if entry.patient}
+    for entry, facts, patient in zip(entries, headers, found, strict=True):
+        known = patient and listed.get(patient, patient)
         entry.patient = entry.patient or known or _own_patient(entry.path.path, root)
         entry.metadata = {**facts.metadata, **entry.metadata}
 
 
-def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> DataFrame:
+def _patients_from(
+    entries: Sequence[Entry], headers: Sequence[FileFacts], root: Path, source: PatientSource
+) -> list[str | None]:
+    if source == "header":
+        patients = identify_patients(headers)
+        return [patient or facts.exam for patient, facts in zip(patients, headers, strict=True)]
+    if source == "study":
+        return [facts.study for facts in headers]
+    if source == "series":
+        return [facts.series for facts in headers]
+    if source == "folder":
+        return [None if entry.patient else _folder(entry, root) for entry in entries]
+    return [None] * len(entries)
+
+
+def _folder(entry: Entry, root: Path) -> str:
+    base = entry.base or root
+    parts = entry.path.path.relative_to(base).parts
+    if len(parts) < 2:
+        msg = (
+            f"patient_from=folder takes each folder in {base} as a patient, and {entry.path.path} is in none. Put it "
+            "into its patient's folder, or use patient_from=file."
+        )
+        raise ValueError(msg)
+    return normalise_id(parts[0])
+
+
+def build_samples(
+    entries: Sequence[Entry], slicing: Slicing | None = None, mask_rule: MaskRule | None = None
+) -> DataFrame:
     """Build the table that `MedicalDataset` reads from.
 
     A volume's slices are pictures of one patient. With a mask volume a slice is abnormal if its mask is not empty;
@@ -89,15 +139,18 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
     Args:
         entries: The files, with their patients.
         slicing: How volumes become slices.
+        mask_rule: Which values of masks count; all that are not 0 if None. Where it names labels, a picture whose mask
+            holds none of them is normal, slice or not.
 
     Returns:
         Columns image_path, split, label, label_index, mask_path, patient_id and, where known, meta_*;
         ``attrs["task"]``.
 
     Raises:
-        ImageReadError: If a header cannot be read, or a mask and its image differ in size or in number of slices.
-        ValueError: If an image is listed twice.
+        ImageReadError: If a header or a mask cannot be read, or a mask cannot be laid over its image.
+        ValueError: If an image is listed twice, or no mask holds any of the chosen labels.
     """
+    survey = MaskSurvey(mask_rule or MaskRule())
     names = sorted({f"{METADATA}{name}" for entry in entries for name in entry.metadata})
     rows = [
         {
@@ -110,10 +163,11 @@ def build_samples(entries: Sequence[Entry], slicing: Slicing | None = None) -> D
             **{name: entry.metadata.get(name.removeprefix(METADATA), "") for name in names},
         }
         for entry, pictures in zip(
-            entries, _for_each(entries, lambda entry: _pictures(entry, slicing), "Listing images"), strict=True
+            entries, _for_each(entries, lambda entry: _pictures(entry, slicing, survey), "Listing images"), strict=True
         )
         for picture, mask, label in pictures
     ]
+    survey.report()
     columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", *names]
     samples = DataFrame(rows, columns=columns)
     twice = samples.image_path[samples.image_path.duplicated()]
@@ -143,26 +197,16 @@ def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T], what: str) 
     return results
 
 
-def _pictures(entry: Entry, slicing: Slicing | None) -> list[tuple[ImageAddress, ImageAddress | None, str]]:
+def _pictures(
+    entry: Entry, slicing: Slicing | None, survey: MaskSurvey
+) -> list[tuple[ImageAddress, ImageAddress | None, str]]:
     """Return (picture, mask, class) of each picture in an entry's file."""
     pictures = [entry.path] if entry.path.selection else list_pictures(entry.path.path, slicing)
     if entry.mask is None:
         return [(picture, None, entry.label) for picture in pictures]
-    masks = [entry.mask] if entry.mask.selection else list_pictures(entry.mask.path, slicing)
-    if len(masks) != len(pictures):
-        msg = (
-            f"The mask {entry.mask} holds {len(masks)} picture(s), its image {entry.path} {len(pictures)}. They must "
-            "match one to one: save the mask with the image's frames or slices, or remove it."
-        )
-        raise ImageReadError(msg)
-    # One look at the first pair: all pictures in a file have one size.
-    sizes = image_size(pictures[0]), image_size(masks[0])
-    if sizes[0] != sizes[1]:
-        raise mask_size_error(str(pictures[0]), sizes[0], str(masks[0]), sizes[1])
-    if len(pictures) == 1:
-        return [(pictures[0], masks[0], entry.label)]
+    masks = survey.pair(entry.path, entry.mask, pictures, slicing)
     return [
-        (picture, mask, entry.label) if read_mask(mask).any() else (picture, None, NORMAL_CLASS)
+        (picture, mask, NORMAL_CLASS if mask is None else entry.label)
         for picture, mask in zip(pictures, masks, strict=True)
     ]
 
@@ -176,9 +220,9 @@ def _match_patients(entries: Sequence[Entry], pattern: str | None) -> dict[int, 
     """Map each entry's id() to the patient in its file name."""
     if pattern is None:
         return {}
-    matches = {id(entry): re.search(pattern, image_stem(entry.path.path)) for entry in entries}
+    matches = {id(entry): re.search(composed(pattern), composed(image_stem(entry.path.path))) for entry in entries}
     patients = {
-        key: (match[1] if match.re.groups else match[0]) if match is not None else None
+        key: normalise_id((match[1] if match.re.groups else match[0]) or "") if match is not None else None
         for key, match in matches.items()
     }
     unmatched = [entry.path for entry in entries if not patients[id(entry)]]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import ImageAddress, image_stem, list_images
+from anomalib_medical.data.io import FORMATS, ImageAddress, Listing, composed, image_stem, list_folder
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_TREE = """Expected:
-  <root>/train/good/*                   normal images (PNG, JPEG, TIFF, BMP, DICOM or NIfTI)
+EXPECTED_TREE = f"""Expected:
+  <root>/train/good/*                   normal images ({FORMATS})
   <root>/test/good/*                    normal images for the test
   <root>/test/<class>/*                 abnormal images, one folder a class
   <root>/ground_truth/<class>/<stem>.*  optional: the mask of the image with the same stem
@@ -20,7 +21,22 @@ EXPECTED_TREE = """Expected:
 or a CSV file with the columns path, label, patient, mask, split, named by manifest=..."""
 
 
-def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: bool = True) -> tuple[list[Entry], int]:
+@dataclass(frozen=True)
+class Tree:
+    """What a folder tree holds.
+
+    Attributes:
+        entries: The files to read.
+        unused_masks: How many masks belong to none of them.
+        listing: What was left out.
+    """
+
+    entries: list[Entry]
+    unused_masks: int
+    listing: Listing
+
+
+def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: bool = True) -> Tree:
     """List the files of a folder tree.
 
     Args:
@@ -28,43 +44,48 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
         unlabeled_dir: The unlabeled pool if it is elsewhere.
         needs_normals: Whether a folder without ``train/good`` is refused.
 
-    Returns:
-        The files, and the number of masks that belong to none of them.
-
     Raises:
         FileNotFoundError: If there is no training image, or none in ``unlabeled_dir``.
         ValueError: If the unlabeled pool shares files with the training or test images, a class has a name that sounds
             normal, or it is unclear which mask belongs to which image.
     """
     normal_dir = root / "train" / NORMAL_CLASS
-    train = list_images(normal_dir)
-    if not train and needs_normals:
-        raise _no_normals(root, normal_dir)
-    images = [("train", NORMAL_CLASS, path) for path in train]
-    images += [("test", folder.name, path) for folder in _subfolders(root / "test") for path in list_images(folder)]
+    listing = list_folder(normal_dir)
+    if not listing.images and needs_normals:
+        raise _no_normals(root, normal_dir, listing)
+    images = [("train", NORMAL_CLASS, path) for path in listing.images]
     for folder in _subfolders(root / "test"):
+        of_class = list_folder(folder)
+        images += [("test", folder.name, path) for path in of_class.images]
+        listing += of_class
         if folder.name != NORMAL_CLASS and not is_abnormal_class(folder.name):
             msg = (
                 f"The class folder {folder} has a name that does not say abnormal. Name it test/{NORMAL_CLASS} if its "
                 f"images are normal, put it at {root / UNLABELED} if nobody knows, or else give it another name."
             )
             raise ValueError(msg)
-    masks = _masks_by_image(root)
+    masks, of_masks = _masks_by_image(root)
+    spelled_otherwise = {(composed(label), composed(stem)): mask for (label, stem), mask in masks.items()}
     used: dict[Path, Path] = {}
     entries = []
     for part, label, path in images:
         relative = path.relative_to(root / part / label)
         stem = str(relative.with_name(image_stem(relative)))
-        mask = masks.get((label, stem)) if label != NORMAL_CLASS else None
+        mask = None
+        if label != NORMAL_CLASS:
+            mask = masks.get((label, stem)) or spelled_otherwise.get((composed(label), composed(stem)))
         if mask is not None and used.setdefault(mask, path) != path:
             msg_0 = f"the mask {mask} belongs to both {used[mask]} and {path}"
             raise _ambiguous(msg_0)
-        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask)))
+        base = root / part / label
+        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask), base=base))
     pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
-    return entries + [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool], len(masks) - len(used)
+    base = unlabeled_dir or root / UNLABELED
+    entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=base) for path in pool.images]
+    return Tree(entries, len(masks) - len(used), listing + of_masks + pool)
 
 
-def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list[Path]:
+def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> Listing:
     """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists (a warning if it is empty).
 
     Args:
@@ -77,14 +98,17 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list
         ValueError: If an image is in both.
     """
     default = root / UNLABELED
-    pool = list_images(folder or default)
+    listing = list_folder(folder or default)
+    pool = listing.images
     if folder is None and not pool and (default.exists() or default.is_symlink()):
         # No error: most models do without a pool, and those that cannot say so.
-        logger.warning("%s holds no images that can be read: there is no unlabeled pool.", default)
+        logger.warning(
+            "%s holds no images that can be read: there is no unlabeled pool. %s", default, listing.left_out()
+        )
     if folder is not None and not pool:
         found = "is empty of images" if folder.is_dir() else "does not exist"
         msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(f"{msg} {listing.left_out()}".strip())
     known = {path.resolve() for path in labelled}
     shared = [path for path in pool if path.resolve() in known]
     if shared:
@@ -94,7 +118,7 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> list
             "learns from the test images cannot be tested on them: give the pool a folder of its own."
         )
         raise ValueError(msg)
-    return pool
+    return listing
 
 
 def is_bare(root: Path) -> bool:
@@ -106,30 +130,33 @@ def _subfolders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
 
 
-def _masks_by_image(root: Path) -> dict[tuple[str, str], Path]:
+def _masks_by_image(root: Path) -> tuple[dict[tuple[str, str], Path], Listing]:
     """Map (class, image path below the class folder without suffix) to the mask; ``<stem>_mask`` is understood too."""
     masks: dict[tuple[str, str], Path] = {}
+    listing = Listing()
     for folder in _subfolders(root / "ground_truth"):
-        for path in list_images(folder):
+        of_class = list_folder(folder, of_masks=True)
+        listing += of_class
+        for path in of_class.images:
             relative = path.relative_to(folder)
             stem = str(relative.with_name(image_stem(relative)))
             other = masks.setdefault((folder.name, stem.removesuffix("_mask")), path)
             if other != path:
                 msg = f"{other} and {path} are both masks of {stem.removesuffix('_mask')}"
                 raise _ambiguous(msg)
-    return masks
+    return masks, listing
 
 
 def _ambiguous(found: str) -> ValueError:
     return ValueError(f"Masks are found by the name without suffix, and {found}. Rename or remove one of them.")
 
 
-def _no_normals(root: Path, normal_dir: Path) -> FileNotFoundError:
+def _no_normals(root: Path, normal_dir: Path, listing: Listing) -> FileNotFoundError:
     if not root.is_dir():
         found = f"There is no folder {root}."
     elif not any(root.iterdir()):
         found = f"The folder {root} is empty."
     else:
         there = ", ".join(sorted(child.name for child in root.iterdir())[:10])
-        found = f"No normal images in {normal_dir} ({root} holds: {there})."
+        found = f"No normal images in {normal_dir} ({root} holds: {there}). {listing.left_out()}".strip()
     return FileNotFoundError(f"{found} {EXPECTED_TREE}")

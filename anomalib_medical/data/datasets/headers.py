@@ -8,7 +8,7 @@ from pathlib import Path
 from pandas import DataFrame
 from tqdm import tqdm
 
-from anomalib_medical.data.patients import file_facts
+from anomalib_medical.data.patients import file_facts, identify_patients
 from anomalib_medical.data.samples import METADATA
 
 # From here on somebody waits.
@@ -33,4 +33,4 @@ def read_headers(paths: Sequence[str]) -> tuple[list[str | None], DataFrame]:
         for path in tqdm(paths, desc="Reading headers", unit="file", disable=len(paths) < _MANY_FILES)
     ]
     metadata = DataFrame([{f"{METADATA}{name}": value for name, value in fact.metadata.items()} for fact in facts])
-    return [fact.patient for fact in facts], metadata.fillna("")
+    return identify_patients(facts), metadata.fillna("")

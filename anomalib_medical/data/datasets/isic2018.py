@@ -15,6 +15,7 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import Archive
+from anomalib_medical.data.io import agree, counted
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,9 @@ def _truth(root: Path, part: str) -> Path | None:
 def _list_diagnosed(root: Path) -> DataFrame:
     rows = [*_list_part(root, "Training", "train"), *_list_part(root, "Test", "test")]
     kept = [row for row in rows if row["split"] == "test" or row["label_index"] == LabelName.NORMAL]
-    logger.info("ISIC2018: left out %d training images that show no nevus.", len(rows) - len(kept))
+    left_out = len(rows) - len(kept)
+    show = agree(left_out, "shows", "show")
+    logger.info("ISIC2018: left out %s that %s no nevus.", counted(left_out, "training image"), show)
     return DataFrame(kept)
 
 
@@ -153,5 +156,6 @@ def _lesions(root: Path, samples: DataFrame) -> list[str]:
     names = samples.image_path.map(lambda path: Path(path).stem)
     unknown = int((~names.isin(lesion_of) & (samples.split == "train")).sum())
     if unknown:
-        logger.warning("ISIC2018: %d training images are not in %s, each is taken for a lesion.", unknown, file)
+        images = f"{counted(unknown, 'training image')} {agree(unknown, 'is', 'are')}"
+        logger.warning("ISIC2018: %s not in %s, each is taken for a lesion.", images, file)
     return [lesion_of.get(name, own) for name, own in zip(names, samples.patient_id, strict=True)]

@@ -12,7 +12,8 @@ from anomalib_medical.data.datasets.data_json import find_prepared, read_data_js
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
-from anomalib_medical.data.io import list_images
+from anomalib_medical.data.io import Listing, list_folder
+from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +83,18 @@ def make_lag_dataset(
 
 def _list_classes(root: Path) -> DataFrame:
     rows = []
+    listing = Listing()
     for folder, (label, number) in _CLASSES.items():
-        images = list_images(root / folder / "image")
+        of_class = list_folder(root / folder / "image")
+        listing += of_class
+        images = of_class.images
         if not images:
             msg = f"No images in {root / folder / 'image'}; expected those of {folder}. Complete the data."
-            raise FileNotFoundError(msg)
-        maps = {path.stem: path for path in list_images(root / folder / "attention_map")}
+            raise FileNotFoundError(f"{msg} {of_class.left_out()}".strip())
+        maps = {path.stem: path for path in list_folder(root / folder / "attention_map").images}
         rows += [{**image_row(path, root, label), "attention_map": str(maps.get(path.stem, ""))} for path in images]
         _compare_labels(root / folder / "label", images, number)
-    samples = DataFrame(rows)
+    samples = with_left_out(DataFrame(rows), listing, "LAG")
     _refuse_both(root, samples)
     return samples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from pandas import DataFrame
 
 from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size
+from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size, irregular
+from anomalib_medical.data.io.identifiers import normalise_id
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
 
@@ -126,7 +128,7 @@ def _entry(file: Path, line: int, row: dict[Hashable, str], root: Path) -> Entry
         # What is known of an image in the pool stays out of the table.
         label=UNLABELED if split == UNLABELED else label,
         mask=_inside(file, line, "mask", mask, root) if mask and _may_have_mask(split, label) else None,
-        patient=patient or None,
+        patient=normalise_id(patient) or None,
         metadata={
             str(name).removeprefix(METADATA): value for name, value in row.items() if str(name).startswith(METADATA)
         },
@@ -160,8 +162,11 @@ def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageA
     if "\0" in path:
         raise row_error(file, line, f"has a {column} with a NUL byte", "a path")
     address = ImageAddress.parse(root / path)
-    if not address.path.resolve().is_relative_to(root.resolve()):
+    # A link to itself has a real path, but cannot be resolved.
+    if not Path(os.path.realpath(address.path)).is_relative_to(root.resolve()):
         raise row_error(file, line, f"names the {column} {path!r}, which is outside {root}", "a path below it")
+    if (kind := irregular(address.path)) is not None:
+        raise row_error(file, line, f"names the {column} {path!r}, which is {kind}", "a file")
     if not address.path.is_file():
         msg = f"{file}, line {line}: there is no file {address.path} ({column} {path!r})."
         raise FileNotFoundError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib.data.utils import LabelName
@@ -11,14 +12,18 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.datasets.clean import drop_leaks, merge_copies
-from anomalib_medical.data.datasets.entries import Entry, build_samples, find_patients
+from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.datasets.pool_copies import refuse_copies
-from anomalib_medical.data.io import ImageAddress, Slicing, Window
-from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.data.io import RASTER_SUFFIXES, ImageAddress, Listing, MaskRule, Slicing, Window, on_disk
+from anomalib_medical.data.io.dicom_kinds import kind_of_file
+from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource
+from anomalib_medical.data.samples import UNLABELED, with_left_out
 
 logger = logging.getLogger(__name__)
+
+_SAME_FORMAT = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 
 class MedicalFolderDataset(MedicalDataset):
@@ -36,6 +41,8 @@ class MedicalFolderDataset(MedicalDataset):
         seed: Decides the splits that a manifest leaves open.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white.
+        mask_rule: Which values of masks count.
+        patient_from: Where patients come from if neither manifest nor pattern says so.
     """
 
     def __init__(
@@ -51,9 +58,11 @@ class MedicalFolderDataset(MedicalDataset):
         seed: int = 0,
         augmentations: Transform | None = None,
         window: Window | None = None,
+        mask_rule: MaskRule | None = None,
+        patient_from: PatientSource = "header",
     ) -> None:
-        super().__init__(augmentations=augmentations, window=window)
-        self.root = Path(root)
+        super().__init__(augmentations=augmentations, window=window, mask_rule=mask_rule)
+        self.root = on_disk(Path(root))
         self._name = name or self.root.resolve().name
         self.samples = make_medical_folder_dataset(
             root,
@@ -64,6 +73,8 @@ class MedicalFolderDataset(MedicalDataset):
             slicing=slicing,
             deduplicate=deduplicate,
             seed=seed,
+            mask_rule=mask_rule,
+            patient_from=patient_from,
         )
 
     @property
@@ -82,6 +93,8 @@ def make_medical_folder_dataset(
     slicing: Slicing | None = None,
     deduplicate: bool = False,
     seed: int = 0,
+    mask_rule: MaskRule | None = None,
+    patient_from: PatientSource = "header",
 ) -> DataFrame:
     """List the images of a folder.
 
@@ -101,33 +114,41 @@ def make_medical_folder_dataset(
             set and pool together), and are dropped from these two if one is in validation or test; what is dropped is
             logged.
         seed: Decides which normal patients of a manifest without splits are in the test.
+        mask_rule: Which values of masks count; all that are not 0 if None.
+        patient_from: Where patients come from if neither manifest nor pattern says so, see `find_patients`.
 
     Returns:
         Columns image_path, split, label (the class), label_index, mask_path, patient_id, meta_*; ``attrs["task"]``.
+        What the folders hold beside is logged, and for `take_left_out`.
 
     Raises:
         FileNotFoundError: If there is no training image, or a file of the manifest is missing.
         ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images with the
             other parts, be it as copies of other names (those are dropped with ``deduplicate``).
         TableError: If the manifest cannot be used.
-        ImageReadError: If a header cannot be read, or a mask and its image differ in size.
+        ImageReadError: If a header or mask cannot be read, or a mask cannot be laid over its image.
     """
-    root = Path(root)
-    pool_dir = None if unlabeled_dir is None else Path(unlabeled_dir)
+    root = on_disk(Path(root))
+    pool_dir = None if unlabeled_dir is None else on_disk(Path(unlabeled_dir))
     unused_masks = 0
+    if patient_pattern is not None and patient_from != "header":
+        msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
+        raise ValueError(msg)
     if manifest is None:
-        entries, unused_masks = list_tree(root, pool_dir)
-        find_patients(entries, root, patient_pattern)
+        tree = list_tree(root, pool_dir)
+        entries, unused_masks, left_out = tree.entries, tree.unused_masks, tree.listing
+        find_patients(entries, root, patient_pattern, patient_from)
     else:
-        entries = read_manifest(Path(manifest), root)
+        entries, left_out = _without_other_objects(read_manifest(Path(manifest), root))
         if pool_dir is not None:
             pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
-            entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED) for path in pool]
-        find_patients(entries, root, patient_pattern)
+            entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=pool_dir) for path in pool.images]
+            left_out += pool
+        find_patients(entries, root, patient_pattern, patient_from)
         check_patients(Path(manifest), entries)
     if not deduplicate:
         refuse_copies(entries)
-    samples = build_samples(entries, slicing)
+    samples = build_samples(entries, slicing, mask_rule)
     if deduplicate:
         patients, copies = merge_copies(samples)
         samples = samples.assign(patient_id=patients, copies=copies)
@@ -138,14 +159,26 @@ def make_medical_folder_dataset(
         samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
     if split != "train":
         _report(samples, unused_masks)
-    return samples if split is None else samples[samples.split == split].reset_index(drop=True)
+    samples = samples if split is None else samples[samples.split == split].reset_index(drop=True)
+    return with_left_out(samples, left_out, str(root))
+
+
+def _without_other_objects(entries: Sequence[Entry]) -> tuple[list[Entry], Listing]:
+    """Take out what a list names and is no image, such as the Segmentations of an export."""
+    kinds = [None if entry.path.selection else kind_of_file(entry.path.path) for entry in entries]
+    left_out = Listing()
+    for entry, kind in zip(entries, kinds, strict=True):
+        if kind is not None:
+            left_out += Listing(no_images={kind: [entry.path.path]})
+    return [entry for entry, kind in zip(entries, kinds, strict=True) if kind is None], left_out
 
 
 def _require_normals(manifest: Path, samples: DataFrame) -> None:
     if not (samples.split == "train").any():
+        one = len(set(samples.patient_id)) == 1
         msg = (
             f"The manifest {manifest} leaves no normal image for training: of {len(samples)} images none is in the "
-            "split train. Add normal images of patients who have no abnormal ones."
+            f"split train. Add normal images of patients who have no abnormal ones.{f' {TELL_PATIENTS}' if one else ''}"
         )
         raise ValueError(msg)
 
@@ -165,8 +198,29 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
         logger.warning("%d masks in ground_truth/ belong to no image in test/ (compare the stems).", unused_masks)
     for index, word in ((LabelName.NORMAL, "normal"), (LabelName.ABNORMAL, "abnormal")):
         if len(test) and not (test.label_index == index).any():
-            logger.warning("The test set has no %s images: AUROC and F1 will mean nothing.", word)
+            logger.warning("The test set has no %s images: AUROC and F1 have no value (nan).", word)
+    _warn_of_formats(samples)
     for part in ("train", "val", UNLABELED):
         shared = set(samples[samples.split == part].patient_id) & set(test.patient_id)
         if shared:
             logger.warning("LEAK: %d patients have images in %s and in test; results will flatter.", len(shared), part)
+
+
+def _warn_of_formats(samples: DataFrame) -> None:
+    """Warn where a file's format may tell the label: compression leaves traces that a model learns."""
+    formats = [_SAME_FORMAT.get(suffix, suffix) for suffix in map(_suffix, samples.image_path)]
+    known = samples.assign(format=formats)[lambda table: table.format.isin(RASTER_SUFFIXES)]
+    normal = set(known[known.label == NORMAL_CLASS].format)
+    abnormal = known[known.label_index == LabelName.ABNORMAL].format
+    others = abnormal[~abnormal.isin(normal)]
+    if normal and len(others):
+        logger.warning(
+            "%d of %d abnormal images are stored as %s, and no normal image is: the format may tell the label.",
+            len(others),
+            len(abnormal),
+            ", ".join(sorted(set(others))),
+        )
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()

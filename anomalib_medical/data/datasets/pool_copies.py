@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import Entry
-from anomalib_medical.data.io import ImageReadError
+from anomalib_medical.data.io import ImageReadError, agree, counted
 from anomalib_medical.data.pool import PoolError
 from anomalib_medical.data.samples import UNLABELED
 
@@ -42,7 +42,9 @@ def refuse_copies(entries: Sequence[Entry]) -> None:
     names = ", ".join(f"{copy} = {original} ({_PARTS[ranks[rank]]})" for rank, copy, original in telling)
     more = f" and {len(pairs) - len(telling)} more" if len(pairs) > len(telling) else ""
     msg = (
-        f"{len(pairs)} of {len(pool)} unlabeled files are copies of other images, byte for byte: {names}{more}. "
+        f"{len(pairs)} of {counted(len(pool), 'unlabeled file')} "
+        f"{agree(len(pairs), 'is a copy of another image', 'are copies of other images')}, byte for byte: "
+        f"{names}{more}. "
         "Whoever learns from the test images cannot be tested on them, and known normals are not unlabeled: take the "
         "copies out of the pool, or set deduplicate=true, which drops them."
     )

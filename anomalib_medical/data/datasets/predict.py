@@ -12,13 +12,16 @@ from torchvision.tv_tensors import Image
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.io import (
-    IMAGE_SUFFIXES,
+    FORMATS,
     ImageAddress,
+    Listing,
     NoImageError,
     Slicing,
     Window,
-    list_images,
+    irregular,
+    list_folder,
     list_pictures,
+    on_disk,
 )
 from anomalib_medical.data.patients import file_facts
 
@@ -37,36 +40,34 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no image in the folder.
-        ImageReadError: If a file's header cannot be read. DICOM files that hold no image are skipped with a warning.
+        ImageReadError: If a file's header cannot be read. What else is in the folder is named in one warning: files of
+            other formats, pipes and broken links, and DICOM objects that are no images (NoImageError if there is
+            nothing but such).
     """
 
     def __init__(self, path: str | Path, window: Window | None = None, slicing: Slicing | None = None) -> None:
-        path = Path(path)
+        path = on_disk(Path(path))
+        if (kind := irregular(path)) not in {None, "a folder"}:
+            msg = f"{path} is {kind}: expected an image, or a folder of images, to predict."
+            raise FileNotFoundError(msg)
         if not path.exists():
             msg = f"There is no file or folder {path} to predict."
             raise FileNotFoundError(msg)
-        files = list_images(path) if path.is_dir() else [path]
-        if not files:
-            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-            msg = (
-                f"There is no image to predict in the folder {path}: expected DICOM files or files that end in {kinds}."
-            )
-            raise FileNotFoundError(msg)
+        listing = list_folder(path) if path.is_dir() else Listing([path])
         self.window = window
         self.name = path.resolve().name if path.is_dir() else None
         self.addresses: list[ImageAddress] = []
-        skipped: list[Path] = []
-        for file in files:
+        for file in listing.images:
             try:
                 self.addresses += list_pictures(file, slicing)
-            except NoImageError:
-                skipped.append(file)
+            except NoImageError as error:
+                listing += Listing(no_images={error.kind: [file]})
+        left_out = listing.left_out()
         if not self.addresses:
-            msg = f"There is no image to predict in {path}: {len(skipped)} DICOM files hold none, such as {skipped[0]}."
-            raise NoImageError(msg)
-        if skipped:
-            # Exports from archives bring reports and presentation states along.
-            logger.warning("Skipped %d DICOM files that hold no image, such as %s.", len(skipped), skipped[0])
+            msg = f"There is no image to predict in {path}: expected {FORMATS} files. {left_out}".strip()
+            raise FileNotFoundError(msg) if not listing.no_images else NoImageError(msg)
+        if left_out:
+            logger.warning("%s", left_out)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -85,10 +86,11 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
             ImageReadError: If the file cannot be read.
         """
         address = self.addresses[index]
+        facts = file_facts(address.path)
         return MedicalImageItem(
             image=Image(read_image(address, self.window)),
             image_path=str(address),
-            patient_id=file_facts(address.path).patient or str(address.path),
+            patient_id=facts.patient or facts.exam or str(address.path),
         )
 
     @property

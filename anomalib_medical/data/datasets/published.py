@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.datasets.clean import drop_leaks, merge_copies
-from anomalib_medical.data.io import Window
+from anomalib_medical.data.io import Window, agree, counted
 from anomalib_medical.data.samples import UNLABELED
 from anomalib_medical.data.splits import divide_patients
 from anomalib_medical.errors import MedicalError
@@ -186,9 +186,10 @@ def _warn_of_shared_patients(name: str, samples: DataFrame) -> None:
         shared = set(samples[samples.split == part].patient_id) & set(tested)
         if shared:
             logger.warning(
-                "LEAK: in the published split of %s %d patients have images in %s and in test; results will flatter.",
+                "LEAK: in the published split of %s %s %s images in %s and in test; results will flatter.",
                 name,
-                len(shared),
+                counted(len(shared), "patient"),
+                agree(len(shared), "has", "have"),
                 part,
             )
 

@@ -32,6 +32,7 @@ from anomalib_medical.data.datasets.rsna_mapping import (
 )
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import zenodo_archive
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _read_raw(root: Path) -> DataFrame:
     images = sorted(image for image, name in classes.items() if name != _LEFT_OUT)
     paths = [root / RAW_FOLDER / f"{image}.dcm" for image in images]
     require_images(root / CLASSES_FILE, root / RAW_FOLDER, paths)
-    logger.info("RSNA: %d of %d images are left out: %s.", len(classes) - len(images), len(classes), _LEFT_OUT)
+    logger.info("RSNA: left out %d of %s: %s.", len(classes) - len(images), counted(len(classes), "image"), _LEFT_OUT)
     samples = DataFrame(
         {
             "image_path": [str(path) for path in paths],
@@ -171,11 +172,13 @@ def _read_boxes(file: Path, classes: dict[str, str] | None) -> dict[str, list[Bo
             found = f"has the Target {target}, while {CLASSES_FILE} has the class {classes.get(image)!r}"
             raise row_error(file, line, found, "Target 1 for Lung Opacity and for nothing else")
     if classes is not None and (absent := set(classes) - set(targets)):
-        msg = f"{file} has no row for {len(absent)} images of {CLASSES_FILE}, such as {min(absent)}. Get both again."
+        images = f"{counted(len(absent), 'image')} of {CLASSES_FILE}"
+        msg = f"{file} has no row for {images}, such as {min(absent)}. Get both again."
         raise TableError(msg)
     drawn = table[table["Target"] == "1"]
     if repeated := int(drawn.duplicated().sum()):
-        logger.info("%s: %d boxes stand there twice and are taken once.", file, repeated)
+        stand = agree(repeated, "stands there twice and is", "stand there twice and are")
+        logger.info("%s: %s %s taken once.", file, counted(repeated, "box", "boxes"), stand)
     numbers = parse_numbers(file, drawn.drop_duplicates(), sides)
     wrong = numbers[(numbers.width <= 0) | (numbers.height <= 0)]
     if len(wrong):
@@ -216,8 +219,8 @@ def _add_patients(samples: DataFrame, root: Path, mapping_file: str | Path | Non
     images = _image_ids(samples)
     if absent := [image for image in images if image not in names]:
         msg = (
-            f"{file} lacks {len(absent)} of {len(images)} images, such as {absent[0]}, so that their patients are "
-            f"unknown. Get the complete file from {MAPPING_URL}"
+            f"{file} lacks {len(absent)} of {counted(len(images), 'image')}, such as {absent[0]}, so that patients "
+            f"are unknown. Get the complete file from {MAPPING_URL}"
         )
         raise MappingError(msg)
     samples = samples.assign(patient_id=[nih_patient(names[image]) for image in images])

@@ -6,28 +6,56 @@ nibabel, which is optional there, NIfTI files are refused.
 
 from .address import ImageAddress
 from .dicom_header import DicomFacts, dicom_facts
+from .dicom_kinds import OWN_MANUFACTURER
 from .errors import ImageReadError, NoImageError
-from .listing import IMAGE_SUFFIXES, image_stem, list_images
-from .reader import ImageReader, image_size, list_pictures, read_mask_pixels, read_pixels
+from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
+from .masks import MaskRule, labels_in
+from .names import composed, on_disk, readable
+from .reader import (
+    FORMATS,
+    ImageReader,
+    image_size,
+    list_pictures,
+    read_mask_pixels,
+    read_mask_values,
+    read_pixels,
+    require_file,
+)
+from .signatures import irregular
 from .slicing import Axis, Slicing
 from .windows import NAMED_WINDOWS, Window
+from .words import agree, counted
 
 __all__ = [
+    "FORMATS",
     "IMAGE_SUFFIXES",
     "NAMED_WINDOWS",
+    "OWN_MANUFACTURER",
+    "RASTER_SUFFIXES",
     "Axis",
     "DicomFacts",
     "ImageAddress",
     "ImageReadError",
     "ImageReader",
+    "Listing",
+    "MaskRule",
     "NoImageError",
     "Slicing",
     "Window",
+    "agree",
+    "composed",
+    "counted",
     "dicom_facts",
     "image_size",
     "image_stem",
-    "list_images",
+    "irregular",
+    "labels_in",
+    "list_folder",
     "list_pictures",
+    "on_disk",
     "read_mask_pixels",
+    "read_mask_values",
     "read_pixels",
+    "readable",
+    "require_file",
 ]

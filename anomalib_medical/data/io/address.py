@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .names import on_disk
+
 _PICTURE = re.compile(r"(?P<path>.+)#(?P<selection>[a-z]+=\d+(?:,[a-z]+=\d+)*)", re.DOTALL)
 
 
@@ -29,15 +31,16 @@ class ImageAddress:
         """Read an address back from its text.
 
         Args:
-            text: A path, with or without ``#name=index,...``. A file of just this name is taken as it is.
+            text: A path, with or without ``#name=index,...``. A file of just this name is taken as it is; one whose
+                name Unicode only spells otherwise is found.
         """
         if isinstance(text, ImageAddress):
             return text
         match = _PICTURE.fullmatch(str(text))
         if match is None or Path(text).exists():
-            return cls(Path(text))
+            return cls(on_disk(Path(text)))
         pairs = (pair.split("=") for pair in match["selection"].split(","))
-        return cls(Path(match["path"]), tuple((name, int(index)) for name, index in pairs))
+        return cls(on_disk(Path(match["path"])), tuple((name, int(index)) for name, index in pairs))
 
     def __str__(self) -> str:
         """Return the path, with the selection behind ``#``."""

@@ -11,17 +11,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
+from .dicom_file import damaged, read_header
+from .dicom_module import first_number
 from .errors import ImageReadError
+from .identifiers import names_nobody, normalise_id
 from .quiet import quiet
 
 # What pydicom and its decoders raise on broken content.
@@ -88,7 +88,9 @@ class DicomFacts:
     guess: what is written to files goes through `PatientHasher` as well.
 
     Attributes:
-        patient: Digest of PatientID and its issuer, None where the file has no id.
+        patient: Digest of PatientID, None where the file has no id.
+        issuer: Digest of its issuer, which some files of a patient may lack.
+        names_nobody: Whether PatientID is what anonymisers write, such as ``ANONYMOUS`` or ``0``.
         study: Digest of the study's UID.
         series: Digest of the series' UID.
         metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
@@ -98,6 +100,8 @@ class DicomFacts:
     study: str | None
     series: str | None
     metadata: dict[str, str] = field(default_factory=dict)
+    issuer: str | None = None
+    names_nobody: bool = False
 
 
 @contextmanager
@@ -113,12 +117,7 @@ def sanitised(path: Path) -> Generator[None, None, None]:
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise
     except _ERRORS:
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file whose header or pixel data is damaged or cut off ({path.stat().st_size} bytes)",
-            expected="a complete DICOM image",
-            remedy="Copy or export the file again, or remove it from the data folder.",
-        ) from None  # pydicom's own message may quote values of the header
+        raise damaged(path) from None
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -157,37 +156,6 @@ def _leading_elements(head: bytes, order: str) -> int:
     return count
 
 
-def read_header(file: BinaryIO, keywords: list[str]) -> Dataset:
-    """Read some elements of a header; ``file_meta`` always holds a transfer syntax, a likely one where none is given.
-
-    Leaves the file, unless it is deflated, at the pixel data or, where it has none, at its end.
-    """
-    header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
-    if not header.file_meta.get("TransferSyntaxUID"):
-        implicit, little_endian = header.original_encoding
-        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return header
-
-
-def first_number(data: Dataset, keyword: str) -> float | None:
-    """Return an element's first value, None if it is absent or empty, NaN if it is no number."""
-    try:
-        value = data.get(keyword)
-        if isinstance(value, MultiValue):
-            value = value[0] if value else None
-        return None if value is None or value == "" else float(value)
-    except (ArithmeticError, BytesLengthException, TypeError, ValueError):
-        return math.nan
-
-
-def syntax_name(syntax: UID) -> str:
-    """Name a transfer syntax, quoting only what is a UID."""
-    if syntax.is_valid:
-        return f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else f"unknown ({syntax})"
-    return "unknown (not a UID)"
-
-
 def dicom_facts(path: Path) -> DicomFacts:
     """Read what a header says of where an image comes from.
 
@@ -199,7 +167,7 @@ def dicom_facts(path: Path) -> DicomFacts:
         ImageReadError: If its header cannot be read.
     """
     with sanitised(path), path.open("rb") as file:
-        header = read_header(file, _FACT_TAGS)
+        header = read_header(path, file, _FACT_TAGS).header
         syntax = header.file_meta.TransferSyntaxUID
         metadata = {name: _code(_text(header, tag), allowed) for name, (tag, allowed) in _CODED_TAGS.items()}
         metadata["laterality"] = _code(_text(header, "ImageLaterality"), _SIDE) or metadata["laterality"]
@@ -208,8 +176,11 @@ def dicom_facts(path: Path) -> DicomFacts:
         for name in ("rows", "columns"):
             number = first_number(header, name.capitalize())
             metadata[name] = "" if number is None or not math.isfinite(number) else str(int(number))
+        patient = normalise_id(_text(header, "PatientID"))
         return DicomFacts(
-            patient=_digest(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")),
+            patient=_digest(patient),
+            issuer=_digest(normalise_id(_text(header, "IssuerOfPatientID")).casefold()),
+            names_nobody=names_nobody(patient),
             study=_digest(_text(header, "StudyInstanceUID")),
             series=_digest(_text(header, "SeriesInstanceUID")),
             metadata={name: value for name, value in metadata.items() if value},
@@ -231,8 +202,8 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())[:_LONGEST_TEXT]
 
 
-def _digest(identifier: str, issuer: str = "") -> str | None:
+def _digest(identifier: str) -> str | None:
     if not identifier:
         return None
-    content = _DIGEST_DOMAIN + f"{identifier}\0{issuer}".encode("utf-8", errors="surrogatepass")
+    content = _DIGEST_DOMAIN + f"{identifier}\0".encode("utf-8", errors="surrogatepass")
     return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]

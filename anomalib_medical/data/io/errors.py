@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 
 class ImageReadError(ValueError):
@@ -12,7 +13,7 @@ class ImageReadError(ValueError):
     """
 
     @classmethod
-    def of(cls, path: Path, *, found: str, expected: str, remedy: str) -> ImageReadError:
+    def of(cls, path: Path, *, found: str, expected: str, remedy: str) -> Self:
         """Build the error.
 
         Args:
@@ -25,4 +26,10 @@ class ImageReadError(ValueError):
 
 
 class NoImageError(ImageReadError):
-    """A file of a readable format holds something else than an image, such as a DICOM report."""
+    """A file of a readable format holds something else than an image to learn from or to score, such as a report.
+
+    Attributes:
+        kind: What it holds, in the words of the standard.
+    """
+
+    kind = "object without an image"

@@ -1,29 +1,101 @@
-"""Finding the images in a folder."""
+"""Finding the images in a folder, and saying what else is there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from .reader import is_image
+from .dicom_kinds import kind_of_file
+from .reader import FORMATS, is_image
+from .signatures import HEAD_BYTES, describe, irregular
 
+RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm"})
 # A folder is searched by these names; of files with other names or none, such as DICOM's IM0001, the content decides.
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima", ".nii"})
-# Companions of images that are none, so that they need not be opened.
-_OTHER_SUFFIXES = frozenset({".csv", ".html", ".json", ".md", ".npy", ".pdf", ".txt", ".xml", ".yaml", ".yml"})
+IMAGE_SUFFIXES = RASTER_SUFFIXES | {".dcm", ".dicom", ".ima", ".nii"}
+# Companions of images, which need not be opened; text under any other name is one too.
+_TEXTS = frozenset({".csv", ".html", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
+_DOCUMENTS = frozenset({".db", ".doc", ".docx", ".ods", ".pdf", ".ppt", ".pptx", ".xls", ".xlsx"})
+_NOBODY = "no patient to learn from or to score"
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List image files at any depth, in a fixed order.
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
 
-    Hidden files and folders (macOS's ``._x.png``, ``.ipynb_checkpoints``) are left out, linked folders are followed. A
-    DICOMDIR, which indexes a folder of DICOM files, is no image.
+    Attributes:
+        images: The files to read, in a fixed order.
+        unread: What is no companion of images and cannot be read, by kind: files of other formats, pipes, broken links.
+        no_images: DICOM objects that show no patient to learn from or to score, by kind.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    unread: Mapping[str, list[Path]] = field(default_factory=dict)
+    no_images: Mapping[str, list[Path]] = field(default_factory=dict)
+
+    def __add__(self, other: Listing) -> Listing:
+        """Join what several folders hold."""
+        return Listing(
+            self.images + other.images, _join(self.unread, other.unread), _join(self.no_images, other.no_images)
+        )
+
+    def left_out(self, *, names: bool = True) -> str:
+        """Say in one sentence what is left out and why; empty if nothing is.
+
+        Args:
+            names: Whether to name a file of each kind.
+        """
+        parts = [
+            f"{count} {what if count > 1 else one} ({_enumerate(files, names=names)})"
+            for files, one, what in (
+                (self.unread, f"file that is no {FORMATS}", f"files that are no {FORMATS}"),
+                (self.no_images, f"DICOM object that shows {_NOBODY}", f"DICOM objects that show {_NOBODY}"),
+            )
+            if (count := sum(map(len, files.values())))
+        ]
+        return f"Left out {' and '.join(parts)}." if parts else ""
+
+
+def _join(first: Mapping[str, list[Path]], second: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+    return {kind: [*first.get(kind, []), *second.get(kind, [])] for kind in (*first, *second)}
+
+
+def _enumerate(files: Mapping[str, list[Path]], *, names: bool) -> str:
+    return "; ".join(
+        f"{kind}: {len(paths)}" + (f", such as {paths[0]}" if names else "") for kind, paths in sorted(files.items())
+    )
+
+
+def list_folder(folder: Path, *, of_masks: bool = False) -> Listing:
+    """List what is in a folder at any depth, in a fixed order.
+
+    Hidden files and folders (macOS's ``._x.png``, ``.ipynb_checkpoints``) are passed over, as are texts, tables and a
+    DICOMDIR, which indexes a folder of DICOM files; linked folders are followed.
+
+    Args:
+        folder: The folder; there may be none.
+        of_masks: Whether it holds masks, among which DICOM Segmentations are read.
 
     Raises:
         PermissionError: If a folder cannot be listed.
     """
-    return sorted(path for path in _files(folder) if _looks_like_image(path))
+    images: list[Path] = []
+    unread: dict[str, list[Path]] = {}
+    no_images: dict[str, list[Path]] = {}
+    for path in sorted(_files(folder)):
+        if path.suffix.lower() in _TEXTS | _DOCUMENTS or path.name.lower() == "dicomdir":
+            continue
+        if (kind := irregular(path)) is not None:
+            unread.setdefault(kind.removeprefix("a "), []).append(path)
+        elif not _has_image_name(path) and not is_image(path):
+            if not _is_text(path):
+                unread.setdefault(path.suffix.lower() or "without suffix", []).append(path)
+        elif not of_masks and path.suffix.lower() not in RASTER_SUFFIXES and (kind := kind_of_file(path)) is not None:
+            no_images.setdefault(kind, []).append(path)
+        else:
+            images.append(path)
+    return Listing(images, unread, no_images)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -48,10 +120,10 @@ def image_stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem if path.name.lower().endswith(".nii.gz") else path.stem
 
 
-def _looks_like_image(path: Path) -> bool:
-    name = path.name.lower()
-    if path.suffix.lower() in IMAGE_SUFFIXES or name.endswith(".nii.gz"):
-        return True
-    if path.suffix.lower() in _OTHER_SUFFIXES or name == "dicomdir":
-        return False
-    return path.is_file() and is_image(path)
+def _has_image_name(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or path.name.lower().endswith(".nii.gz")
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        return describe(file.read(HEAD_BYTES)) == "text"

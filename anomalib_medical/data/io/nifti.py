@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .address import ImageAddress
 from .errors import ImageReadError
 from .nifti_header import NiftiFile, decoding, is_nifti, read_header
+from .nifti_masks import grid_change, is_nifti_file, take_slice
 from .nifti_voxels import robust_range, scale, stored_voxels
 from .slicing import Slicing
 from .windows import Window
@@ -62,8 +63,9 @@ class NiftiReader:
         return is_nifti(head)
 
     @staticmethod
-    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
+    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
         """Return one address a slice; those belong to the range whose middle lies in it."""
+        del of_mask
         file = read_header(path)
         volumes = [(("volume", volume),) for volume in range(file.volumes)] if file.volumes > 1 else [()]
         slices: list[tuple[tuple[str, int], ...]] = [()]
@@ -95,21 +97,23 @@ class NiftiReader:
             return _stretch(scale(file, stored), low, high)
 
     @staticmethod
-    def read_mask(address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where voxels are not 0.
+    def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
+        """Return the scaled values of a slice, as (H, W), or its colours as (H, W, 3).
 
-        Integers that the file scales count as 0 up to half the step between two of them: their 0 may be stored as any
-        integer, and be missed by a rounding error. NaN and infinite voxels belong to no mask.
+        Args:
+            address: The slice; the volume alone where ``image`` says which slice.
+            image: The slice of an image volume that the mask is laid over, see `grid_change`.
         """
         file = read_header(address.path)
+        if image is not None and is_nifti_file(image.path):
+            image_file = read_header(image.path)
+            change = grid_change(file, image_file)
+            if change is not None:
+                return _resampled(file, change, image_file, _find(image_file, image))
+            address = replace(address, selection=image.selection)
         place = _find(file, address)
         with decoding(file.path):
-            stored = _slice(file, place)
-            if file.is_colour:
-                return np.asarray(_colours(stored).any(axis=-1))
-            values = scale(file, stored)
-            is_scaled = file.dtype.kind != "f" and (file.slope, file.intercept) != (1, 0)
-            return np.asarray(np.isfinite(values) & (np.abs(values) > (abs(file.slope) / 2 if is_scaled else 0)))
+            return _numbers(file, _slice(file, place))
 
 
 def _flat_axis(file: NiftiFile) -> int | None:
@@ -149,10 +153,31 @@ def _find(file: NiftiFile, address: ImageAddress) -> _Place:
 def _slice(file: NiftiFile, place: _Place) -> NDArray[Any]:
     """Return the stored values of a slice, the right way up."""
     voxels = stored_voxels(file, place.volume)
-    plane = voxels[(slice(None),) * place.axis + (place.index,)]
+    return _upright(voxels[(slice(None),) * place.axis + (place.index,)])
+
+
+def _upright(plane: NDArray[Any]) -> NDArray[Any]:
     # Its axes grow rightwards (of sagittal slices: forwards) and upwards, as the patient has it; a picture starts at
     # the top, and with the patient's right (the front).
     return plane[::-1, ::-1].T
+
+
+def _resampled(file: NiftiFile, change: NDArray[np.float64], image: NiftiFile, place: _Place) -> NDArray[Any]:
+    with decoding(file.path):
+        voxels = stored_voxels(file, place.volume if file.volumes > 1 else 0)
+        stored, inside = take_slice(voxels, change, image.shape, place.axis, place.index)
+        values = _numbers(file, _upright(stored))
+        return np.where(_upright(inside) if values.ndim == 2 else _upright(inside)[..., None], values, 0)
+
+
+def _numbers(file: NiftiFile, stored: NDArray[Any]) -> NDArray[Any]:
+    if file.is_colour:
+        return _colours(stored)
+    if (file.slope, file.intercept) == (1, 0):
+        return stored
+    values = scale(file, stored)
+    # Scaled integers may store their 0 as any integer, and miss it by a rounding error.
+    return values if file.dtype.kind == "f" else np.where(np.abs(values) > abs(file.slope) / 2, values, 0)
 
 
 def _colours(stored: NDArray[Any]) -> NDArray[Any]:

@@ -28,6 +28,8 @@ _LARGEST_RATIO = 1032
 # Vectors, matrices, complex numbers and fields of bits are no intensities.
 _READABLE_KINDS = frozenset("iuf")
 _COLOUR_NAMES = ("R", "G", "B")
+# What nibabel users (the identity) and ITK write for an array that comes from nowhere.
+_DEFAULT_AFFINES = (np.eye(4), np.diag([-1.0, -1, 1, 1]))
 
 _DECODING_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
@@ -76,6 +78,9 @@ class NiftiFile:
         intercept: What is added then.
         orientation: For each stored axis the axis of the body (0 right, 1 anterior, 2 superior) and 1 or -1 for its
             direction, as nibabel's ``io_orientation`` gives it.
+        affine: From stored voxels to millimetres: the sform, else the qform, else voxel sizes alone.
+        placed: Whether the first or second of them is given, and is not what libraries write for an array alone.
+        placed_twice: Whether sform and qform are given and differ.
     """
 
     path: Path
@@ -88,6 +93,9 @@ class NiftiFile:
     slope: float
     intercept: float
     orientation: tuple[tuple[int, int], ...]
+    affine: tuple[tuple[float, ...], ...]
+    placed: bool
+    placed_twice: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -160,6 +168,9 @@ def _read_header(path: Path, modified: int, size: int) -> NiftiFile:
             slope=1.0 if slope is None else slope,
             intercept=0.0 if intercept is None else intercept,
             orientation=_orientation(path, affine, shape),
+            affine=tuple(map(tuple, affine.tolist())),
+            placed=_is_placed(header, affine),
+            placed_twice=_is_placed_twice(header),
         )
         _check_length(result)
         return result
@@ -230,6 +241,22 @@ def _orientation(
             remedy="Export the file again with its orientation.",
         )
     return tuple((int(axis), int(direction)) for axis, direction in axes)
+
+
+def _is_placed(header: Nifti1Header, affine: NDArray[np.float64]) -> bool:
+    if not (header["sform_code"] or header["qform_code"]):
+        return False
+    return not any(np.array_equal(affine, default) for default in _DEFAULT_AFFINES)
+
+
+def _is_placed_twice(header: Nifti1Header) -> bool:
+    if not (header["sform_code"] and header["qform_code"]):
+        return False
+    try:
+        sform, qform = header.get_sform(), header.get_qform()  # type: ignore[no-untyped-call]
+        return not np.allclose(sform, qform, atol=0.1)
+    except (HeaderDataError, ValueError):  # no quaternion; the sform is what counts
+        return False
 
 
 def _check_length(file: NiftiFile) -> None:

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP, with their full bit depth."""
+"""PNG, JPEG, WebP, BMP, PBM, PGM, PPM and TIFF, with their full bit depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +18,9 @@ from . import signatures
 from .address import ImageAddress
 from .errors import ImageReadError
 from .quiet import quiet
+from .raster_masks import stored_numbers
+from .raster_pnm import is_pnm, pnm_count, pnm_size, read_pnm
+from .raster_tiff import read_tiff, tiff_size
 from .slicing import Slicing
 from .windows import Window
 
@@ -26,7 +28,6 @@ from .windows import Window
 _DECODING_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     EOFError,
-    Image.DecompressionBombError,
     LookupError,
     MemoryError,  # a damaged header may promise more pixels than any machine holds
     OSError,
@@ -37,8 +38,11 @@ _DECODING_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
+_FORMATS = "PNG, JPEG, TIFF, WebP, BMP, PBM, PGM or PPM"
 
 _GREY_MODES = frozenset({"1", "L", "LA"})
+# A JPEG of two views of one scene: the first is the picture.
+_SEVERAL_ALLOWED = frozenset({"MPO"})
 
 
 @contextmanager
@@ -50,27 +54,45 @@ def _decoding(path: Path) -> Generator[None, None, None]:
             yield
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise
+    except Image.DecompressionBombError as error:
+        size = str(error).partition(",")[0]  # "Image size (182250000 pixels) exceeds limit of 178956970 pixels"
+        raise ImageReadError.of(
+            path,
+            found=f"a picture that Pillow takes for too large to be meant: {size}",
+            expected="fewer pixels, or a TIFF, for which there is no such limit",
+            remedy="Cut it into tiles, save it as TIFF, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS "
+            "(the limit is twice that) before images are read.",
+        ) from error
     except _DECODING_ERRORS as error:
+        kind = signatures.unusual_jpeg(path.read_bytes()) if _head(path).startswith(signatures.JPEG) else None
+        if kind is not None:
+            raise ImageReadError.of(
+                path,
+                found=kind,
+                expected="a baseline or progressive JPEG of 8 bits",
+                remedy="Save it as PNG or TIFF, of 16 bits where it has more than 8.",
+            ) from error
         raise ImageReadError.of(
             path,
             found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {error})",
-            expected="a complete PNG, JPEG, TIFF or BMP image",
+            expected=f"a complete {_FORMATS} image",
             remedy="Copy or export the file again, or remove it from the data folder.",
         ) from error
 
 
 class RasterReader:
-    """Reads PNG, JPEG, TIFF and BMP, with Pillow, imagecodecs and tifffile."""
+    """Reads PNG, JPEG, WebP, BMP, PBM, PGM, PPM and TIFF, with Pillow, imagecodecs, tifffile and numpy."""
 
     @staticmethod
     def can_read(head: bytes) -> bool:
-        """Tell from a file's first bytes whether it is one of the four formats."""
-        return head.startswith((signatures.PNG, signatures.JPEG, signatures.BMP, *signatures.TIFF))
+        """Tell from a file's first bytes whether it is one of these formats."""
+        known = (signatures.PNG, signatures.JPEG, signatures.BMP, *signatures.TIFF)
+        return head.startswith(known) or signatures.is_webp(head) or is_pnm(head)
 
     @staticmethod
-    def pictures(path: Path, slicing: Slicing) -> list[ImageAddress]:
+    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
         """Each file holds one picture."""
-        del slicing
+        del slicing, of_mask
         return [ImageAddress(path)]
 
     @staticmethod
@@ -78,10 +100,11 @@ class RasterReader:
         """Return (height, width) from the header."""
         path = _only_picture(address)
         with _decoding(path):
-            if _starts_with(path, *signatures.TIFF):
-                with tifffile.TiffFile(path) as tiff:
-                    page = tiff.pages.first
-                    return int(page.imagelength), int(page.imagewidth)
+            head = _head(path)
+            if head.startswith(signatures.TIFF):
+                return tiff_size(path)
+            if is_pnm(head):
+                return pnm_size(head)
             with Image.open(path) as image:
                 return image.height, image.width
 
@@ -91,16 +114,24 @@ class RasterReader:
         del window
         path = _only_picture(address)
         with _decoding(path):
-            if _starts_with(path, *signatures.TIFF):
-                return _read_tiff(path)
-            return _read_encoded(path.read_bytes())
+            head = _head(path)
+            if head.startswith(signatures.TIFF):
+                return read_tiff(path)
+            if is_pnm(head):
+                content = path.read_bytes()
+                _refuse_several(path, pnm_count(content), "netpbm file")
+                return read_pnm(content)
+            return _read_encoded(path, path.read_bytes())
 
     @classmethod
-    def read_mask(cls, address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where pixels are not black; in a JPEG, which is lossy, where they are brighter than half."""
-        pixels = cls.read(address)
-        mask = pixels > (0.5 if _starts_with(address.path, signatures.JPEG) else 0)
-        return np.asarray(mask if mask.ndim == 2 else mask.any(axis=-1))
+    def read_mask(cls, address: ImageAddress, image: ImageAddress | None = None) -> NDArray[np.generic]:
+        """Return the stored numbers, see `stored_numbers`, or colours from 0 to 255."""
+        del image
+        path = _only_picture(address)
+        with _decoding(path):
+            numbers = stored_numbers(path)
+        # Rounded up, that what is not black stays so.
+        return np.ceil(cls.read(address) * 255 - 1e-4).astype(np.uint8) if numbers is None else numbers
 
 
 def _only_picture(address: ImageAddress) -> Path:
@@ -114,9 +145,9 @@ def _only_picture(address: ImageAddress) -> Path:
     return address.path
 
 
-def _starts_with(path: Path, *marks: bytes) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(8).startswith(marks)
+        return file.read(signatures.HEAD_BYTES)
 
 
 def _scale(pixels: NDArray[np.generic], largest: int) -> NDArray[np.float32]:
@@ -129,9 +160,11 @@ def _scale(pixels: NDArray[np.generic], largest: int) -> NDArray[np.float32]:
     return scaled
 
 
-def _read_encoded(content: bytes) -> NDArray[np.float32]:
-    """Read a PNG, JPEG or BMP file."""
+def _read_encoded(path: Path, content: bytes) -> NDArray[np.float32]:
+    """Read a PNG, JPEG, WebP or BMP file."""
     with Image.open(io.BytesIO(content)) as image:
+        if image.format not in _SEVERAL_ALLOWED:
+            _refuse_several(path, getattr(image, "n_frames", 1), f"{image.format} file")
         # Pillow refuses sizes that no memory holds, imagecodecs decodes: the same pixels in about half the time, and
         # 16 bits where Pillow would cut colours down to 8.
         if image.format == "PNG":
@@ -144,71 +177,16 @@ def _read_encoded(content: bytes) -> NDArray[np.float32]:
         return _scale(np.asarray(image.convert(mode)), 255)
 
 
+def _refuse_several(path: Path, pictures: int, kind: str) -> None:
+    if pictures > 1:
+        raise ImageReadError.of(
+            path,
+            found=f"a {kind} of several pictures (an animation?)",
+            expected="one picture",
+            remedy="Save each picture as its own file.",
+        )
+
+
 def _is_complete_jpeg(content: bytes) -> bool:
     """Whether the last scan is followed by the end: imagecodecs would fill up what is missing, Pillow refuses it."""
     return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
-
-
-def _read_tiff(path: Path) -> NDArray[np.float32]:
-    with tifffile.TiffFile(path) as tiff:
-        if len(tiff.pages) != 1:
-            raise ImageReadError.of(
-                path,
-                found=f"a TIFF of {len(tiff.pages)} pages",
-                expected="one page",
-                remedy="Save each page as its own file.",
-            )
-        page = tiff.pages.first
-        pixels = np.asarray(page.asarray())
-        axes = page.axes
-        photometric = page.photometric
-        bits = page.bitspersample
-        colormap = page.colormap
-
-    if pixels.ndim != len(axes) or pixels.size == 0:
-        # What tifffile makes of a damaged header.
-        msg = f"pixels of shape {pixels.shape} for the axes {axes}"
-        raise ValueError(msg)
-    if axes == "SYX":
-        pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
-    if axes not in {"YX", "YXS"} or photometric == tifffile.PHOTOMETRIC.SEPARATED:
-        raise ImageReadError.of(
-            path,
-            found=f"a TIFF with axes {axes} and colours {tifffile.PHOTOMETRIC(photometric).name}",
-            expected="a grey or RGB picture",
-            remedy="Save it as a plain grey or RGB image.",
-        )
-    if photometric == tifffile.PHOTOMETRIC.PALETTE and colormap is not None:
-        # Some writers store an 8-bit colour times 256, others times 257: the upper byte is right for both.
-        return _scale(np.moveaxis(np.asarray(colormap) >> 8, 0, -1)[pixels], 255)
-    scaled = _scale_tiff(path, pixels, bits)
-    return np.float32(1) - scaled if photometric == tifffile.PHOTOMETRIC.MINISWHITE else scaled
-
-
-def _scale_tiff(path: Path, pixels: NDArray[np.generic], bits: int) -> NDArray[np.float32]:
-    if pixels.dtype == np.bool_ or (pixels.dtype.kind == "u" and bits <= 16):
-        return _scale(pixels, 1 if pixels.dtype == np.bool_ else 2**bits - 1)
-    if pixels.dtype.kind != "f":
-        raise ImageReadError.of(
-            path,
-            found=f"a TIFF of {pixels.dtype.name} values",
-            expected="unsigned integers of up to 16 bits, or floating point in [0, 1]",
-            remedy="Map the values to that range (the window is yours to choose) and save again.",
-        )
-    if not np.isfinite(pixels).all():
-        count = int((~np.isfinite(pixels)).sum())
-        raise ImageReadError.of(
-            path,
-            found=f"{count} values that are NaN or infinite",
-            expected="finite values in [0, 1]",
-            remedy="Replace them (for instance by 0) and save again.",
-        )
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        raise ImageReadError.of(
-            path,
-            found=f"floating-point values from {low:g} to {high:g}",
-            expected="values in [0, 1]",
-            remedy="Map the values to that range (the window is yours to choose) and save again.",
-        )
-    return _scale(pixels, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from .address import ImageAddress
 from .dicom import DicomReader
 from .errors import ImageReadError
+from .masks import MaskRule
+from .names import on_disk
 from .raster import RasterReader
-from .signatures import HEAD_BYTES, describe
+from .signatures import HEAD_BYTES, describe, irregular
 from .slicing import Slicing
 from .windows import Window
 
@@ -24,7 +26,7 @@ class ImageReader(Protocol):
     def can_read(self, head: bytes) -> bool:
         """Tell from a file's first ``HEAD_BYTES`` bytes whether this reader is the one."""
 
-    def pictures(self, path: Path, slicing: Slicing) -> list[ImageAddress]:
+    def pictures(self, path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
         """Return the addresses of a file's pictures, from its header; a file of one picture has no selection."""
 
     def size(self, address: ImageAddress) -> tuple[int, int]:
@@ -33,8 +35,8 @@ class ImageReader(Protocol):
     def read(self, address: ImageAddress, window: Window | None) -> NDArray[np.float32]:
         """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
 
-    def read_mask(self, address: ImageAddress) -> NDArray[np.bool_]:
-        """Return where the stored values are not zero, as (H, W)."""
+    def read_mask(self, address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
+        """Return the stored values, as (H, W), or colours as (H, W, 3), laid over the image where places are known."""
 
 
 def _nifti_readers() -> tuple[ImageReader, ...]:
@@ -47,12 +49,26 @@ def _nifti_readers() -> tuple[ImageReader, ...]:
     return (NiftiReader(),)
 
 
+FORMATS = "PNG, JPEG, TIFF, WebP, BMP, PBM, PGM, PPM, DICOM or NIfTI"
 # DICOM first: its preamble may be the head of a TIFF.
 _READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), *_nifti_readers())
 _HAS_NIFTI = len(_READERS) == 3
 
 
+def require_file(path: Path) -> None:
+    """Refuse pipes, devices, folders and broken links, which are not opened; what does not exist passes.
+
+    Raises:
+        ImageReadError: If it is one of these.
+    """
+    if (kind := irregular(path)) is not None:
+        raise ImageReadError.of(
+            path, found=kind, expected="a file", remedy="Put the image itself there, or remove it from the data folder."
+        )
+
+
 def _find_reader(path: Path) -> ImageReader:
+    require_file(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     for reader in _READERS:
@@ -68,7 +84,7 @@ def _find_reader(path: Path) -> ImageReader:
     raise ImageReadError.of(
         path,
         found=describe(head),
-        expected="a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file",
+        expected=f"a {FORMATS} file",
         remedy="Convert the file to one of these, or remove it from the data folder.",
     )
 
@@ -80,19 +96,21 @@ def is_image(path: Path) -> bool:
     return any(reader.can_read(head) for reader in _READERS)
 
 
-def list_pictures(path: str | Path, slicing: Slicing | None = None) -> list[ImageAddress]:
+def list_pictures(path: str | Path, slicing: Slicing | None = None, *, of_mask: bool = False) -> list[ImageAddress]:
     """List the pictures in a file: one for a plain image, one a frame or slice for multi-frame DICOM and NIfTI.
 
     Args:
         path: Image file.
         slicing: How volumes become slices; all axial slices if None.
+        of_mask: Whether it is a mask, which a DICOM Segmentation may be.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImageReadError: If its header cannot be read.
+        NoImageError: If it is a DICOM object that shows no patient to learn from or to score.
     """
-    path = Path(path)
-    return _find_reader(path).pictures(path, slicing or Slicing())
+    path = on_disk(Path(path))
+    return _find_reader(path).pictures(path, slicing or Slicing(), of_mask=of_mask)
 
 
 def read_pixels(
@@ -121,24 +139,49 @@ def read_pixels(
     return _find_reader(address.path).read(address, Window.of(window))
 
 
-def read_mask_pixels(path: str | Path | ImageAddress) -> NDArray[np.bool_]:
-    """Read a mask: every pixel that is not black belongs to it.
+def read_mask_values(path: str | Path | ImageAddress, image: str | Path | ImageAddress | None = None) -> NDArray[Any]:
+    """Read what a mask stores; `read_mask_pixels` decides what of it belongs to the mask.
 
-    In a JPEG only pixels brighter than half do, since compression leaves faint traces around every edge. Of a NIfTI
-    volume every voxel that is not 0 does.
+    Palettes are read as indices, where index 0 is black. In a JPEG, where compression leaves faint traces around every
+    edge, what is brighter than half is 255 and all else 0. Scaled NIfTI values are scaled.
 
     Args:
         path: Mask file, in any format that ``read_pixels`` knows, or the address of one picture in it.
+        image: The picture that the mask is laid over. Slices of NIfTI volumes are found by the affines of both, and
+            resampled by nearest neighbour where the grids differ.
+
+    Returns:
+        Numbers (H, W) or colours (H, W, 3).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImageReadError: If its content cannot be read, or where it lies in the image is not well defined.
+    """
+    address = ImageAddress.parse(path)
+    return _find_reader(address.path).read_mask(address, None if image is None else ImageAddress.parse(image))
+
+
+def read_mask_pixels(
+    path: str | Path | ImageAddress,
+    rule: MaskRule | None = None,
+    image: str | Path | ImageAddress | None = None,
+) -> NDArray[np.bool_]:
+    """Read a mask: every pixel that is not 0 belongs to it, or those that a rule says.
+
+    Args:
+        path: Mask, see `read_mask_values`.
+        rule: Which values belong to it.
+        image: The picture that the mask is laid over.
 
     Returns:
         Shape (H, W).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImageReadError: If its content cannot be read.
+        ImageReadError: If its content cannot be read, where it lies in the image is not well defined, or its values are
+            fractions and the rule has no threshold.
     """
-    address = ImageAddress.parse(path)
-    return _find_reader(address.path).read_mask(address)
+    return (rule or MaskRule()).select(ImageAddress.parse(path).path, read_mask_values(path, image))
 
 
 def image_size(path: str | Path | ImageAddress) -> tuple[int, int]:

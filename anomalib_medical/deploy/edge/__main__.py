@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import EdgeError
-from .io import ImageReadError
+from .io import ImageReadError, agree, counted
 from .manifest import BundleError
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
         processor = _processor(options, bundle, many=False)
         journal = Journal(options.output)
         try:
-            logger.info("Watching; %d files were scored before. Stop with Ctrl-C.", len(journal))
+            were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
+            logger.info("Watching; %s scored before. Stop with Ctrl-C.", were)
             watcher = Watcher(options.output, journal, processor)
             watch(options.drop, watcher, settle=options.settle, interval=min(1.0, max(options.settle / 2, 0.05)))
         finally:
@@ -154,7 +155,8 @@ def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Proc
     manifest = open_bundle(bundle)
     predictor, facts = make_predictor(bundle, manifest, many=many)
     if facts is not None:
-        logger.info("Comparing with the %d support images that were bound on this device.", len(facts.images))
+        images = f"{counted(len(facts.images), 'support image')} that {agree(len(facts.images), 'was', 'were')}"
+        logger.info("Comparing with the %s bound on this device.", images)
     dicom = DicomObjects(bundle, options.output) if options.dicom else None
     return Processor(predictor, manifest.reading, options.output, heatmaps=options.heatmaps, dicom=dicom)
 
@@ -164,9 +166,10 @@ def _support(options: argparse.Namespace, bundle: Path) -> int:
     from .support import bind_support
 
     facts = bind_support(bundle, open_bundle(bundle), options.folder, options.normals, again=options.replace)
-    source = f"{facts.normals} other normal images" if facts.normals else "each support image against the others"
+    source = counted(facts.normals, "other normal image") if facts.normals else "each support image against the others"
     threshold = facts.post_processing.image.threshold
-    logger.info("Bound %d support images; threshold %.6g, from %s.", len(facts.images), threshold, source)
+    images = counted(len(facts.images), "support image")
+    logger.info("Bound %s; threshold %.6g, from %s.", images, threshold, source)
     return OK
 
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from .io import OWN_MANUFACTURER
 from .manifest import NAME, Manifest, sha256
-from .overlay import resize_mask
+from .overlay import place_mask
 from .predictor import Prediction
 from .results import write_atomically
 
 FOLDER = "dicom"
-_MANUFACTURER = "anomalib-medical"
 # What the objects cannot do without, absent in some files: empty is allowed, absence is not.
 _EMPTY_IF_ABSENT = (
     "AccessionNumber",
@@ -33,6 +34,10 @@ _EMPTY_IF_ABSENT = (
     "StudyID",
     "StudyTime",
 )
+# Values that a character set says how to read.
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+# The escape sequence of GB 2312.
+_CHINESE = "\x1b$)A"
 # Of the original's series; far from the numbers that scanners give.
 _CAPTURE_SERIES, _SEGMENTATION_SERIES = 9001, 9002
 
@@ -91,17 +96,24 @@ class DicomObjects:
             if not original.get(keyword):
                 return f"no DICOM objects: the original has no {keyword}"
         _complete(original)
+        _to_unicode(original)
+        lacking = _leave_out_place(original)
         failures = []
         for what, make in (("Secondary Capture", self._captures), ("Segmentation", self._segmentation)):
             try:
                 objects = make(original, pictures)
+                unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
             # highdicom and pydicom refuse headers in many ways, and their messages may quote them.
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                lacks = (
-                    "FrameOfReferenceUID" if "FrameOfReferenceUID" not in original else "or contradicts what it needs"
-                )
+                no_frame = isinstance(error, ValueError) and "FrameOfReferenceUID" not in original
+                lacks = "FrameOfReferenceUID" if no_frame else "or contradicts what it needs"
                 failures.append(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
                 continue
+            if unread:
+                failures.append(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
+                continue
+            if lacking and objects and what == "Segmentation":
+                failures.append(f"a Segmentation without a place in the patient: the original lacks {lacking}")
             for name, made in objects:
                 content = io.BytesIO()
                 made.save_as(content, enforce_file_format=True)
@@ -123,9 +135,11 @@ class DicomObjects:
                 series_number=_CAPTURE_SERIES,
                 sop_instance_uid=self._uid(original.SOPInstanceUID, "capture", number, pixels.tobytes()),
                 instance_number=_number(original, number),
-                manufacturer=_MANUFACTURER,
+                manufacturer=OWN_MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
+            if "StudyDescription" in original:
+                capture.StudyDescription = original.StudyDescription
             capture.SeriesDescription = f"{self._model} anomaly map (research only)"
             capture.DerivationDescription = _text(picture.prediction)
             capture["PatientOrientation"].value = _orientation(original)
@@ -142,9 +156,10 @@ class DicomObjects:
         return captures
 
     def _segmentation(self, original: Dataset, pictures: Sequence[DicomPicture]) -> list[tuple[str, Dataset]]:
-        size = (int(original.Columns), int(original.Rows))
-        masks = [picture.prediction.mask for picture in pictures]
-        frames = np.stack([resize_mask(mask, size) for mask in masks if mask is not None] or [np.zeros((1, 1), bool)])
+        size = (int(original.Rows), int(original.Columns))
+        found = [(picture.prediction.mask, picture.prediction.placed) for picture in pictures]
+        masks = [place_mask(mask, placed, size) for mask, placed in found if mask is not None]
+        frames = np.stack(masks or [np.zeros((1, 1), bool)])
         if len(frames) != len(pictures) or not frames.any():
             return []
         hd = self._highdicom
@@ -168,7 +183,7 @@ class DicomObjects:
             series_number=_SEGMENTATION_SERIES,
             sop_instance_uid=self._uid(original.SOPInstanceUID, "segmentation", frames.tobytes()),
             instance_number=_number(original, 1),
-            manufacturer=_MANUFACTURER,
+            manufacturer=OWN_MANUFACTURER,
             manufacturer_model_name=self._model,
             software_versions=self._version[:16],
             device_serial_number=self._version[:16],
@@ -176,7 +191,7 @@ class DicomObjects:
             content_description="Anomaly map above its threshold (research only)",
         )
         made.SeriesDescription = f"{self._model} anomalies (research only)"
-        if not original.get("ImageOrientationPatient"):
+        if "PlaneOrientationSequence" not in made.SharedFunctionalGroupsSequence[0]:
             # Of images without a place in the patient it is asked for, and may be empty.
             made.PatientOrientation = _orientation(original)
         return [(f"{pictures[0].image.partition('_')[0]}_segmentation", made)]
@@ -212,6 +227,45 @@ def _complete(original: Dataset) -> None:
     # The forms of the standard's predecessor.
     original.StudyDate = str(original.StudyDate).replace(".", "")
     original.StudyTime = str(original.StudyTime).replace(":", "")
+
+
+def _leave_out_place(original: Dataset) -> str:
+    """Leave out a place in the patient, or pixel sizes, that lack a part, instead of inventing it: name what lacks."""
+    if not original.get("SliceThickness"):
+        original.SliceThickness = original.get("SpacingBetweenSlices")
+    needed = (
+        "FrameOfReferenceUID",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+    )
+    lacking = [keyword for keyword in needed if not original.get(keyword)]
+    had_place = "ImagePositionPatient" in original
+    for keyword in ("ImagePositionPatient", "PixelSpacing") if lacking else ():
+        original.pop(keyword, None)
+    return ", ".join(lacking) if had_place else ""
+
+
+def _to_unicode(original: Dataset) -> None:
+    """Let texts be written as Unicode: highdicom knows only some of the combinations of character sets."""
+    known = set(convert_encodings(original.get("SpecificCharacterSet"))) != {default_encoding}
+    # Where nothing says what bytes beyond ASCII mean, pydicom writes them as it read them.
+    original.SpecificCharacterSet = "ISO_IR 192" if known else None
+
+
+def _unread_text(made: Dataset) -> Iterator[str]:
+    """Name the elements whose bytes pydicom could not read, and replaced or left escape sequences of."""
+    # Reads everything: what is still bytes, in sequences, would be written as it is.
+    for element in made.iterall():
+        if element.VR not in _TEXT or not element.value:
+            continue
+        texts = [str(text) for text in (element.value if element.VM > 1 else [element.value])]
+        if any(_CHINESE in text for text in texts):
+            # pydicom reads what follows, and leaves this where it was.
+            element.value = "\\".join(text.replace(_CHINESE, "") for text in texts)
+        if {"\ufffd", "\x1b"} & set(str(element.value)):
+            yield element.keyword or "a private element"
 
 
 def _number(original: Dataset, frame: int) -> int:

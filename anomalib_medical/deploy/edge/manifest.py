@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .additions import additions
+from .geometry import KINDS, Step
 
 FORMAT = 1
 NAME = "manifest.json"
 Normalization = Literal["none", "linear", "softsign"]
 Axis = Literal["axial", "coronal", "sagittal"]
+ThresholdRule = Literal["specificity", "f1", "percentile"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "linear", "softsign")
 
 
@@ -49,12 +51,17 @@ class PostProcessing:
         image: Of the score.
         pixel: Of the map.
         target_specificity: Share of normal images that the threshold is set for, where it was set so.
+        threshold_rule: How the threshold was set: at that share; anomalib's, where F1 is best on validation images; or
+            a percentile of their scores, times a factor.
+        held_out: From how many validation images, with ``specificity`` normal ones; None if not recorded.
     """
 
     normalization: Normalization = "none"
     image: Calibration = field(default_factory=Calibration)
     pixel: Calibration = field(default_factory=Calibration)
     target_specificity: float | None = None
+    threshold_rule: ThresholdRule | None = None
+    held_out: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,14 @@ class ModelFacts:
         image_size: Height and width that the graph resizes images to, if it does.
         has_map: Whether it gives an anomaly map beside the score.
         few_shot: Whether the bundle can bind a support of another organ.
+        geometry: What the graph's pre-processing does to places; bundles of 0.1.0 do not say.
     """
 
     name: str
     image_size: tuple[int, int] | None = None
     has_map: bool = True
     few_shot: bool = False
+    geometry: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +217,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     window = reading["window"]
     return Manifest(
         created=str(content["created"]),
-        model=ModelFacts(**model | {"image_size": _pair(model["image_size"])}),
+        model=ModelFacts(**model | {"image_size": _pair(model["image_size"]), "geometry": _steps(model)}),
         precision=str(content["precision"]),
         post_processing=PostProcessing(**processing | calibrations),
         reading=Reading(
@@ -222,6 +231,15 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         versions=dict(content["versions"]),
         files={str(name): str(value) for name, value in content["files"].items()},
     )
+
+
+def _steps(model: dict[str, Any]) -> tuple[Step, ...]:
+    steps = [Step(step["kind"], tuple(map(int, step["sizes"]))) for step in model.get("geometry", ())]
+    unknown = {step.kind for step in steps} - set(KINDS)
+    if unknown:
+        msg = f"geometry: got {', '.join(sorted(unknown))}, expected {', '.join(KINDS)}"
+        raise ValueError(msg)
+    return tuple(steps)
 
 
 def _pair(values: list[Any] | None) -> tuple[Any, Any] | None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .geometry import Placement, hatch, put_back
 from .predictor import Prediction
 
 # Colours of the map from 0 to 1: blue, cyan, yellow, red.
@@ -25,7 +26,8 @@ def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction) -> Image.I
     """Draw a heatmap, the outline of the mask and the score on an image.
 
     The stronger the map, the less of the image is seen through it. A map without a threshold, which has no scale of its
-    own, is stretched from its smallest to its largest value: such pictures cannot be compared.
+    own, is stretched from its smallest to its largest value: such pictures cannot be compared. Hatched is what the
+    model has not seen.
 
     Args:
         pixels: The image ``(3, H, W)`` in [0, 1].
@@ -39,21 +41,23 @@ def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction) -> Image.I
     image.thumbnail((_LONGEST, _LONGEST))
     if prediction.anomaly_map is not None:
         values = _in_range(prediction.anomaly_map, calibrated=prediction.mask is not None)
-        levels = Image.fromarray(np.rint(255 * values).astype(np.uint8))
-        heat = levels.resize(image.size, Image.Resampling.BILINEAR)
+        levels = np.rint(255 * values).astype(np.uint8)
+        size = (image.height, image.width)
+        heat = Image.fromarray(put_back(levels, prediction.placed, size, Image.Resampling.BILINEAR))
         colours = heat.copy()
         colours.putpalette(_PALETTE.tobytes())
         image = Image.composite(colours.convert("RGB"), image, heat.point(_OPACITIES))
         if prediction.mask is not None:
-            outline = Image.fromarray(_outline(resize_mask(prediction.mask, image.size)))
+            outline = Image.fromarray(_outline(place_mask(prediction.mask, prediction.placed, size)))
             image.paste((255, 255, 255), mask=outline)
+        hatch(image, prediction.placed)
     _write_score(image, prediction)
     return image
 
 
-def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Bring a mask to the (width, height) of an image, pixel by pixel as the training's masks."""
-    return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)).astype(bool)
+def place_mask(mask: NDArray[np.bool_], placed: Placement, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Bring a mask to its place on an image of this height and width, pixel by pixel as the training's masks."""
+    return put_back(mask.astype(np.uint8), placed, size, Image.Resampling.NEAREST).astype(bool)
 
 
 def png(image: Image.Image) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,6 +13,7 @@ import openvino
 from numpy.typing import NDArray
 
 from .errors import EdgeError
+from .geometry import WHOLE, Placement, Step, place
 from .manifest import Manifest, PostProcessing
 from .scores import above, normalize, raw_threshold
 
@@ -30,6 +32,7 @@ class Prediction:
         threshold: The raw score above which images are abnormal; None without one.
         anomaly_map: ``(h, w)`` at the model's size, normalised as the score is; None if the model gives no map.
         mask: Where the map is above its own threshold, ``(h, w)``; None without one.
+        placed: Where map and mask lie on the image.
     """
 
     raw_score: float
@@ -38,6 +41,7 @@ class Prediction:
     threshold: float | None
     anomaly_map: Image | None = None
     mask: NDArray[np.bool_] | None = None
+    placed: Placement = WHOLE
 
 
 class Scorer(Protocol):
@@ -86,12 +90,16 @@ class Predictor:
         scorer: Gives the raw scores.
         post_processing: Thresholds and ranges.
         workers: From how many threads it may be called at a time.
+        geometry: What the graph's pre-processing does to places.
     """
 
-    def __init__(self, scorer: Scorer, post_processing: PostProcessing, workers: int = 1) -> None:
+    def __init__(
+        self, scorer: Scorer, post_processing: PostProcessing, workers: int = 1, geometry: Sequence[Step] = ()
+    ) -> None:
         self.workers = workers
         self._scorer = scorer
         self._post_processing = post_processing
+        self._geometry = tuple(geometry)
         self._threshold = raw_threshold(post_processing)
 
     def __call__(self, image: Image) -> Prediction:
@@ -119,6 +127,7 @@ class Predictor:
             threshold=self._threshold,
             anomaly_map=anomaly_map,
             mask=None if anomaly_map is None else above(anomaly_map, pixels),
+            placed=place(self._geometry, (image.shape[-2], image.shape[-1])),
         )
 
 

@@ -35,14 +35,14 @@ class FileResult:
         image: Name made of its content.
         rows: One a picture; none if the file failed.
         reason: Why it failed; empty if it did not.
-        holds_no_image: Whether it failed because it is a DICOM file of another kind, such as a report.
+        no_image: The kind of a DICOM object that holds no image to score, such as a report; else empty.
     """
 
     path: Path
     image: str = ""
     rows: list[Row] = field(default_factory=list)
     reason: str = ""
-    holds_no_image: bool = False
+    no_image: str = ""
 
     @property
     def failure(self) -> Failure:
@@ -119,7 +119,7 @@ class Processor:
                         self._wait_for_room(pictures_under_way)
                     case FileEnd():
                         files_under_way[-1].result.reason = event.reason
-                        files_under_way[-1].result.holds_no_image = event.holds_no_image
+                        files_under_way[-1].result.no_image = event.no_image
                         files_under_way[-1].is_read = True
                 while files_under_way and files_under_way[0].is_done:
                     yield self._finish(files_under_way.popleft())

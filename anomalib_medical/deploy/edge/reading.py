@@ -12,7 +12,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .io import ImageAddress, ImageReadError, NoImageError, Slicing, Window, dicom_facts, list_pictures, read_pixels
+from .io import (
+    ImageAddress,
+    ImageReadError,
+    NoImageError,
+    Slicing,
+    Window,
+    dicom_facts,
+    list_pictures,
+    read_pixels,
+    require_file,
+)
 from .manifest import Reading, sha256
 
 _DIGITS = 16
@@ -57,11 +67,11 @@ class FileEnd:
 
     Attributes:
         reason: Why not.
-        holds_no_image: Whether it is a DICOM file of another kind, such as a report.
+        no_image: The kind of a DICOM object that holds no image to score, such as a report; else empty.
     """
 
     reason: str = ""
-    holds_no_image: bool = False
+    no_image: str = ""
 
 
 class FileReader:
@@ -81,6 +91,7 @@ class FileReader:
         started = False
         image = ""
         try:
+            require_file(path)
             image = sha256(path)[:_DIGITS]
             addresses = list_pictures(path, self._slicing)
             yield self._start(path, image)
@@ -94,7 +105,7 @@ class FileReader:
         except (ImageReadError, OSError, MemoryError) as error:
             if not started:
                 yield FileStart(path, image)
-            yield FileEnd(_reason(error, path, image), holds_no_image=isinstance(error, NoImageError))
+            yield FileEnd(_reason(error, path, image), error.kind if isinstance(error, NoImageError) else "")
 
     def _start(self, path: Path, image: str) -> FileStart:
         """Look whether a file is DICOM with a preamble, and, where it matters, of which modality."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from .io import readable
+
 PREDICTIONS, FAILED = "predictions", "failed"
 
 
@@ -74,8 +76,7 @@ class Table:
         rows = list(rows)
         for suffix, path in self._paths.items():
             new = not path.exists()
-            # surrogateescape writes the bytes of file names that are not valid UTF-8 as they are.
-            with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text(suffix, rows, header=new))
 
     def replace(self, rows: Iterable[Row | Failure]) -> None:
@@ -83,17 +84,22 @@ class Table:
         rows = list(rows)
         for suffix, path in self._paths.items():
             content = self._text(suffix, rows, header=True)
-            write_atomically(path, content.encode("utf-8", errors="surrogateescape"))
+            write_atomically(path, content.encode())
 
     def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
         if suffix == ".jsonl":
-            return "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+            return "".join(json.dumps(_plain(row)) + "\n" for row in rows)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if header:
             writer.writerow(self._columns)
-        writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+        writer.writerows([_cell(value) for value in _plain(row).values()] for row in rows)
         return text.getvalue()
+
+
+def _plain(row: Row | Failure) -> dict[str, object]:
+    """Return the fields; names of files that are no text become text that every reader takes."""
+    return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 
 
 def _cell(value: object) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .errors import EdgeError
-from .io import list_images
+from .io import FORMATS, counted, list_folder
 from .processing import Processor
 from .results import FAILED, PREDICTIONS, Failure, Row, Table
 
@@ -28,21 +31,36 @@ def find_files(source: str, limit: int | None) -> list[Path]:
     Raises:
         EdgeError: If there are none.
     """
-    path = Path(source)
+    path, others = Path(source), ""
     if source == "-":
         files = [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
     elif path.is_dir():
-        files = list_images(path)
-    elif path.exists():
+        files, others = _files_in(path)
+    elif os.path.lexists(path):
         files = [path]
     else:
         msg = f"There is no file or folder {source}."
         raise EdgeError(msg)
     if not files:
         where = "on standard input" if source == "-" else f"in {source}"
-        msg = f"There is no image {where}: expected DICOM, PNG, JPEG, TIFF, BMP or NIfTI files."
+        msg = f"There is no image {where}: expected {FORMATS} files. {others}".strip()
         raise EdgeError(msg)
     return files[:limit]
+
+
+def _files_in(folder: Path) -> tuple[list[Path], str]:
+    """List a folder's images, and with them what cannot be read, for the table of failures, and other DICOM objects.
+
+    Returns:
+        The files, none if there is no image among them, and in words what is no image.
+    """
+    listing = list_folder(folder)
+    others = listing.left_out(names=False)
+    if others:
+        logger.warning("%s", others)
+    if not listing.images:
+        return [], others
+    return sorted(chain(listing.images, *listing.unread.values(), *listing.no_images.values())), others
 
 
 def prepare_output(output: Path) -> None:
@@ -70,12 +88,13 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
     files = list(files)
     predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
     predictions.replace([])
-    scored = skipped = failures = 0
+    scored = failures = 0
+    no_images: Counter[str] = Counter()
     start = time.perf_counter()
     for result in tqdm(processor(files), total=len(files), desc="Scoring", unit="file", disable=None):
-        if result.holds_no_image:
-            # Exports from archives bring reports and presentation states along.
-            skipped += 1
+        if result.no_image:
+            # Exports from archives bring reports and presentation states along, and earlier results.
+            no_images[result.no_image] += 1
         elif result.reason:
             failures += 1
             failed.append([result.failure])
@@ -84,9 +103,11 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
             scored += len(result.rows)
     elapsed = time.perf_counter() - start
     rate = scored / max(elapsed, 1e-9)
-    logger.info("%d images of %d files scored in %.1f s (%.1f a second).", scored, len(files), elapsed, rate)
-    if skipped:
-        logger.info("%d DICOM files hold no image (reports and the like).", skipped)
+    counts = counted(scored, "image"), counted(len(files), "file")
+    logger.info("%s of %s scored in %.1f s (%.1f a second).", *counts, elapsed, rate)
+    if no_images:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in sorted(no_images.items()))
+        logger.info("Not scored, since they hold no image of a patient to score: %s.", kinds)
     if failures:
-        logger.error("%d files could not be read; failed.csv in the output folder says why.", failures)
+        logger.error("%s could not be read; failed.csv in the output folder says why.", counted(failures, "file"))
     return 1 if failures or not scored else 0

@@ -8,8 +8,9 @@ import numpy as np
 
 from .errors import EdgeError
 from .io import read_pixels
-from .manifest import Manifest
+from .manifest import NAME, Manifest
 from .predictor import MODEL, GraphScorer, Predictor, open_bundle
+from .scores import normalize
 
 
 def self_test(bundle: Path) -> list[str]:
@@ -40,6 +41,14 @@ def _check_scores(bundle: Path, manifest: Manifest) -> str:
             f"The self-test image has the raw score {found.raw_score:.6g} on this machine, expected "
             f"{expected.raw_score:.6g} within {expected.tolerance:.2g}. Do not use the scores of this machine: install "
             "the versions of requirements.txt, or make a bundle of another precision."
+        )
+        raise EdgeError(msg)
+    processing = manifest.post_processing
+    score = float(normalize(np.asarray(expected.raw_score, np.float32), processing.image, processing.normalization))
+    if not abs(score - expected.score) <= 1e-5 * max(1, abs(score)):
+        msg = (
+            f"The self-test image's raw score {expected.raw_score:.6g} is normalised to {score:.6g} "
+            f"by the thresholds in {NAME}, expected {expected.score:.6g}. Copy the bundle again from where it was made."
         )
         raise EdgeError(msg)
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,10 +18,12 @@ from tqdm import tqdm
 
 from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
-from .io import ImageAddress, ImageReadError, Slicing, Window, list_images, list_pictures, read_pixels
+from .io import ImageAddress, ImageReadError, Slicing, Window, list_folder, list_pictures, read_pixels
 from .manifest import Calibration, Manifest, PostProcessing, Reading, sha256
 from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
+
+logger = logging.getLogger("edge")
 
 FILE = "support/support.npz"
 _FACTS = "facts"
@@ -59,12 +62,12 @@ def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> t
     """
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
-        return Predictor(graph, manifest.post_processing, graph.workers), None
+        return Predictor(graph, manifest.post_processing, graph.workers, manifest.model.geometry), None
     facts, encoded = _load(bundle)
     device = FewShotDevice(bundle / "model")
     device.restore(encoded)
     scorer: Scorer = device
-    return Predictor(scorer, facts.post_processing), facts
+    return Predictor(scorer, facts.post_processing, geometry=manifest.model.geometry), facts
 
 
 def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path | None, *, again: bool) -> SupportFacts:
@@ -102,13 +105,17 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     device.bind(_read(support, manifest.reading, "support"))
     scores = device.score_normals(None if others is None else _read(others, manifest.reading, "--normals"))
     share = manifest.post_processing.target_specificity or _SPECIFICITY
-    image = _calibration(scores.scores, scores.scores, scores.scores, share)
-    pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share)
+    trained = manifest.post_processing
+    # The sensitivity that was trained with holds for the new thresholds too.
+    kept = trained.normalization == "softsign"
+    limits = (trained.image.limit, trained.pixel.limit) if kept else (0.5, 0.5)
+    image = _calibration(scores.scores, scores.scores, scores.scores, share, limits[0])
+    pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share, limits[1])
     facts = SupportFacts(
         images=digests,
         normals=len(others or ()),
         scorer=sha256(bundle / "model" / "query_scorer.bin"),
-        post_processing=PostProcessing("softsign", image, pixel, share),
+        post_processing=PostProcessing("softsign", image, pixel, share, "specificity", len(scores.scores)),
     )
     content = io.BytesIO()
     arrays: dict[str, NDArray[Any]] = dict(device.encoded)
@@ -119,9 +126,11 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     return facts
 
 
-def _calibration(values: list[float], minima: list[float], maxima: list[float], share: float) -> Calibration:
-    """Thresholds and ranges as MedicalPostProcessor sets them: at a share of normal images, 0.5 after normalisation."""
-    return Calibration(order_statistic(values, share), min(minima), max(maxima), 0.5)
+def _calibration(
+    values: list[float], minima: list[float], maxima: list[float], share: float, limit: float | None
+) -> Calibration:
+    """Thresholds and ranges as MedicalPostProcessor sets them, at a share of normal images."""
+    return Calibration(order_statistic(values, share), min(minima), max(maxima), limit)
 
 
 def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
@@ -144,17 +153,20 @@ def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
 
 
 def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
-    files = list_images(folder) if folder.is_dir() else []
+    listing = list_folder(folder)
+    left_out = listing.left_out(names=False)
     slicing = Slicing(reading.axis, reading.slice_range)
     pictures = [
         address
-        for number, file in enumerate(files, start=1)
+        for number, file in enumerate(listing.images, start=1)
         for address in _nameless(what, number, file, partial(list_pictures, file, slicing))
     ]
     if not pictures:
         found = "no image in it" if folder.is_dir() else "no such folder"
-        msg = f"{what}: found {found}, expected a folder with normal images of the new organ."
+        msg = f"{what}: found {found}, expected a folder with normal images of the new organ. {left_out}".strip()
         raise EdgeError(msg)
+    if left_out:
+        logger.warning("%s: %s", what, left_out)
     return pictures
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import EdgeError
+from .io import counted, irregular
 from .journal import Journal
 from .manifest import sha256
 from .processing import Processor
@@ -43,6 +44,7 @@ class DropFolder:
         self._folder = folder
         self._settle = settle
         self._seen: dict[Path, tuple[_State, float]] = {}
+        self._named: set[Path] = set()
 
     def settled(self) -> list[Path]:
         """List the files that have arrived, in order of their names.
@@ -60,6 +62,9 @@ class DropFolder:
             if state is not None:
                 before = self._seen.get(path)
                 seen[path] = before if before is not None and before[0] == state else (state, now)
+            elif path not in self._named and (kind := irregular(path)) is not None:
+                self._named.add(path)
+                logger.warning("there is %s in the drop folder: it is not opened, and stays there.", kind)
         self._seen = seen
         return sorted(path for path, (_, since) in seen.items() if now - since >= self._settle)
 
@@ -170,7 +175,7 @@ class Watcher:
         else:
             self._journal.add_rows(digest, result.rows)
             self._move(path, PROCESSED, digest)
-            logger.info("%s: %d images.", result.image, len(result.rows))
+            logger.info("%s: %s.", result.image, counted(len(result.rows), "image"))
 
     def _move(self, path: Path, folder: str, digest: str) -> Path:
         """Move a file under a name made of its content: its own may say who it is of."""

@@ -1,12 +1,13 @@
 """What two or more models share."""
 
 from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
-from .arguments import check_choice, check_image_size, check_seed
+from .arguments import PrecisionError, check_choice, check_image_size, check_precision, check_seed
 from .distances import feature_distances
 from .distillation import DistillationMixin
-from .module import MedicalModuleMixin
+from .divergence import DivergedError, StopOnDivergence
+from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
-from .resize import AntialiasedPreProcessor, AntialiasedResize
+from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
 __all__ = [
@@ -14,16 +15,22 @@ __all__ = [
     "AntialiasedResize",
     "BACKBONES",
     "DistillationMixin",
+    "DivergedError",
     "GaussianBlur",
     "MedicalModuleMixin",
+    "OPSET",
+    "PrecisionError",
+    "StopOnDivergence",
     "Teacher",
     "TeacherWeightsError",
     "add_noise_patches",
     "architecture",
     "check_choice",
     "check_image_size",
+    "check_precision",
     "check_seed",
     "cosine_distance_maps",
+    "exportable",
     "feature_distances",
     "reduce_map",
 ]

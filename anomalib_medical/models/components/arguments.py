@@ -1,6 +1,14 @@
-"""Checks of constructor arguments that several models have."""
+"""Checks of arguments that several models have."""
 
 from collections.abc import Sequence
+
+from anomalib_medical.errors import MedicalError
+
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+class PrecisionError(MedicalError, ValueError):
+    """The trainer's precision is none that these models have."""
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -23,6 +31,24 @@ def check_seed(seed: int | None) -> None:
     if seed is not None and seed < 0:
         msg = f"seed: got {seed}, expected 0 or more, or null for none."
         raise ValueError(msg)
+
+
+def check_precision(precision: str | int | None) -> None:
+    """Refuse weights that are not float32: images, distances and thresholds are.
+
+    Args:
+        precision: As a trainer takes it, also in Lightning's short forms.
+
+    Raises:
+        PrecisionError: If they would not be.
+    """
+    full = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), precision)
+    if full not in _PRECISIONS:
+        msg = (
+            f"--trainer.precision: got {precision}, expected 32-true, 16-mixed or bf16-mixed: the weights stay "
+            "float32, as images and thresholds are."
+        )
+        raise PrecisionError(msg)
 
 
 def check_image_size(image_size: int | Sequence[int], multiple: int, smallest: int, reason: str) -> tuple[int, int]:

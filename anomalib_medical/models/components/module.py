@@ -1,5 +1,7 @@
 """What the Lightning modules of this package share."""
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,12 +11,21 @@ from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_medical.checkpoints import check_class
+from anomalib_medical.data.datamodules.base import MedicalDataModule
+from anomalib_medical.errors import shell_argument
+from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.post_processing.held_out import tested_validation_images
+from anomalib_medical.run_files import RunFiles
 from anomalib_medical.visualization import MedicalVisualizer
+
+from .arguments import check_precision
+from .divergence import StopOnDivergence, refuse_broken_weights
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -22,8 +33,12 @@ else:
     # anomalib's registries look at direct subclasses of AnomalibModule: shared code has to be a mixin.
     _Module = object
 
+logger = logging.getLogger(__name__)
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What torch writes. anomalib asks for 14: converting back fails, is reported with a traceback, and 18 comes out.
+OPSET = 18
 
 
 class MedicalModuleMixin(_Module):
@@ -37,6 +52,7 @@ class MedicalModuleMixin(_Module):
     # Whether a checkpoint brought the weights.
     _restored = False
     _check_val_every_n_epoch: int | None = 1
+    _resumed_from: str | Path | None = None
     # Hyper-parameters that leave the tensors as they are and change what a score or its threshold means.
     score_arguments: ClassVar[frozenset[str]] = frozenset({"image_size", "score_reduction"})
 
@@ -73,14 +89,57 @@ class MedicalModuleMixin(_Module):
         """None: whatever stood here would override the user's ``--trainer`` arguments."""
         return {}
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Stop where numbers end, in training and in the table of metrics, and keep the run's files in order."""
+        self.evaluator = MedicalEvaluator.of(self.evaluator)  # type: ignore[arg-type]  # it is one, or None
+        return [RunFiles(), StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
+
     def setup(self, stage: str) -> None:
-        """Seed, when training starts.
+        """Check the precision and, when training starts, seed.
 
         Args:
             stage: Lightning's stage.
+
+        Raises:
+            PrecisionError: If the trainer's precision cannot be used.
         """
+        check_precision(self.trainer.precision)
         if stage == "fit" and self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
+
+    def on_fit_start(self) -> None:
+        """Say so if thresholds would come from the test set."""
+        super().on_fit_start()
+        self._resumed_from = self.trainer.ckpt_path
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        shared = tested_validation_images(self.trainer)
+        # Our own datamodules say it themselves, whatever the model.
+        if shared and not isinstance(datamodule, MedicalDataModule):
+            logger.warning(
+                "%s validates on its test set (%d files are in both): the threshold has seen the images that the test "
+                "counts. Set --data.val_split_mode from_train (now %s).",
+                type(datamodule).__name__,
+                shared,
+                getattr(datamodule, "val_split_mode", "unknown"),
+            )
+
+    def on_fit_end(self) -> None:
+        """Say whether another run would give the same."""
+        super().on_fit_end()
+        if self.seed is None:
+            logger.info("Trained without a seed: another training gives other scores.")
+        else:
+            logger.info("Trained with seed %d; another seed gives other scores.", self.seed)
+
+    def on_test_start(self) -> None:
+        """Say so if what is tested is not what was trained."""
+        super().on_test_start()
+        if self._resumed_from is not None and self.trainer.ckpt_path == self._resumed_from:
+            logger.warning(
+                "This tests %s, from which training went on, not the new weights (anomalib's Engine.train does so). "
+                "For those: engine.test(model, datamodule=...) without ckpt_path, or `anomalib-medical train`.",
+                self._resumed_from,
+            )
 
     def on_train_start(self) -> None:
         """Leave evaluation mode, and see to it that the weights that training ends with are validated."""
@@ -122,9 +181,19 @@ class MedicalModuleMixin(_Module):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as anomalib's  # noqa: ANN401
+        """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
+        path: Path = super().to_onnx(*args, **{"opset_version": OPSET} | kwargs)
+        return path
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need."""
+        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need.
+
+        Raises:
+            DivergedError: If weights are NaN or infinite.
+        """
         super().on_save_checkpoint(checkpoint)
+        refuse_broken_weights(self, checkpoint["state_dict"])
         checkpoint["state_dict"] = {
             key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("evaluator.")
         }
@@ -135,13 +204,11 @@ class MedicalModuleMixin(_Module):
         """Check that the checkpoint fits this model, and put the evaluator's own state back.
 
         Raises:
-            ValueError: If the checkpoint is of another architecture.
+            CheckpointError: If the checkpoint is of another class.
+            ValueError: If it is of another architecture.
         """
+        check_class(checkpoint, type(self))
         self._check_architecture(checkpoint)
-        ours = isinstance(self.post_processor, MedicalPostProcessor)
-        if ours and checkpoint.get("post_processor_class") == PostProcessor.__name__:
-            # A model trained with anomalib's own post-processor keeps its threshold and its normalisation.
-            self.post_processor.threshold = "f1"  # type: ignore[union-attr]  # it is ours
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.
         foreign = ("evaluator.",) if self.post_processor is not None else ("evaluator.", "post_processor.")
@@ -164,7 +231,7 @@ class MedicalModuleMixin(_Module):
         if saved == own and not differing.keys() & self.score_arguments:
             return
         told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
-        options = " ".join(f"--model.{key} {had}" for key, (had, _) in differing.items())
+        options = " ".join(shell_argument(f"model.{key}", had) for key, (had, _) in differing.items())
         msg = (
             f"The checkpoint is not of this {type(self).__name__} ({told or 'its tensors differ'}). Build the model "
             f"with the checkpoint's arguments: {options or 'those it was trained with'}."

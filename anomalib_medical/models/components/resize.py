@@ -1,25 +1,26 @@
 """Resizing that keeps what lies between the sampled pixels, in the engine and in exported graphs alike."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import nn
-from torchvision.transforms.v2 import Compose, Resize, Transform
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
 
 _BILINEAR = ("bilinear", 2)  # torchvision keeps the name, its enumeration or Pillow's number
 
 
 class AntialiasedPreProcessor(PreProcessor):
-    """anomalib's pre-processor, whose exported form resizes with antialiasing too.
+    """anomalib's pre-processor, whose exported form does the same as in the engine, to images of any size.
 
     anomalib switches antialiasing off in exported graphs, because no operator of ONNX does it. A large reduction then
     looks at a few pixels only, and scores differ from the engine's. Here the graph resizes by two matrix products,
-    whose weights are computed from the image's size.
+    whose weights are computed from the image's size. So are the sizes of what keeps an image's proportions, and the
+    place of a center crop, which anomalib's exports take from the one image that they are made with.
 
     Args:
-        transform: As anomalib's. Of its parts, bilinear ``Resize`` to a height and a width with ``antialias=True`` are
-            exported as they are; everything else is exported as anomalib does.
+        transform: As anomalib's. Of its parts, bilinear ``Resize`` and ``CenterCrop`` are exported as they are;
+            everything else is exported as anomalib does.
     """
 
     def __init__(self, transform: Transform | None = None) -> None:
@@ -32,28 +33,40 @@ class AntialiasedPreProcessor(PreProcessor):
         self.export_transform = self._exportable()
 
     def _exportable(self) -> Transform | None:
-        theirs = self.export_transform
-        parts = self.transform.transforms if isinstance(self.transform, Compose) else [self.transform]
-        exported = theirs.transforms if isinstance(theirs, Compose) else [theirs]
-        chosen = [
-            AntialiasedResize((part.size[0], part.size[1])) if _is_antialiased(part) else export
-            for part, export in zip(parts, exported, strict=True)
-        ]
-        return Compose(chosen) if isinstance(theirs, Compose) else chosen[0]
+        if self.transform is None or self.export_transform is None:
+            return None
+        return cast("Transform", _exportable(self.transform, self.export_transform))
 
 
-def _is_antialiased(part: Transform | None) -> bool:
-    return (
-        isinstance(part, Resize)
-        and bool(part.antialias)
-        and getattr(part.interpolation, "value", part.interpolation) in _BILINEAR
-        and part.size is not None
-        and len(part.size) == 2
-    )
+def exportable(pre_processor: nn.Module | None) -> nn.Module | None:
+    """Return anomalib's pre-processor as one whose exported form does the same as the engine, others as they are."""
+    known = type(pre_processor) is PreProcessor
+    return AntialiasedPreProcessor(pre_processor.transform) if known else pre_processor  # type: ignore[union-attr]
 
 
-class AntialiasedResize(nn.Module):
-    """Bilinear resize with antialiasing as two matrix products: equal to torch's and, up to rounding, to Pillow's.
+def _exportable(part: nn.Module, theirs: nn.Module) -> nn.Module:
+    """Replace what anomalib exports otherwise than its engine does it."""
+    if isinstance(part, Compose) and isinstance(theirs, Compose):
+        exported: nn.Module = Compose(
+            [_exportable(*pair) for pair in zip(part.transforms, theirs.transforms, strict=True)]
+        )
+        return exported
+    if isinstance(part, CenterCrop):
+        return ExportedCrop((part.size[0], part.size[1]))
+    if _is_bilinear(part) and part.size is not None and part.max_size is None:
+        if len(part.size) == 1:
+            return AntialiasedResize(part.size[0], antialias=bool(part.antialias))
+        if part.antialias:
+            return AntialiasedResize((part.size[0], part.size[1]))
+    return theirs
+
+
+def _is_bilinear(part: nn.Module) -> bool:
+    return isinstance(part, Resize) and getattr(part.interpolation, "value", part.interpolation) in _BILINEAR
+
+
+class ExportedCrop(nn.Module):
+    """torchvision's ``CenterCrop``, of images of any size in an exported graph; smaller ones are padded with zeros.
 
     Args:
         size: Height and width of the result.
@@ -64,20 +77,54 @@ class AntialiasedResize(nn.Module):
         self.size = size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Crop ``(..., H, W)``."""
+        for dim, wanted in zip((-2, -1), self.size, strict=True):
+            length = images.shape[dim]
+            # Half of what is too much, halves rounded to even; half of what lacks, rounded down.
+            much, little = torch.sym_max(length - wanted, 0), torch.sym_max(wanted - length, 0)
+            start = much // 2 + (much // 2) % 2 * (much % 2) - little // 2
+            positions = torch.arange(wanted, device=images.device) + start
+            inside = ((positions >= 0) & (positions < length)).to(images.dtype)
+            images = images.index_select(dim, positions.clamp(min=0).clamp(max=length - 1))
+            images = images * (inside[:, None] if dim == -2 else inside)
+        return images
+
+
+class AntialiasedResize(nn.Module):
+    """Bilinear resize with antialiasing as two matrix products: equal to torch's and, up to rounding, to Pillow's.
+
+    Args:
+        size: Height and width of the result, or the length of its shorter side.
+        antialias: False for none.
+    """
+
+    def __init__(self, size: tuple[int, int] | int, *, antialias: bool = True) -> None:
+        super().__init__()
+        self.size = size
+        self.antialias = antialias
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Resize ``(..., H, W)``, in float32 whatever the autocast."""
         if torch.is_autocast_enabled(images.device.type):
             with torch.autocast(images.device.type, enabled=False):
                 return self.forward(images.float())
-        rows = _weights(images, images.shape[-2], self.size[0])
-        columns = _weights(images, images.shape[-1], self.size[1])
+        height, width = images.shape[-2:]
+        if isinstance(self.size, int):
+            # Symbols in an exported graph: whole numbers there would be those of the one image that it is made with.
+            shorter: Any = torch.sym_min(height, width)
+            size = self.size * height // shorter, self.size * width // shorter
+        else:
+            size = self.size
+        rows = _weights(images, height, size[0], antialias=self.antialias)
+        columns = _weights(images, width, size[1], antialias=self.antialias)
         return rows @ images @ columns.transpose(0, 1)
 
 
-def _weights(like: torch.Tensor, length: int, wanted: int) -> torch.Tensor:
-    """Weights ``(wanted, length)`` of a triangle filter as wide as the reduction, at least two pixels."""
+def _weights(like: torch.Tensor, length: int, wanted: int, *, antialias: bool) -> torch.Tensor:
+    """Weights ``(wanted, length)`` of a triangle filter: two pixels wide, or as the reduction with antialiasing."""
     pixels = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     centres = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * length / wanted
     # A tensor, because a length that is symbolic in an exported graph cannot be compared with 1.
-    half_width = torch.full_like(centres[:1], 1 / wanted).mul(length).clamp(min=1)
+    half_width = centres.new_ones(1).mul(length).div(wanted).clamp(min=1) if antialias else 1
     weights = (1 - (pixels - centres[:, None]).abs() / half_width).clamp(min=0)
     return weights / weights.sum(dim=1, keepdim=True)

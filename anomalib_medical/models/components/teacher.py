@@ -1,9 +1,13 @@
 """The frozen teacher network that the distillation models share."""
 
+import contextlib
 import hashlib
 import logging
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import timm
 import torch
@@ -179,3 +183,15 @@ def architecture(backbone: str) -> str:
         msg = f"backbone: got {backbone!r}, expected one of {', '.join(BACKBONES)} (a timm tag may follow a dot)."
         raise ValueError(msg)
     return name
+
+
+@contextlib.contextmanager
+def without_download() -> Iterator[None]:
+    """Let timm build networks without weights: STFPM takes those of the hub and has no argument against it."""
+    original = timm.create_model
+
+    def create_model(*args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
+        return original(*args, **{**kwargs, "pretrained": False})
+
+    with patch.object(timm, "create_model", create_model):
+        yield

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from anomalib_medical.models.components import exportable
+
 from . import few_shot_device
 from .lightning_model import D24fad
 from .torch_model import SCALES, D24fadModel, EncodedSupport
@@ -56,7 +58,7 @@ def export_edge(model: D24fad, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = model.pre_processor, model.model
+    parts = exportable(model.pre_processor), model.model
     count, height, width = Dim("count", min=1), Dim("height", min=8), Dim("width", min=8)
     image_shape = {0: count, 2: height, 3: width}
     # Sizes that are no multiple of each other, lest the export takes one for the other.

@@ -1,6 +1,7 @@
 """Support images: where they come from, and the record that is kept of them."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window, list_images, list_pictures
+from anomalib_medical.data.io import ImageAddress, Window, list_folder, list_pictures, on_disk
 from anomalib_medical.data.privacy import PatientHasher
 
 from .torch_model import D24fadError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,16 @@ def list_pictures_in(folder: str | Path, argument: str) -> list[ImageAddress]:
         D24fadError: If there is no such folder, or no image in it.
         ImageReadError: If a header cannot be read.
     """
-    folder = Path(folder)
+    folder = on_disk(Path(folder))
     found = "there is no such folder" if not folder.is_dir() else "it holds 0 images"
-    addresses = [address for path in list_images(folder) for address in list_pictures(path)] if folder.is_dir() else []
+    listing = list_folder(folder)
+    addresses = [address for path in listing.images for address in list_pictures(path)]
+    left_out = listing.left_out()
     if not addresses:
         msg = f"{argument} is {folder}: {found}. Expected a folder with at least 1 normal image of the new task."
-        raise D24fadError(msg)
+        raise D24fadError(f"{msg} {left_out}".strip())
+    if left_out:
+        logger.warning("%s: %s", argument, left_out)
     return addresses
 
 

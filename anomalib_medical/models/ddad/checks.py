@@ -7,6 +7,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer
 
+from anomalib_medical.checkpoints import CheckpointError, read_checkpoint
 from anomalib_medical.errors import MedicalError
 
 from .torch_model import DdadModel
@@ -36,18 +37,12 @@ def check_trainer(trainer: Trainer) -> AnomalibDataModule:
     """Return the trainer's datamodule.
 
     Raises:
-        DdadError: If there is none, or the trainer has several devices or half-precision weights.
+        DdadError: If there is none, or the trainer has several devices.
     """
     if trainer.world_size > 1:
         msg = (
             f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
             "draws its own batches. Set --trainer.devices 1."
-        )
-        raise DdadError(msg)
-    if trainer.precision.endswith("-true") and trainer.precision != "32-true":
-        msg = (
-            f"Ddad's maps are small differences of large numbers and need float32 weights: got "
-            f"--trainer.precision {trainer.precision}, use 32-true, bf16-mixed or 16-mixed."
         )
         raise DdadError(msg)
     datamodule: AnomalibDataModule | None = getattr(trainer, "datamodule", None)
@@ -100,15 +95,12 @@ def read_module_b(path: Path, model: DdadModel) -> dict[str, torch.Tensor]:
     Raises:
         DdadError: If it is none, or its networks are others.
     """
-    if not path.is_file():
-        msg = f"module_b: there is no file {path}. Name a checkpoint of a trained Ddad."
-        raise DdadError(msg)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, torch.Tensor] = content["state_dict"]
-    except Exception as error:
-        msg = f"module_b: {path} is not a checkpoint ({type(error).__name__})."
+        content = read_checkpoint(path)
+    except CheckpointError as error:
+        msg = f"module_b: {error}"
         raise DdadError(msg) from error
+    state: dict[str, torch.Tensor] = content["state_dict"]
     weights = {key.removeprefix(_MODULE_B): value for key, value in state.items() if key.startswith(_MODULE_B)}
     if not weights:
         msg = f"module_b: {path} is a checkpoint of another model than Ddad."

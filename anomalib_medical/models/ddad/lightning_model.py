@@ -52,7 +52,7 @@ class DdadInferenceBatch(NamedTuple):
     refined_map: torch.Tensor | None = None
 
 
-class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class Ddad(MedicalModuleMixin, AnomalibModule):
     """Dual-distribution discrepancy (MICCAI 2022, Medical Image Analysis 2023).
 
     Two ensembles of small autoencoders: module A learns known normal **and unlabeled** images, which nobody needs to
@@ -98,7 +98,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         module_b: str | None = None,
         all_maps: bool = False,
         learning_rate: float = 5e-4,
-        seed: int | None = None,
+        seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -330,6 +330,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             return self._refinement_step(batch_idx)
         batches = self._current_batches()
         total: list[torch.Tensor] = []
+        means: list[torch.Tensor] = []
         for name, module, draw in (
             ("a", self.model.module_a, batches.module_a),
             ("b", None if self.module_b else self.model.module_b, batches.module_b),
@@ -338,8 +339,10 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             if module is None or images is None:
                 continue
             losses = module.losses(to_network_range(images.to(self.device)))
-            self.log(f"train_loss_{name}", losses.detach().mean(), on_epoch=True, prog_bar=True, batch_size=1)
+            means.append(losses.detach().mean())
+            self.log(f"train_loss_{name}", means[-1], on_epoch=True, prog_bar=True, batch_size=1)
             total.append(losses.sum())
+        self.log("train_loss", torch.stack(means).sum(), on_epoch=True, batch_size=1)
         return torch.stack(total).sum()
 
     def _set_modes(self) -> None:
@@ -363,7 +366,8 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         with torch.no_grad():
             maps = self.model.ensemble_maps(patched.images)
         loss = focal_loss(self.model.refine(maps), patched.masks)
-        self.log("train_loss_refinement", loss.detach(), on_epoch=True, prog_bar=True, batch_size=images.shape[0])
+        for name in ("train_loss", "train_loss_refinement"):
+            self.log(name, loss.detach(), on_epoch=True, prog_bar=name != "train_loss", batch_size=images.shape[0])
         return loss
 
     def _current_batches(self) -> MemberBatches:
@@ -372,21 +376,6 @@ class Ddad(MedicalModuleMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         transforms = (datamodule.train_data.augmentations, getattr(self.pre_processor, "transform", None))
         anew = self._read_in_epoch != self.current_epoch and is_random(*transforms)
         return self._read(datamodule) if anew or self._batches is None else self._batches
-
-    def on_train_epoch_end(self) -> None:
-        """Stop a training that has diverged.
-
-        Raises:
-            DdadError: If a loss is not a number.
-        """
-        super().on_train_epoch_end()
-        for name, value in self.trainer.callback_metrics.items():
-            if name.startswith("train_loss") and not bool(torch.isfinite(value)):
-                msg = (
-                    f"{name} is {float(value)} after epoch {self.current_epoch}: the training has diverged. Lower "
-                    f"learning_rate (now {self.learning_rate:g})."
-                )
-                raise DdadError(msg)
 
     def on_train_end(self) -> None:
         """Say so if the refinement was never trained."""

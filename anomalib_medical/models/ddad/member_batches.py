@@ -16,6 +16,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import Transform
 from tqdm.auto import tqdm
 
+from anomalib_medical.data.io import agree, counted
+
 from .torch_model import DdadDataError, check_size, to_grey
 
 logger = logging.getLogger(__name__)
@@ -113,7 +115,8 @@ def read_images(
         finite = images.flatten(1).isfinite().all(dim=1)
         if not finite.all():
             paths = [path for path, good in zip(batch.image_path or [], finite, strict=False) if not good]
-            msg = f"{len(paths)} training image(s) have values that are not numbers (NaN or infinite): {paths[:3]}."
+            which = f"{counted(len(paths), 'training image')} {agree(len(paths), 'has', 'have')}"
+            msg = f"{which} values that are not numbers (NaN or infinite): {paths[:3]}."
             raise DdadDataError(msg)
         stop = start + images.shape[0]
         grey[start:stop] = to_grey(images)
@@ -172,8 +175,9 @@ class MemberBatches:
         for pool, name in zip(self._pools, ("training", "known normal"), strict=True):
             if min(self.batch_size, len(pool)) < 2:
                 msg = (
-                    f"Batches of {min(self.batch_size, len(pool))} images: batch normalisation needs 2 or more. There "
-                    f"are {len(pool)} {name} image(s), and train_batch_size is {self.batch_size}."
+                    f"Batches of {counted(min(self.batch_size, len(pool)), 'image')}: batch normalisation needs 2 or "
+                    f"more. There {agree(len(pool), 'is', 'are')} {counted(len(pool), f'{name} image')}, and "
+                    f"train_batch_size is {self.batch_size}."
                 )
                 raise DdadDataError(msg)
 

@@ -25,7 +25,7 @@ from .loss import ScrdLoss
 from .torch_model import SCALES, ScrdModel
 
 
-class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's own clash: two to_onnx
+class Scrd(DistillationMixin, AnomalibModule):
     """Scale-aware contrastive reverse distillation (ICLR 2025).
 
     A student learns to rebuild a frozen teacher's features of normal images through a bottleneck, away from the
@@ -74,7 +74,7 @@ class Scrd(DistillationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         noise_octaves: int = 6,
         score_reduction: Literal["mean", "max"] = "mean",
         learning_rate: float = 1e-3,
-        seed: int | None = None,
+        seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,

@@ -129,11 +129,43 @@ def test_another_plan_is_refused_and_taken_on_request(tmp_path, no_jobs):
     assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/status.json").exists()
 
 
-def test_devices_and_limits_may_change(tmp_path, no_jobs):
+def test_a_dry_run_says_of_another_plan_what_the_run_would(tmp_path, no_jobs, capsys):
     PATHS[:] = [write(tmp_path)]
     run_benchmark(PATHS[0], tmp_path / "run")
-    run_benchmark(write(tmp_path, devices=["cpu", "cpu"], limits={"memory_gib": 3}), tmp_path / "run")
+    run_benchmark(PATHS[0], tmp_path / "run", dry_run=True)
+    assert "0 jobs left" in capsys.readouterr().out
+    padim = {"class_path": "Padim", "init_args": {"n_features": 10}}
+    PATHS[:] = [write(tmp_path, models={**PLAN["models"], "padim": padim})]
+    refusals = []
+    for dry_run in (True, False):
+        with pytest.raises(command.BenchmarkError, match="holds a run of another plan") as refusal:
+            run_benchmark(PATHS[0], tmp_path / "run", dry_run=dry_run)
+        refusals.append(str(refusal.value))
+    assert refusals[0] == refusals[1]
+    capsys.readouterr()
+    run_benchmark(PATHS[0], tmp_path / "run", dry_run=True, force_new_plan=True)
+    shown = capsys.readouterr().out
+    assert "1 job left" in shown
+    assert [line.endswith("  done") for line in shown.splitlines() if " seed 0 " in line] == [True, False]
+    # As the run then does; nothing was moved before it.
+    no_jobs.clear()
+    run_benchmark(PATHS[0], tmp_path / "run", force_new_plan=True)
+    assert [name for name in no_jobs if "__" in name] == ["phantom__padim__seed0"]
+
+
+def test_devices_limits_and_where_weights_go_may_change(tmp_path, no_jobs):
+    PATHS[:] = [write(tmp_path)]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    changes = {"limits": {"memory_gib": 3}, "keep_weights": False, "weights_folder": str(tmp_path / "weights")}
+    run_benchmark(write(tmp_path, devices=["cpu", "cpu"], **changes), tmp_path / "run")
     assert len(no_jobs) == 3
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_weights_and_bundles_are_kept_out_of_version_control(tmp_path):
+    PATHS[:] = [write(tmp_path)]
+    run_benchmark(PATHS[0], tmp_path / "run")
+    assert {"*.ckpt", "bundles/"} <= set((tmp_path / "run" / ".gitignore").read_text().splitlines())
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):

@@ -21,6 +21,7 @@ def test_a_copy_has_all_figures_and_no_pictures(tmp_path):
         "status", JobStatus("failed", 1.0, "cannot read '/data/Smith_John/1.png', sorry")
     )
 
+    assert scrd.weights is not None  # which are made of patients' images
     copy = publish(run, tmp_path / "copy")
     names = {file.name for file in copy.path.rglob("*") if file.is_file()}
     assert names == {

@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back(tmp_path):
     job = run.job("a")
     info = JobInfo("a", "d", "m", "M", 0, "clean", "trained", "cpu", "", "random", {"minutes": 1.5})
     cost = Cost(train_seconds=1.5, latency={"torch": Latency(1.0, 2.0, 50, "cpu")})
-    entry = GalleryEntry("i-1", "i-1.png", "false_positive", 0, 0.5)
+    entry = GalleryEntry("i-1", "i-1.png", "highest", 0, 0.5)
     assert job.status is None
     job.write("job", info)
     job.write("cost", cost)

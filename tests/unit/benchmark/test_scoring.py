@@ -113,16 +113,16 @@ def test_the_gallery_shows_extremes_of_both_classes_once(tmp_path):
     write_gallery(folder, Data(), result, [f"i-{row}" for row in range(8)], labels, 3)
     entries = folder.gallery
     # Half of four images each.
-    assert [entry.kind for entry in entries] == [
-        *["false_negative"] * 2,
-        *["true_positive"] * 2,
-        *["true_negative"] * 2,
-        *["false_positive"] * 2,
+    assert [(entry.label, entry.kind) for entry in entries] == [
+        *[(1, "lowest")] * 2,
+        *[(1, "highest")] * 2,
+        *[(0, "lowest")] * 2,
+        *[(0, "highest")] * 2,
     ]
     assert len({entry.path_hash for entry in entries}) == 8
     assert all((tmp_path / "gallery" / entry.file).exists() for entry in entries)
     highest = max((entry for entry in entries if entry.label), key=lambda entry: entry.raw_score)
-    assert highest.kind == "true_positive"
+    assert highest.kind == "highest"
 
 
 @pytest.mark.parametrize(

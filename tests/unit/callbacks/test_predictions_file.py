@@ -2,6 +2,7 @@
 
 import os
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,8 @@ def row(path: str) -> Prediction:
 def test_rows_are_on_disk_before_the_file_is_closed(tmp_path):
     partial = PartialFile.first_free(tmp_path)
     partial.write([row("a,b\n.png"), row("脑.png"), row(os.fsdecode(b"\xff.png"))])
-    assert [prediction.path for prediction in read_predictions(partial.path)] == ["a,b\n.png", "脑.png", "\udcff.png"]
+    assert [prediction.path for prediction in read_predictions(partial.path)] == ["a,b\n.png", "脑.png", "\\udcff.png"]
+    assert list(pd.read_csv(partial.path).path) == ["a,b\n.png", "脑.png", "\\udcff.png"]
     partial.close()
 
 

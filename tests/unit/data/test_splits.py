@@ -45,7 +45,7 @@ def test_the_choice_is_the_same_on_every_machine() -> None:
 
 
 def test_one_patient_cannot_be_divided() -> None:
-    with pytest.raises(ValueError, match=r"5 image\(s\) of 1 patient\(s\), at least 2 needed"):
+    with pytest.raises(ValueError, match=r"5 images of 1 patient, at least 2 needed"):
         hold_out_patients(["a"] * 5, 1, seed=0)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from anomalib_medical.deploy.documents import CardFacts, model_card, readme
+from anomalib_medical.deploy.edge.geometry import Step
 from anomalib_medical.deploy.edge.manifest import (
     Calibration,
     Manifest,
@@ -41,6 +42,13 @@ def test_a_card_without_a_test_set_says_that_nothing_is_known():
     assert "window lung" in text
     assert "modality CT" in text
     assert "raw score above 0.3 are called abnormal. Set so that 95% of held-out normal images" in text
+
+
+def test_a_card_says_what_a_crop_leaves_out():
+    steps = (Step("resize", (256, 256)), Step("center_crop", (224, 192)))
+    cropping = Manifest(**vars(MANIFEST) | {"model": ModelFacts("Dinomaly", (256, 256), geometry=steps)})
+    text = model_card(cropping, CardFacts("ab" * 32, difference=3e-7))
+    assert "resize 256x256, then center crop 224x192; nothing is marked in what this leaves out" in text
 
 
 def test_the_measured_figures_are_in_the_card():

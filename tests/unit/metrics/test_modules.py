@@ -68,3 +68,16 @@ def test_bad_input_is_named():
     module.update(torch.zeros(2), torch.zeros(2))
     with pytest.raises(ValueError, match="patients of 60 of 62 images"):
         module.compute()
+
+
+def test_what_is_undefined_is_nan_with_a_warning(caplog):
+    metric = WithInterval(image_auroc, n_resamples=10)
+    assert all(value.isnan() for value in metric.compute().values())
+    metric.update(torch.tensor([0.1, 0.9]), torch.tensor([1, 1]))
+    assert all(value.isnan() for value in metric.compute().values())
+    metric.reset()
+    metric.update(torch.tensor([0.1, float("nan")]), torch.tensor([0, 1]))
+    assert all(value.isnan() for value in metric.compute().values())
+    assert "image_auroc is nan: it was given no images" in caplog.text
+    assert "there are 0 normal and 2 abnormal ones" in caplog.text
+    assert "1 of 2 scores are nan or infinite" in caplog.text

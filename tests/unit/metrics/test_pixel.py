@@ -106,8 +106,8 @@ def test_abnormal_images_alone_suffice():
 @pytest.mark.parametrize(
     ("maps", "masks", "message"),
     [
-        (np.ones((2, 4, 4)), np.zeros((2, 4, 4)), "got 0 abnormal of 32"),
-        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), "got 32 abnormal of 32"),
+        (np.ones((2, 4, 4)), np.zeros((2, 4, 4)), "there are 32 normal and 0 abnormal"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), "there are 0 normal and 32 abnormal"),
         (np.full((2, 4, 4), np.nan), np.eye(4)[None].repeat(2, 0), "32 of 32 pixel scores are nan"),
         (np.ones((2, 4, 4)), np.eye(8)[None].repeat(2, 0), "Resize the masks"),
         (np.ones((2, 3, 4, 4)), np.ones((2, 4, 4)), "maps must have shape"),

@@ -148,6 +148,22 @@ def test_target_outside_0_and_1_is_refused(value):
 
 @pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("threshold", ["specificity", "f1"])
+def test_the_raw_pixel_threshold_is_where_the_mask_changes(threshold, sensitivity):
+    post_processor = MedicalPostProcessor(threshold=threshold, pixel_sensitivity=sensitivity)
+    maps = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    if threshold == "f1":
+        values = torch.tensor([0.5, 0.1, 0.9])
+        for buffer, value in zip(("_pixel_threshold", "pixel_min", "pixel_max"), values, strict=True):
+            post_processor.get_buffer(buffer).copy_(value)
+    else:
+        fit(post_processor, maps.amax((1, 2, 3)), maps=maps)
+    around = post_processor.raw_pixel_threshold() + torch.tensor([-0.01, 0.01]).view(1, 1, 1, 2)
+    result = post_processor(InferenceBatch(pred_score=torch.zeros(1), anomaly_map=around))
+    assert result.pred_mask.flatten().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("threshold", ["specificity", "f1"])
 def test_the_raw_threshold_is_where_the_label_changes(threshold, sensitivity):
     post_processor = MedicalPostProcessor(threshold=threshold, image_sensitivity=sensitivity)
     fit(post_processor, torch.linspace(0, 1, 40), (torch.arange(40) >= 30).int())
@@ -227,3 +243,38 @@ def test_invalidated_it_gives_raw_scores_and_no_labels_also_after_a_checkpoint(c
     assert not caplog.text
     fit(restored, torch.arange(40.0))
     assert restored(InferenceBatch(pred_score=scores, anomaly_map=maps)).pred_label.tolist() == [False, True]
+
+
+def test_a_part_without_scores_is_told(caplog):
+    scores = torch.arange(40.0)
+    scores[:2] = torch.tensor([torch.nan, torch.inf])
+    post_processor = fit(MedicalPostProcessor(), scores)
+    assert "2 of 40 held-out normal images have no finite score" in caplog.text
+    assert all(value.isfinite() for value in (post_processor.image_min, post_processor.image_max))
+
+
+def test_a_threshold_of_earlier_weights_does_not_stay(caplog):
+    post_processor = fit(fit(MedicalPostProcessor(), torch.arange(40.0)), torch.full((40,), torch.nan))
+    assert post_processor.image_threshold.isnan()
+    trainer = SimpleNamespace(global_step=1, sanity_checking=False)
+    post_processor.on_validation_epoch_end(trainer, None)
+    post_processor.on_fit_end(trainer, None)
+    assert "no normal image with a finite score" in caplog.text
+    assert "No validation ran" not in caplog.text
+
+
+def test_that_no_validation_ran_is_said_only_then(caplog):
+    trainer = SimpleNamespace(global_step=1, sanity_checking=False)
+    ran = fit(MedicalPostProcessor(), [1.0, 2.0], torch.ones(2, dtype=torch.int))
+    ran.on_validation_epoch_end(trainer, None)
+    ran.on_fit_end(trainer, None)
+    assert "No validation ran" not in caplog.text
+    MedicalPostProcessor().on_fit_end(trainer, None)
+    assert "No validation ran" in caplog.text
+
+
+def test_without_a_threshold_nothing_is_called_abnormal():
+    batch = ImageBatch(image=torch.zeros(2, 3, 8, 8), pred_score=torch.tensor([0.1, 2.0]))
+    MedicalPostProcessor().post_process_batch(batch)
+    assert batch.pred_label is None
+    assert batch.pred_score.tolist() == pytest.approx([0.1, 2.0])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pandas import DataFrame
@@ -5,6 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from anomalib_medical.data.audit import AuditError, AuditLimits, audit
+from anomalib_medical.data.io import Listing
 
 COUNTS = {"train": 8, "val": 3, "test": 16}
 
@@ -143,7 +146,7 @@ def test_repeated_images_within_a_split_are_noted(clean):
     Image.open(clean.image_path[0]).save(clean.image_path[1])
     report = run(clean)
     assert report.findings == []
-    assert "1 of 8 images in train repeat another one of train, pixel by pixel." in report.notes
+    assert "1 of 8 images in train repeats another one of train, pixel by pixel." in report.notes
 
 
 def test_nothing_to_audit_is_an_error(clean, tmp_path):
@@ -159,3 +162,13 @@ def test_nothing_to_audit_is_an_error(clean, tmp_path):
 def test_limits_that_mean_nothing_are_refused(limits):
     with pytest.raises(ValueError, match=next(iter(limits))):
         AuditLimits(**limits)
+
+
+def test_what_the_folders_hold_beside_is_unreadable_or_noted(clean):
+    left_out = Listing([], {".gif": [Path("/x/a.gif"), Path("/x/b.gif")]}, {"Segmentation": [Path("/x/s.dcm")]})
+    report = audit(clean, left_out=left_out, workers=0, progress=False)
+    assert checks(report) == ["unreadable"]
+    assert "Unreadable images: 2. The first: Cannot read /x/a.gif (.gif), expected" in report.findings[0].message
+    assert [image.path for image in report.unreadable] == ["/x/a.gif", "/x/b.gif"]
+    assert "Left out 1 DICOM object that shows no patient" in report.notes[0]
+    assert audit(clean, AuditLimits(max_unreadable=2), left_out=left_out, workers=0, progress=False).findings == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,3 +305,23 @@ def test_an_empty_support_folder_is_refused(root: Path) -> None:
         ValueError, match=r"The task skin has 0 normal image\(s\), expected at least 1 for the support in"
     ):
         ready(root)
+
+
+def test_what_the_tasks_folders_hold_beside_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(root / "lung" / "train" / "good" / "x.gif", SIZES["lung"])
+    put(root / "brain" / "support" / "a.png", SIZES["brain"])
+    put(root / "brain" / "support" / "b.gif", SIZES["brain"])
+    datamodule = FewShotTasks(target="brain", root=root, num_workers=0)
+    for _ in range(2):
+        caplog.clear()
+        datamodule._setup()
+        assert sorted(path.name for path in datamodule.left_out.unread[".gif"]) == ["b.gif", "x.gif"]
+    assert caplog.text.count("Left out 1 file that is no PNG") == 2
+
+
+def test_a_task_is_found_in_either_spelling(root: Path) -> None:
+    listed, stored = (unicodedata.normalize(form, "tête") for form in ("NFC", "NFD"))
+    (root / "brain").rename(root / stored)
+    datamodule = FewShotTasks(target=listed, root=root, num_workers=0)
+    datamodule.setup()
+    assert datamodule.name == f"FewShotTasks_{listed}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from anomalib import TaskType
+from anomalib.data.transforms import SquarePad
 from anomalib.data.utils import ValSplitMode
+from anomalib.pre_processing import PreProcessor
 from PIL import Image
-from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, Grayscale, Identity, Resize
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
 from anomalib_medical.data.io import ImageReadError
@@ -308,3 +311,25 @@ def test_setup_reports_once_and_is_repeatable(tree: Path) -> None:
     datamodule.setup("test")
     assert datamodule.val_data.samples.equals(before)
     assert len(datamodule.train_data) == 16
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        # Memory of the loading processes is saved where it changes nothing.
+        ([Resize((16, 24)), CenterCrop(8)], [Resize]),
+        ([Grayscale(3), Resize((16, 24))], [Resize]),
+        ([SquarePad(), Resize((16, 16))], []),
+        ([CenterCrop(8), Resize((16, 16))], []),
+    ],
+)
+def test_images_are_not_resized_ahead_of_a_models_crop_or_padding(tree: Path, steps: list, expected: list) -> None:
+    mine = Identity()
+    datamodule = MedicalFolder(tree, num_workers=0, test_augmentations=mine)
+    model = SimpleNamespace(pre_processor=PreProcessor(Compose(steps)))
+    datamodule.trainer = SimpleNamespace(model=model, callbacks=[])
+    datamodule.setup()
+    for data, given in ((datamodule.train_data, None), (datamodule.val_data, None), (datamodule.test_data, mine)):
+        found = data.augmentations
+        parts = found.transforms if isinstance(found, Compose) else [] if found is None else [found]
+        assert [type(part) for part in parts] == ([] if given is None else [Identity]) + expected

@@ -110,3 +110,12 @@ def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:
 def test_the_datamodule_deduplicates_unless_told_otherwise(tmp_path: Path) -> None:
     assert BrainTumorMRI(tmp_path).deduplicate
     assert not BrainTumorMRI(tmp_path, deduplicate=False).deduplicate
+
+
+def test_what_is_left_out_is_one_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("Training", "Testing"):
+        Image.new("L", (8, 8)).save(root / part / "glioma" / "x.gif")
+    datamodule = BrainTumorMRI(root, num_workers=0)
+    datamodule.setup()
+    assert caplog.text.count("Left out 2 files that are no PNG") == 1
+    assert [path.name for path in datamodule.left_out.unread[".gif"]] == ["x.gif", "x.gif"]

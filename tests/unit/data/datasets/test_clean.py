@@ -75,7 +75,7 @@ def test_counts_are_logged_and_no_patient(caplog: pytest.LogCaptureFixture) -> N
     assert [record.getMessage() for record in caplog.records] == [
         "X: dropped 1 of 3 images from train, whose patient or copy has images in the test.",
         "X: dropped 1 of 3 images from train, copies of others in it.",
-        "X: dropped 1 of 1 images from unlabeled, whose patient or copy has images in the test.",
+        "X: dropped 1 of 1 image from unlabeled, whose patient or copy has images in the test.",
     ]
 
 
@@ -87,7 +87,7 @@ def test_the_log_names_validation_and_pool(caplog: pytest.LogCaptureFixture) -> 
         drop_leaks(samples, samples.copies.tolist(), "X")
     assert [record.getMessage() for record in caplog.records] == [
         "X: dropped 1 of 2 images from train, whose patient or copy has images in the test or the validation.",
-        "X: dropped 1 of 1 images from unlabeled, copies of others in it or in train.",
+        "X: dropped 1 of 1 image from unlabeled, copies of others in it or in train.",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,10 @@ def test_absent_images_are_counted_and_named(tmp_path: Path) -> None:
     found = layout(tmp_path, {"train": {"0": ["a.png", "x.png", "y.png"]}})
     with pytest.raises(FileNotFoundError, match=r"2 of 3 images that it names are not in .*images, such as x\.png"):
         read_data_json(found)
+
+
+def test_names_are_found_in_either_spelling(tmp_path: Path) -> None:
+    listed, stored = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    found = layout(tmp_path, {"train": {"0": [listed]}, "test": {"0": ["a.png"]}})
+    (tmp_path / "images" / stored).touch()
+    assert [Path(path).name for path in read_data_json(found).image_path] == [stored, "a.png"]

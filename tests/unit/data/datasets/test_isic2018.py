@@ -63,7 +63,7 @@ def test_images_without_a_lesion_are_counted(root: Path, caplog: pytest.LogCaptu
     (root / LESIONS).write_text("\n".join(line for line in lines if "ISIC_0000001" not in line))
     samples = make_isic2018_dataset(root)
     assert samples[samples.split == "train"].patient_id.nunique() == 4
-    assert "1 training images are not in" in caplog.text
+    assert "1 training image is not in" in caplog.text
 
 
 def test_published(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +245,38 @@ def test_a_patient_pattern_fills_in(root: Path) -> None:
 def test_an_absent_manifest(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape(str(root / "none.csv"))):
         make_medical_folder_dataset(root, manifest=root / "none.csv")
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_refused_with_its_line(root: Path) -> None:
+    os.mkfifo(root / "pipe.png")
+    (root / "link.png").symlink_to("link.png")
+    for name, kind in (("pipe", "a named pipe"), ("link", "a broken link")):
+        with pytest.raises(TableError, match=rf"line 3: this row names the path '{name}.png', which is {kind}"):
+            samples(root, f"path,label\na.png,normal\n{name}.png,normal\n")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_found_in_either_spelling(root: Path, form: str) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    stored = unicodedata.normalize(other, "é")
+    listed = unicodedata.normalize(form, "é")
+    for name in (f"{stored}.png", f"m{stored}.png"):
+        (root / "a.png").rename(root / name)
+        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(root / "a.png")
+    text = f"path,label,patient,mask,split\na.png,normal,{listed},,train\n"
+    text += f"b.png,normal,{stored},,train\n{listed}.png,1,p2,m{listed}.png,test\n"
+    table = make_medical_folder_dataset(root, manifest=manifest(root, text))
+    abnormal = table[table.label_index == 1].iloc[0]
+    assert abnormal.image_path == str(root / f"{stored}.png")
+    assert abnormal.mask_path == str(root / f"m{stored}.png")
+    assert table.patient_id[0] == table.patient_id[1]
+
+
+def test_objects_that_show_no_patient_are_left_out_and_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    write_dicom(root / "ct.dcm", pixels, PatientID="1")
+    write_dicom(root / "dose.dcm", pixels, PatientID="2", SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2")
+    table = samples(root, "path,label\nct.dcm,normal\ndose.dcm,normal\na.png,normal\n")
+    assert sorted(table.index) == ["a", "ct"]
+    assert "Left out 1 DICOM object that shows no patient to learn from or to score (RT Dose: 1" in caplog.text

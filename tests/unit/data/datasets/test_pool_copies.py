@@ -49,8 +49,9 @@ def parts(root: Path, **kwargs) -> dict[str, int]:
 def test_a_copy_is_refused_and_both_sides_are_named(root: Path, original: str, part: str, folder: str) -> None:
     made = copy(root / original, root / folder / "renamed.png")
     pool = 4 if folder.startswith("unlabeled") else 1
+    files = "4 unlabeled files" if pool == 4 else "1 unlabeled file"
     message = (
-        f"1 of {pool} unlabeled files are copies of other images, byte for byte: {made} = {root / original} ({part}). "
+        f"1 of {files} is a copy of another image, byte for byte: {made} = {root / original} ({part}). "
         "Whoever learns from the test images cannot be tested on them, and known normals are not unlabeled: take the "
         "copies out of the pool, or set deduplicate=true, which drops them."
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydicom.uid import BasicTextSRStorage
 from torch.utils.data import DataLoader
 
 from anomalib_medical.data import MedicalPredictDataset
@@ -61,7 +63,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match=rf"no image to predict in the folder {tmp_path}.*\.png"):
+    with pytest.raises(FileNotFoundError, match=rf"no image to predict in {tmp_path}: expected PNG"):
         MedicalPredictDataset(tmp_path)
 
 
@@ -73,13 +75,13 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 
 def test_reports_among_images_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_dicom(tmp_path / "IM1", np.zeros((8, 8), np.uint8))
-    report = make_dicom(np.zeros((8, 8), np.uint8), Rows=None, Columns=None)
+    report = make_dicom(np.zeros((8, 8), np.uint8), Rows=None, Columns=None, SOPClassUID=BasicTextSRStorage)
     del report.PixelData
     report.save_as(tmp_path / "SR1", enforce_file_format=True)
     assert len(MedicalPredictDataset(tmp_path)) == 1
-    assert "Skipped 1 DICOM files that hold no image" in caplog.text
+    assert "Left out 1 DICOM object that shows no patient to learn from or to score" in caplog.text
     (tmp_path / "IM1").unlink()
-    with pytest.raises(ImageReadError, match=r"no image to predict in .*: 1 DICOM files hold none"):
+    with pytest.raises(ImageReadError, match=r"no image to predict in .*1 DICOM object that shows no patient"):
         MedicalPredictDataset(tmp_path)
 
 
@@ -98,3 +100,35 @@ def test_a_linked_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
     (address,) = MedicalPredictDataset(tmp_path / "link").addresses
     assert address.path == tmp_path / "link" / "a.png"
+
+
+@pytest.mark.timeout(20)
+def test_what_is_left_out_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.gif")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    write_dicom(tmp_path / "seg.dcm", np.zeros((8, 8), np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    assert len(MedicalPredictDataset(tmp_path)) == 1
+    (record,) = caplog.records
+    for part in (".gif: 1, such as", "broken link: 1", "named pipe: 1", "Segmentation: 1"):
+        assert part in record.getMessage()
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_image_to_predict(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png is a named pipe: expected an image"):
+        MedicalPredictDataset(tmp_path / "a.png")
+
+
+def test_nothing_but_other_formats(tmp_path: Path) -> None:
+    put(tmp_path / "a.gif")
+    with pytest.raises(FileNotFoundError, match=r"no image to predict in .*Left out 1 file that is no .*\.gif: 1"):
+        MedicalPredictDataset(tmp_path)
+
+
+def test_one_object_that_shows_no_patient(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", np.zeros((8, 8), np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    with pytest.raises(ImageReadError, match=r"no image to predict.*Segmentation: 1"):
+        MedicalPredictDataset(path)

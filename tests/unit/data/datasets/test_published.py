@@ -56,7 +56,7 @@ def test_published_needs_a_split() -> None:
 def test_published_warns_of_shared_patients_in_counts(caplog: pytest.LogCaptureFixture) -> None:
     applied(table(patients=["secret"] * 4 + ["b", "c", "secret", "d", "b", "e"]), "published")
     assert [record.getMessage() for record in caplog.records] == [
-        f"LEAK: in the published split of X 1 patients have images in {part} and in test; results will flatter."
+        f"LEAK: in the published split of X 1 patient has images in {part} and in test; results will flatter."
         for part in ("train", "unlabeled")
     ]
 

@@ -133,7 +133,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         (RSNA_BOXES, ("n1,,,,,0", "n1,,,,,2"), r"train_labels\.csv, line 3: this row has the Target '2'"),
         (RSNA_BOXES, ("n1,,,,,0", "n1,,,,,1"), r"line 3: this row has the Target 1, while .* has the class 'Normal'"),
         (RSNA_BOXES, ("n1,,,,,0", "o0,,,,,0"), r"line 3: this row has the Target 0, while .* 'Lung Opacity'"),
-        (RSNA_BOXES, ("n1,,,,,0\n", ""), r"has no row for 1 images of stage_2_detailed_class_info\.csv, such as n1"),
+        (RSNA_BOXES, ("n1,,,,,0\n", ""), r"has no row for 1 image of stage_2_detailed_class_info\.csv, such as n1"),
         (RSNA_BOXES, ("512.0,256.0,1", "0,256.0,1"), r"line 6: this row has a box without area"),
         (RSNA_BOXES, ("512.0,256.0,1", ",256.0,1"), r"line 6: this row has the width ''; expected a number"),
     ],
@@ -159,7 +159,7 @@ def test_rows_that_stand_twice_change_nothing(raw: Path, caplog: pytest.LogCaptu
 def test_absent_images_are_counted(raw: Path) -> None:
     (raw / RSNA_FOLDER / "n1.dcm").unlink()
     (raw / RSNA_FOLDER / "x0.dcm").unlink()  # left out anyway
-    with pytest.raises(FileNotFoundError, match=r"1 of 8 images that it lists are not in .*images, such as n1\.dcm"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 8 images that it lists is not in .*images, such as n1\.dcm"):
         make_rsna_dataset(raw)
 
 

@@ -126,7 +126,7 @@ def test_tables_that_are_refused(raw: Path, change: tuple[str, str], message: st
 
 def test_absent_images_are_counted(raw: Path) -> None:
     (raw / "train" / "f2.dicom").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 8 images that it lists are not in .*train, such as f2\.dicom"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 8 images that it lists is not in .*train, such as f2\.dicom"):
         make_vindr_dataset(raw)
 
 

@@ -80,10 +80,10 @@ def test_axis_and_range(root: Path) -> None:
 def test_a_mask_of_another_shape_is_refused(root: Path) -> None:
     mask = root / "ground_truth/lesion/a.nii.gz"
     volume(mask, np.ones((6, 5, 3), np.uint8))
-    with pytest.raises(ImageReadError, match=r"holds 3 picture\(s\), its image .* 4"):
+    with pytest.raises(ImageReadError, match="neither says where it lies in the body, and their grids are 6 x 5 x 3"):
         make_medical_folder_dataset(root)
-    volume(mask, np.ones((5, 5, 4), np.uint8))
-    with pytest.raises(ImageReadError, match="Masks are not stretched"):
+    volume(mask, np.ones((*SHAPE, 2), np.uint8))
+    with pytest.raises(ImageReadError, match=r"holds 2 volume\(s\), its image .* 1"):
         make_medical_folder_dataset(root)
 
 

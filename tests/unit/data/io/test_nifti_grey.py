@@ -89,14 +89,14 @@ def test_values_whose_difference_overflows(tmp_path: Path) -> None:
 
 def test_masks_are_what_is_not_zero(tmp_path: Path) -> None:
     labels = np.zeros((4, 5, 6), np.float32)
-    labels[1, 2, 3], labels[2, 2, 3], labels[0, 0, 3], labels[0, 1, 3] = 1, -0.25, np.nan, np.inf
+    labels[1, 2, 3], labels[2, 2, 3], labels[0, 0, 3], labels[0, 1, 3] = 1, -2, np.nan, np.inf
     mask = read_mask(f"{save_nifti(tmp_path / 'm.nii', labels)}#axial=3").numpy().T[::-1, ::-1]
     assert {(int(x), int(y)) for x, y in np.argwhere(mask)} == {(1, 2), (2, 2)}
 
 
 def test_masks_whose_zero_is_stored_as_another_number(tmp_path: Path) -> None:
     labels = np.full((4, 5, 6), 3, np.int16)
-    labels[1, 2, 3], labels[2, 2, 3] = 4, 0
+    labels[1, 2, 3], labels[2, 2, 3] = 13, 23
     path = save_nifti(tmp_path / "m.nii", labels, scl_slope=0.1, scl_inter=-0.3)
     assert nibabel.load(path).get_fdata()[0, 0, 0] != 0  # but a rounding error, else this tests nothing
     mask = read_mask(f"{path}#axial=3").numpy().T[::-1, ::-1]

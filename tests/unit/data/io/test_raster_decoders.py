@@ -7,13 +7,14 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageReadError
+from anomalib_medical.data.io import ImageReadError, image_size, read_mask_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -122,5 +123,79 @@ def test_a_jpeg_that_claims_to_be_enormous_is_refused_before_it_takes_the_memory
     frame = content.index(b"\xff\xc0") + 5
     content[frame : frame + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(content)
-    with pytest.raises(ImageReadError, match=r"damaged or truncated.*decompression bomb"):
+    with pytest.raises(ImageReadError, match=r"too large to be meant"):
         read_image(path)
+
+
+def with_alpha() -> Image.Image:
+    return Image.fromarray(np.dstack([PIXELS, np.arange(50, dtype=np.uint8)[None].repeat(40, axis=0) * 5]))
+
+
+@pytest.mark.parametrize("options", [{"lossless": True, "exact": True}, {"quality": 70}], ids=["lossless", "lossy"])
+def test_webp(tmp_path: Path, options: dict) -> None:
+    for name, image in (("rgb", Image.fromarray(PIXELS)), ("rgba", with_alpha())):
+        path = tmp_path / f"{name}.webp"
+        image.save(path, **options)
+        assert torch.equal(read_image(path), by_pillow(path, "RGB"))
+        assert image_size(path) == (40, 50)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("alpha", [True, False])
+def test_a_lossy_mask_has_no_fringe_and_a_lossless_one_keeps_small_values(
+    tmp_path: Path, lossless: bool, alpha: bool
+) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[9:21, 9:21] = 3 if lossless else 255
+    image = Image.fromarray(mask).convert("RGBA" if alpha else "RGB")
+    if alpha:
+        image.putalpha(Image.fromarray(np.full((32, 32), 200, np.uint8)))  # an opaque one would not be kept
+    image.save(tmp_path / "m.webp", lossless=lossless, quality=60)
+    assert np.array_equal(read_mask_pixels(tmp_path / "m.webp"), mask > 0)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_animations_are_no_picture(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1].copy())]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageReadError, match=r"found a (WEBP|PNG) file of several pictures.*own file"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+DEEP = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+UNUSUAL = {
+    "a JPEG of 12 bits": lambda: imagecodecs.jpeg8_encode(DEEP, bitspersample=12),
+    "a lossless JPEG of 12 bits": lambda: imagecodecs.jpeg8_encode(DEEP, bitspersample=12, lossless=True),
+    "a lossless JPEG of 16 bits": lambda: imagecodecs.ljpeg_encode(DEEP, bitspersample=16),
+    "a JPEG-LS of 16 bits": lambda: imagecodecs.jpegls_encode(DEEP),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("function", [read_image, image_size])
+def test_unusual_jpegs_are_named(tmp_path: Path, name: str, function) -> None:
+    (tmp_path / "a.jpg").write_bytes(UNUSUAL[name]())
+    with pytest.raises(ImageReadError, match=rf"found {name}, expected a baseline.*Save it as PNG or TIFF") as error:
+        function(tmp_path / "a.jpg")
+    assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("pixels", [PIXELS, PIXELS[..., 0]], ids=["rgb", "grey"])
+def test_a_lossless_jpeg_of_8_bits_is_exact(tmp_path: Path, pixels: np.ndarray) -> None:
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), lossless=True))
+    image = read_image(tmp_path / "a.jpg").permute(1, 2, 0).numpy() * 255
+    assert np.array_equal(image.round(), pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("function", [read_image, read_mask_pixels, image_size])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_a_picture_above_pillows_limit_is_not_damaged(tmp_path: Path, monkeypatch, function, suffix: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # twice that is too many: 2000
+    with pytest.raises(
+        ImageReadError, match=r"2000 pixels\) exceeds limit of 1800 pixels.*into tiles.*MAX_IMAGE_PIXELS"
+    ) as error:
+        function(tmp_path / f"a{suffix}")
+    assert "damaged" not in str(error.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    function(tmp_path / f"a{suffix}")

@@ -131,7 +131,10 @@ def test_names_that_are_not_ascii_or_very_long(tmp_path: Path) -> None:
 
 
 BAD_CONTENT = {
-    "text": (b"patient,label\nNone,0\n", r"found text, expected a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file\. Convert"),
+    "text": (
+        b"patient,label\nNone,0\n",
+        r"found text, expected a PNG, JPEG, .* or NIfTI file\. Convert",
+    ),
     "umlauts": ("größer als 脳 ".encode() * 20, "found text"),
     "empty": (b"", r"found an empty file \(0 bytes\)"),
     "zeros": (bytes(500), "found only zero bytes"),

@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import UltrasoundImageStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+)
 
 from anomalib_medical.deploy.edge.dicom_objects import DicomObjects, DicomPicture, _orientation
+from anomalib_medical.deploy.edge.geometry import Step, place
+from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.deploy.edge.predictor import Prediction
 from tests.dicom_files import make_dicom, write_dicom
@@ -23,6 +32,12 @@ PLACE = {
     "PixelSpacing": [1, 1],
     "SliceThickness": 1,
 }
+SPACED_FRAME = {"FrameOfReferenceUID": "1.2.3.9", "PixelSpacing": [0.1, 0.1]}
+
+
+def without(tags):
+    """Leave out the elements that are None."""
+    return {keyword: value for keyword, value in tags.items() if value is not None}
 
 
 @pytest.fixture
@@ -88,15 +103,158 @@ def test_what_the_header_lacks_is_said_without_quoting_it(objects, tmp_path):
     assert (tmp_path / "dicom" / "abc_capture.dcm").exists()
 
 
+def test_the_mask_of_a_crop_is_where_the_crop_was(objects, tmp_path):
+    placed = place([Step("center_crop", (10, 16))], PIXELS.shape)
+    mask = np.zeros((5, 8), bool)
+    mask[:2, 5:] = True
+    prediction = Prediction(1.0, 0.7, True, 0.5, mask * 1.0, mask, placed)
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, **PLACE)
+    assert not objects.write(path, [DicomPicture("abc", Image.new("RGB", (30, 20)), prediction)])
+    expected = np.zeros((20, 30), bool)
+    expected[5:9, 17:23] = True
+    np.testing.assert_array_equal(read(tmp_path, "abc_segmentation").pixel_array.reshape(20, 30), expected)
+
+
+JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name", "hospital"),
+    [
+        (["", "ISO 2022 IR 87"], JAPANESE, "病院"),
+        (["", "ISO 2022 IR 87", "ISO 2022 IR 159"], JAPANESE, "病院"),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう", "病院"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동", "병원"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 100"], "Müller^Jörg", "Süd"),
+        (["ISO 2022 IR 100", "ISO 2022 IR 144"], "Люблин^Жюль", "Дюжий"),
+        ("GB18030", "Wang^XiaoDong=王^小东", "医院"),
+        ("GBK", "Wang^XiaoDong=王^小东", "医院"),
+        ("ISO_IR 100", "Müller^Jörg", "Süd"),
+        ("ISO-IR 100", "Müller^Jörg", "Süd"),
+        ("ISO_IR 192", JAPANESE, "病院"),
+        ("ISO_IR 6", "DOE^JANE", "South"),
+    ],
+    ids=str,
+)
+def test_names_are_the_same_whatever_their_character_sets(objects, tmp_path, character_set, name, hospital):
+    texts = {"PatientName": name, "ReferringPhysicianName": name, "StudyDescription": hospital, "AccessionNumber": "A1"}
+    other = Dataset()
+    other.PatientID, other.IssuerOfPatientID = "4711", hospital
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        PIXELS,
+        SpecificCharacterSet=character_set,
+        PatientID="4711",
+        OtherPatientIDsSequence=[other],
+        **texts,
+        **PLACE,
+    )
+    assert {keyword: str(dcmread(path)[keyword].value) for keyword in texts} == texts
+    assert objects.write(path, [picture()]) == ""
+    for kind in ("capture", "segmentation"):
+        made = read(tmp_path, f"abc_{kind}")
+        assert {keyword: str(made[keyword].value) for keyword in texts} == texts
+        assert made.PatientID == "4711"
+    assert made.OtherPatientIDsSequence[0].IssuerOfPatientID == hospital
+
+
+def write_name(path, name: bytes, character_set):
+    """Write a file with these bytes as the patient's name."""
+    stand_in = "X" * len(name)
+    write_dicom(path, PIXELS, SpecificCharacterSet=character_set, PatientName=stand_in, **PLACE)
+    path.write_bytes(path.read_bytes().replace(stand_in.encode(), name))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "character_set"),
+    [
+        ("Müller".encode("latin-1"), "ISO_IR 192"),
+        (b"\xff\xff\xfe", "GB18030"),
+        (b"Yamada=\x1b$B;3ED\x1b(B", "ISO_IR 100"),
+        (b"Yamada=\x1b$B;3ED\x1b(B", ""),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_not_guessed(objects, tmp_path, name, character_set):
+    failure = objects.write(write_name(tmp_path / "a.dcm", name, character_set), [picture()])
+    assert failure == "; ".join(
+        f"no {kind}: not in the character set that the original states: PatientName"
+        for kind in ("Secondary Capture", "Segmentation")
+    )
+    assert not any((tmp_path / "dicom").iterdir())
+
+
+def test_a_chinese_name_of_the_standard_s_annex(objects, tmp_path):
+    """PS3.5 K.3; pydicom leaves the escape sequences in."""
+    name = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab= "
+    assert objects.write(write_name(tmp_path / "a.dcm", name, ["", "ISO 2022 IR 58"]), [picture()]) == ""
+    for kind in ("capture", "segmentation"):
+        assert str(read(tmp_path, f"abc_{kind}").PatientName).rstrip("= ") == "Zhang^XiaoDong=张^小东"
+
+
+@pytest.mark.parametrize("name", ["Müller".encode("latin-1"), "山田".encode("shift_jis")])
+@pytest.mark.parametrize("character_set", ["", "ISO_IR 6", "ISO_IR 999"])
+def test_a_name_without_a_character_set_keeps_its_bytes(objects, tmp_path, name, character_set):
+    assert objects.write(write_name(tmp_path / "a.dcm", name, character_set), [picture()]) == ""
+    for kind in ("capture", "segmentation"):
+        assert name in (tmp_path / "dicom" / f"abc_{kind}.dcm").read_bytes()
+        assert not read(tmp_path, f"abc_{kind}").get("SpecificCharacterSet")
+
+
+def test_thickness_is_the_distance_of_slices_where_only_that_is_said(objects, tmp_path):
+    tags = PLACE | {"SliceThickness": None, "SpacingBetweenSlices": 2.5}
+    assert objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(tags)), [picture()]) == ""
+    (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
+    assert shared.PixelMeasuresSequence[0].SliceThickness == 2.5
+
+
+@pytest.mark.parametrize("value", ["", None])
+@pytest.mark.parametrize("keyword", ["SliceThickness", "PixelSpacing", "ImageOrientationPatient"])
+def test_a_place_that_lacks_a_part_is_left_out_and_said(objects, tmp_path, keyword, value):
+    note = objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(PLACE | {keyword: value})), [picture()])
+    assert note == f"a Segmentation without a place in the patient: the original lacks {keyword}"
+    (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
+    assert "PixelMeasuresSequence" not in shared
+    assert "PlaneOrientationSequence" not in shared
+
+
+def test_they_are_not_scored_again(objects, tmp_path):
+    objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, Manufacturer="Scanner", **PLACE), [picture()])
+    listing = list_folder(tmp_path)
+    assert listing.images == [tmp_path / "a.dcm"]
+    kinds = {kind: [path.name for path in paths] for kind, paths in listing.no_images.items()}
+    assert kinds == {
+        "Segmentation": ["abc_segmentation.dcm"],
+        "result of anomalib-medical": ["abc_capture.dcm"],
+    }
+
+
 @pytest.mark.skipif(not VALIDATOR, reason="dciodvfy (Debian's dicom3tools) is not installed")
 @pytest.mark.parametrize(
     "tags",
-    [PLACE, {"Modality": "US", "SOPClassUID": UltrasoundImageStorage}],
-    ids=["slice in a patient", "picture without a place"],
+    [
+        PLACE,
+        PLACE | {"SliceThickness": None},
+        PLACE | {"SliceThickness": ""},
+        PLACE | {"SliceThickness": None, "SOPClassUID": MRImageStorage, "Modality": "MR"},
+        PLACE | {"PixelSpacing": None},
+        PLACE | {"ImagePositionPatient": None},
+        PLACE | {"ImageOrientationPatient": None},
+        PLACE | {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": JAPANESE},
+        {"Modality": "US", "SOPClassUID": UltrasoundImageStorage},
+        {"Modality": "CR", "SOPClassUID": ComputedRadiographyImageStorage, "PixelSpacing": [0.1, 0.1]},
+        {"Modality": "CR", "SOPClassUID": ComputedRadiographyImageStorage} | SPACED_FRAME,
+        {"Modality": "DX", "SOPClassUID": DigitalXRayImageStorageForPresentation, "ImagerPixelSpacing": [0.1, 0.1]},
+        {"Modality": "OT", "SOPClassUID": SecondaryCaptureImageStorage},
+    ],
+    ids=lambda tags: ", ".join(
+        f"{keyword} {value}"[:40] for keyword, value in tags.items() if PLACE.get(keyword) != value
+    ),
 )
 def test_a_validator_of_the_standard_finds_no_error(objects, tmp_path, tags):
     patient = {"PatientName": "DOE^JANE", "PatientID": "4711", "StudyDate": "20200101", "StudyTime": "101112"}
-    assert objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **tags, **patient), [picture()]) == ""
+    failure = objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(patient | tags)), [picture()])
+    assert not failure.startswith("no ")
     for kind, name in (("capture", "SCImage"), ("segmentation", "Segmentation")):
         command = [VALIDATOR, tmp_path / "dicom" / f"abc_{kind}.dcm"]
         found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stderr

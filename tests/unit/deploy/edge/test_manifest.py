@@ -1,9 +1,11 @@
 """The manifest: written, read back, and what it says of bundles that are not as they were made."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from anomalib_medical.deploy.edge.geometry import Step
 from anomalib_medical.deploy.edge.manifest import (
     BundleError,
     Calibration,
@@ -23,7 +25,7 @@ def bundle(tmp_path):
     (tmp_path / "README.md").write_text("read me")
     made = Manifest(
         created="2026-01-02T03:04:05+00:00",
-        model=ModelFacts("Scrd", image_size=(128, 96)),
+        model=ModelFacts("Scrd", (128, 96), geometry=(Step("resize", (128, 96)), Step("square_pad"))),
         precision="fp32",
         post_processing=PostProcessing("softsign", Calibration(0.3, 0.1, 0.5, 0.5), Calibration(limit=0.5), 0.95),
         reading=Reading(window=(40.0, 80.0), slice_range=(0.2, 0.8), modality="CT"),
@@ -87,6 +89,22 @@ def test_a_manifest_with_something_missing_is_damaged(bundle, values):
     change(bundle[0], **values)
     with pytest.raises(BundleError, match="is damaged"):
         Manifest.read(bundle[0])
+
+
+def test_a_bundle_of_the_first_version_says_nothing_of_places(bundle):
+    folder, made = bundle
+    model = json.loads((folder / "manifest.json").read_text())["model"]
+    del model["geometry"]
+    change(folder, model=model)
+    assert Manifest.read(folder).model == replace(made.model, geometry=())
+
+
+def test_an_unknown_step_is_not_guessed(bundle):
+    folder, _ = bundle
+    model = json.loads((folder / "manifest.json").read_text())["model"]
+    change(folder, model=model | {"geometry": [{"kind": "rotate", "sizes": [90]}]})
+    with pytest.raises(BundleError, match=r"got rotate, expected resize, resize_shorter, .*square_pad"):
+        Manifest.read(folder)
 
 
 def test_an_unknown_normalisation_is_not_guessed(bundle):

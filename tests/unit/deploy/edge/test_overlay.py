@@ -5,7 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from anomalib_medical.deploy.edge.overlay import draw_overlay, png, resize_mask
+from anomalib_medical.deploy.edge.geometry import WHOLE, Placement
+from anomalib_medical.deploy.edge.overlay import draw_overlay, place_mask, png
 from anomalib_medical.deploy.edge.predictor import Prediction
 
 GREY = np.full((3, 80, 120), 0.5, np.float32)
@@ -41,7 +42,7 @@ def test_without_a_map_the_image_is_shown():
 
 
 def test_a_mask_keeps_its_place():
-    mask = resize_mask(spot() > 0.5, (120, 80))
+    mask = place_mask(spot() > 0.5, WHOLE, (80, 120))
     assert mask.sum() == 400
     assert mask[40:60, 60:80].all()
 
@@ -51,6 +52,22 @@ def test_the_pictures_own_edge_is_no_outline():
     everywhere = np.ones((40, 60), np.float32)
     picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, everywhere, everywhere > 0.5)))
     assert not (picture[40:] == 255).all(axis=-1).any()
+
+
+def test_the_map_of_a_crop_is_drawn_where_the_crop_was():
+    """The crop is the lower right quarter; the map's strong place is the crop's lower right quarter."""
+    quarter = Placement((0.5, 0.5, 1, 1), (0.5, 0.5, 1, 1))
+    values = np.zeros((20, 20), np.float32)
+    values[10:, 10:] = 1
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, None, None, None, values, None, quarter))).astype(int)
+    red = picture[..., 0] - picture[..., 2] > 100
+    assert red[62:, 92:].all()
+    assert not red[:58].any()
+    assert not red[:, :88].any()
+    # Hatched outside, in grey: unlike what was seen and found normal.
+    outside = picture[30:40, 90:]
+    assert {tuple(pixel) for pixel in outside.reshape(-1, 3).tolist()} == {(128,) * 3, (200,) * 3, (60,) * 3}
+    assert (picture[44:54, 64:84] == 128).all()
 
 
 def test_colours_are_those_of_the_table_blended_by_strength():

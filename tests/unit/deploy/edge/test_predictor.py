@@ -8,7 +8,9 @@ import pytest
 from openvino import opset13 as ops
 
 from anomalib_medical.deploy.edge.errors import EdgeError
-from anomalib_medical.deploy.edge.predictor import GraphScorer
+from anomalib_medical.deploy.edge.geometry import WHOLE, Step
+from anomalib_medical.deploy.edge.manifest import PostProcessing
+from anomalib_medical.deploy.edge.predictor import GraphScorer, Predictor
 
 
 def graph():
@@ -44,3 +46,12 @@ def test_a_graph_that_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "model.xml").write_text("no graph")
     with pytest.raises(EdgeError, match=r"OpenVINO .* cannot load model.xml \("):
         GraphScorer(tmp_path / "model.xml")
+
+
+def test_each_map_is_placed_by_its_image_s_size():
+    geometry = (Step("resize_shorter", (10,)), Step("center_crop", (10, 10)))
+    predictor = Predictor(GraphScorer(graph()), PostProcessing(), geometry=geometry)
+    wide, high = (predictor(np.zeros((3, *size), np.float32)).placed for size in ((10, 40), (40, 10)))
+    assert wide.box == wide.seen == (0, 15 / 40, 1, 25 / 40)
+    assert high.box == high.seen == (15 / 40, 0, 25 / 40, 1)
+    assert Predictor(GraphScorer(graph()), PostProcessing())(np.zeros((3, 4, 5), np.float32)).placed == WHOLE

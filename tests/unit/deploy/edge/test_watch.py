@@ -238,3 +238,19 @@ def test_a_damaged_journal_is_told(tmp_path):
     (tmp_path / "journal.sqlite").write_bytes(b"no database, whatever its name says" * 100)
     with pytest.raises(EdgeError, match="move it away: the files that wait are still in the drop folder"):
         Journal(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_named_once_and_stays(folders, caplog):
+    drop = folders[0]
+    os.mkfifo(drop / "DOE_JANE.png")
+    (drop / "link.png").symlink_to("nowhere")
+    (drop / "a.png").write_text("a")
+    folder = DropFolder(drop, settle=0)
+    assert folder.settled() == folder.settled() == [drop / "a.png"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert sorted(messages) == [
+        "there is a broken link in the drop folder: it is not opened, and stays there.",
+        "there is a named pipe in the drop folder: it is not opened, and stays there.",
+    ]
+    assert "DOE_JANE" not in caplog.text

@@ -5,7 +5,7 @@ import pytest
 import torch
 from anomalib.pre_processing import PreProcessor
 from PIL import Image
-from torchvision.transforms.v2 import Compose, Normalize, Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_medical.models.components import AntialiasedPreProcessor, AntialiasedResize
 
@@ -49,12 +49,43 @@ def test_a_restored_pre_processor_still_exports_antialiased():
 
 @pytest.mark.parametrize(
     "transform",
-    [None, Resize((32, 32), antialias=False), Resize(32, antialias=True)],
-    ids=["none", "aliased", "shorter side"],
+    [None, Resize((32, 32), antialias=False), Resize(32, max_size=40)],
+    ids=["none", "aliased", "longest side"],
 )
 def test_everything_else_is_exported_as_anomalib_does(transform):
     batch = images((64, 48))
     torch.testing.assert_close(AntialiasedPreProcessor(transform)(batch), PreProcessor(transform)(batch))
+
+
+@pytest.mark.parametrize("size", [*SIZES, (63, 65), (49, 90)], ids=str)
+@pytest.mark.parametrize(
+    "transform",
+    [
+        CenterCrop(64),
+        CenterCrop((48, 90)),
+        Resize(32, antialias=True),
+        Resize(32, antialias=False),
+        Compose([Resize(40), CenterCrop(32)]),
+        Compose([Compose([Resize((40, 50)), CenterCrop((32, 64))]), Normalize([0.4] * 3, [0.2] * 3)]),
+    ],
+    ids=["crop", "crop of another shape", "shorter side", "shorter side, aliased", "shorter side and crop", "nested"],
+)
+def test_what_depends_on_an_images_shape_is_exported_as_the_engine_does_it(transform, size):
+    batch = images(size)
+    torch.testing.assert_close(AntialiasedPreProcessor(transform)(batch), transform(batch), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [CenterCrop(64), Compose([Resize(40), CenterCrop(32)])],
+    ids=["crop", "shorter side and crop"],
+)
+def test_an_exported_program_takes_images_of_any_shape(transform):
+    """Without the shape of the image that it was made with."""
+    sides = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    program = torch.export.export(AntialiasedPreProcessor(transform), (images((70, 70)),), dynamic_shapes=(sides,))
+    for size in SIZES:
+        torch.testing.assert_close(program.module()(images(size)), transform(images(size)), rtol=0, atol=1e-4)
 
 
 def test_a_single_resize_is_exported_antialiased():

@@ -103,7 +103,7 @@ def test_fewer_images_than_a_batch_are_one_batch():
     ("arguments", "told"),
     [
         ({"batch_size": 1}, "train_batch_size is 1"),
-        ({"normals": 1}, "There are 1 known normal"),
+        ({"normals": 1}, "There is 1 known normal"),
         ({"normals": 0}, "There are 0 known normal"),
     ],
 )

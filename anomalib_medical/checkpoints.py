@@ -1,0 +1,233 @@
+"""Checkpoints as files: read with one line for whatever is wrong with them, and written whole or not at all."""
+
+import errno
+import inspect
+import io
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anomalib.models
+import torch
+from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from anomalib.models.components import AnomalibModule
+from anomalib.models.image.super_add import SuperADDPostProcessor
+from anomalib.post_processing import MEBinPostProcessor, PostProcessor
+from anomalib.utils.serialization import anomalib_safe_globals
+
+from anomalib_medical.errors import MedicalError
+from anomalib_medical.post_processing import MedicalPostProcessor
+
+_WANTED = "Give the model.ckpt that a training has written."
+_COMPONENTS = frozenset({"pre_processor", "post_processor", "evaluator", "visualizer"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Of classes that know the same settings, the first is taken.
+_POST_PROCESSORS: tuple[type[PostProcessor], ...] = (
+    PostProcessor,
+    MedicalPostProcessor,
+    MEBinPostProcessor,
+    SuperADDPostProcessor,
+)
+
+
+class CheckpointError(MedicalError):
+    """A checkpoint could not be read or written, or is of another model than said."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what a training has saved; tensors stay in the file until they are used.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or no checkpoint.
+    """
+    # Some models keep enumerations of their own; which model it is stands in the file, if at all.
+    types = {one for cls in known_models().values() for one in cls.checkpoint_safe_globals()}
+    with _explained(path), anomalib_safe_globals(extra=list(types)):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        msg = f"{path} holds no trained model (no state_dict). {_WANTED}"
+        raise CheckpointError(msg)
+    return content
+
+
+def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint; what was there before stays until the new one is complete.
+
+    Raises:
+        CheckpointError: If the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    # Beside it: renaming is one step within a file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        kept = "The one that was there before is kept as it was." if path.exists() else "There is none now."
+        size = buffer.getbuffer().nbytes / 2**20
+        msg = (
+            f"The checkpoint {path} was not written: {os.strerror(error.errno)} ({size:.1f} MiB are needed). {kept} "
+            "Make room there, or choose another folder with --default_root_dir."
+        )
+        raise CheckpointError(msg) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class MedicalCheckpointIO(AnomalibCheckpointIO):
+    """anomalib's way to read and write checkpoints, with `write_checkpoint`'s care and `read_checkpoint`'s messages."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401 - Lightning's
+        """Write a checkpoint; one on a remote store as Lightning does."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's
+        """Read a checkpoint to go on from."""
+        with _explained(path):
+            content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return content
+
+
+def check_restorable(content: dict[str, Any], path: Path, cls: type[AnomalibModule], *, resume: bool = False) -> None:
+    """Refuse a checkpoint that a model of this class cannot be restored from, before Lightning stumbles over it.
+
+    Args:
+        content: What it holds.
+        path: Its name, for the message.
+        cls: The model's class.
+        resume: Whether training shall go on, and not only the weights be taken.
+
+    Raises:
+        CheckpointError: If it cannot.
+    """
+    check_class(content, cls, str(path))
+    enabled = content.get("anomalib_components_enabled", {})
+    if enabled.get("pre_processor") and content.get("anomalib_pre_processor_config", {"": ""}) == {"transform": None}:
+        msg = (
+            f"{path} lacks the transform of the model's pre-processor, which anomalib could not save: what scores "
+            "depend on is not known. Train with Resize, CenterCrop, SquarePad, Grayscale and Normalize (others belong "
+            "into the data's augmentations), or with pre_processor: false."
+        )
+        raise CheckpointError(msg)
+    if "pytorch-lightning_version" not in content:
+        msg = f"{path} holds weights, and not who saved them: no training by Lightning has written it. {_WANTED}"
+        raise CheckpointError(msg)
+    if resume and not {"optimizer_states", "loops"} <= content.keys():
+        msg = (
+            f"{path} holds weights only (of `retarget`, or saved without the optimizer): training cannot go on from it."
+        )
+        raise CheckpointError(msg)
+
+
+def check_class(content: dict[str, Any], cls: type[AnomalibModule], name: str = "This") -> None:
+    """Refuse a checkpoint of another class.
+
+    Raises:
+        CheckpointError: If it is one.
+    """
+    classes = classes_of(content)
+    # A class of somebody else's may have the arguments of one of anomalib's.
+    comparable = "model_class" in content or cls.__name__ in known_models()
+    if classes and comparable and not {one.__name__ for one in cls.__mro__} & set(classes):
+        msg = f"{name} is a checkpoint of another class: of {' or '.join(classes)}, not of {cls.__name__}."
+        raise CheckpointError(msg)
+
+
+def classes_of(content: dict[str, Any]) -> list[str]:
+    """Name the class of a checkpoint: the one it says, or those of anomalib's that have its arguments."""
+    if "model_class" in content:
+        return [str(content["model_class"])]
+    arguments = set(content.get("hyper_parameters", {}))
+    return sorted(
+        name
+        for name, cls in known_models().items()
+        if arguments and arguments == inspect.signature(cls).parameters.keys() - _COMPONENTS
+    )
+
+
+def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bool:
+    """Build the post-processor that a model was trained with, of which anomalib restores the settings alone.
+
+    Returns:
+        One whose settings are still to be loaded; whether there is one, if the checkpoint does not say which.
+
+    Raises:
+        CheckpointError: If it is of a class that is not known.
+    """
+    config = content.get("anomalib_post_processor_config")
+    if config is None:
+        return bool(content.get("anomalib_components_enabled", {}).get("post_processor", True))
+    # Lightning keeps the state of callbacks, of which it is one, by the names of their classes.
+    states = content.get("callbacks", {}).items()
+    kept = [name for name, state in states if isinstance(state, dict) and "_image_threshold" in state]
+    name = content.get("post_processor_class", kept[0] if kept else None)
+    for cls in _POST_PROCESSORS:
+        built = cls()
+        if name == cls.__name__ or (name is None and config.keys() <= built.checkpoint_config().keys()):
+            return built
+    msg = (
+        f"{path} was trained with a post-processor that is not known ({name or ', '.join(sorted(config))}): what its "
+        "threshold and normalised scores mean cannot be told. Name it by --model.post_processor, or train with "
+        "anomalib_medical.MedicalPostProcessor."
+    )
+    raise CheckpointError(msg)
+
+
+def known_models() -> dict[str, type[AnomalibModule]]:
+    """All models that have short names."""
+    return {
+        name: value
+        for name, value in vars(anomalib.models).items()
+        if isinstance(value, type) and issubclass(value, AnomalibModule)
+    }
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Say what is wrong with a file that cannot be loaded; what torch says of it is long and of many kinds."""
+    file = Path(path)
+    if not file.exists():
+        msg = f"There is no checkpoint {path}. {_WANTED}"
+        raise CheckpointError(msg)
+    if file.is_dir():
+        inside = next(iter(sorted(file.rglob("model*.ckpt"))), None)
+        msg = f"{path} is a folder, no checkpoint. " + (_WANTED if inside is None else f"Did you mean {inside}?")
+        raise CheckpointError(msg)
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        msg = f"{path} could not be read as a checkpoint: {_fault(file, error)}. {_WANTED}"
+        raise CheckpointError(msg) from error
+
+
+def _fault(file: Path, error: Exception) -> str:
+    if file.stat().st_size == 0:
+        return "it is empty (was the disk full when it was written?)"
+    with file.open("rb") as opened:
+        zipped = opened.read(2) == b"PK"
+    if zipped and not zipfile.is_zipfile(file):
+        return "its end is missing, it was not written or copied completely"
+    found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and found:
+        return f"it holds objects ({found[1]}) that are not loaded from files, as exported models do"
+    if not zipped:
+        return "it is a file of another kind"
+    return f"it is damaged, or a file of another kind ({type(error).__name__})"

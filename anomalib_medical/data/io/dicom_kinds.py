@@ -1,0 +1,86 @@
+"""DICOM objects that show no patient to learn from or to score, told by their SOP class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.uid import UID
+
+from .dicom_header import looks_like_dicom, sanitised
+from .errors import ImageReadError, NoImageError
+from .signatures import HEAD_BYTES
+
+# What our runtime writes into its results, whose captures have the SOP class of a film scanner's images.
+OWN_MANUFACTURER = "anomalib-medical"
+KIND_TAGS = ["Manufacturer", "SOPClassUID"]
+
+# The standard calls what is an image "... Image Storage", with these exceptions; of private classes nothing is known.
+_IMAGES = frozenset(
+    {
+        "Corneal Topography Map Storage",
+        "DICOS 2D AIT Storage",
+        "DICOS 3D AIT Storage",
+        "Enhanced US Volume Storage",
+        "Ophthalmic Thickness Map Storage",
+    }
+)
+# Younger than the dictionary of some versions of pydicom.
+_YOUNG = {
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+_SOP_CLASS, _MANUFACTURER = 0x00080016, 0x00080070
+
+
+def kind_of(header: Dataset) -> str | None:
+    """Name what an object is that shows no patient to score, from its ``KIND_TAGS``.
+
+    Returns:
+        Such as ``Segmentation`` or ``RT Dose``; None for images, and for what we do not know.
+    """
+    meta = getattr(header, "file_meta", None) or Dataset()
+    sop_class = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    name = _YOUNG.get(sop_class) or UID(sop_class).name
+    if "Storage" in name and "Image Storage" not in name and name not in _IMAGES:
+        return name.replace(" Storage", "")
+    return "result of anomalib-medical" if header.get("Manufacturer") == OWN_MANUFACTURER else None
+
+
+def refuse_kinds(path: Path, header: Dataset) -> None:
+    """Refuse an object that shows no patient to score.
+
+    Raises:
+        NoImageError: With its kind.
+    """
+    if (kind := kind_of(header)) is not None:
+        error = NoImageError.of(
+            path,
+            found=f"a DICOM file without an image to learn from or to score ({kind})",
+            expected="an image of a patient",
+            remedy="Remove it from the data folder.",
+        )
+        error.kind = kind
+        raise error
+
+
+def kind_of_file(path: Path) -> str | None:
+    """Name what a file holds that shows no patient to score; None for images, what is no DICOM, or is damaged."""
+    with path.open("rb") as file:
+        if not looks_like_dicom(file.read(HEAD_BYTES)):
+            return None
+        file.seek(0)
+        try:
+            with sanitised(path):
+                # Both tags stand at the beginning: the rest of the header is not read.
+                return kind_of(
+                    read_partial(
+                        file,
+                        stop_when=lambda tag, _vr, _length: tag > _MANUFACTURER,
+                        force=True,
+                        specific_tags=[_SOP_CLASS, _MANUFACTURER],
+                    )
+                )
+        except ImageReadError:
+            return None

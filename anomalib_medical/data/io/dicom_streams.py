@@ -1,0 +1,182 @@
+"""Compressed frames: where they lie in a DICOM file, and what their own headers say."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import uid
+from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+from .dicom_file import DicomFile, PixelElement, damaged
+from .errors import ImageReadError
+
+OFFSET_TAGS = ["ExtendedOffsetTable"]
+_ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE
+_J2K, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+_JPEG = b"\xff\xd8\xff"
+_NO_SOF = {0xC4, 0xC8, 0xCC}
+
+# The transfer syntaxes of streams that one decoder reads, and what they are called.
+_FAMILIES = {
+    "JPEG": {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit},
+    "lossless JPEG": {uid.JPEGLossless, uid.JPEGLosslessSV1},
+    "JPEG-LS": {uid.JPEGLSLossless, uid.JPEGLSNearLossless},
+    "JPEG 2000": {uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.JPEG2000, uid.JPEG2000Lossless},
+    "RLE": {uid.RLELossless},
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a compressed frame says of itself.
+
+    Attributes:
+        family: Its compression.
+        syntax: A transfer syntax that decodes it.
+        shape: Rows, columns and components; None for RLE, which does not say.
+        precision: Bits of a component; 0 for RLE.
+        reversible: Whether its compression loses nothing, as long as nothing was cut away.
+    """
+
+    family: str
+    syntax: uid.UID
+    shape: tuple[int, int, int] | None
+    precision: int = 0
+    reversible: bool = True
+
+
+def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: int, frames: int) -> bytes:
+    """Return one frame's stream, from all of its fragments.
+
+    Raises:
+        ImageReadError: If there are not as many frames as the header says, or the frame is cut off.
+    """
+    stream = file.stream
+    stream.seek(pixels.start)
+    starts: list[int] = parse_basic_offsets(stream)
+    first = stream.tell()
+    extended = file.header.get("ExtendedOffsetTable")
+    if extended:
+        starts = list(struct.unpack(f"<{len(extended) // 8}Q", extended))
+    starts = [first + start for start in starts]
+    if not starts:
+        _, starts = parse_fragments(stream)
+        if len(starts) != frames:
+            starts = [start for start in starts if start == starts[0] or _starts_image(file, start + 8)]
+    if len(starts) != frames:
+        raise ImageReadError.of(
+            path,
+            found=f"a DICOM file that holds {len(starts)} compressed frames and says that it holds {frames}",
+            expected="NumberOfFrames (0028,0008) to be right",
+            remedy="Correct the element, or export the file again.",
+        )
+    end = starts[index + 1] if index + 1 < frames else file.size
+    fragments: list[bytes] = []
+    position = starts[index]
+    while position < end:
+        stream.seek(position)
+        tag, length = struct.unpack("<LL", stream.read(8))
+        if tag == _DELIMITER and fragments:
+            break
+        fragments.append(stream.read(length))
+        position += 8 + length
+        if tag != _ITEM or position > file.size or (len(fragments) > 1 and _is_image(fragments[-1][:8])):
+            raise damaged(path)
+    return b"".join(fragments)
+
+
+def _starts_image(file: DicomFile, position: int) -> bool:
+    file.stream.seek(position)
+    return _is_image(file.stream.read(8))
+
+
+def _is_image(head: bytes) -> bool:
+    return head.startswith((_J2K, _JP2, _JPEG)) or (head[4:] == b"\x40\0\0\0" and head[1:4] == b"\0\0\0")
+
+
+def read_stream(path: Path, frame: bytes, syntax: uid.UID | None) -> Stream:
+    """Read a compressed frame's own header.
+
+    Args:
+        path: The file, for errors.
+        frame: The stream.
+        syntax: The transfer syntax, None where the file names none that is compressed.
+
+    Raises:
+        ImageReadError: If the stream is none of the known, another than the transfer syntax says, or has no end.
+    """
+    try:
+        stream = _parse(frame)
+    except (IndexError, ValueError, struct.error):
+        stream = None
+    if stream is None and syntax is not None:
+        raise damaged(path)
+    if stream is None:
+        raise ImageReadError.of(
+            path,
+            found="a DICOM file with compressed pixels, of no known kind, and without the transfer syntax of such",
+            expected="TransferSyntaxUID (0002,0010) to name the compression",
+            remedy="Correct the element, or export the file again.",
+        )
+    if syntax is not None and syntax not in _FAMILIES[stream.family]:
+        raise ImageReadError.of(
+            path,
+            found=f"a DICOM file whose pixels are {stream.family} and whose transfer syntax is {syntax.name}",
+            expected="TransferSyntaxUID (0002,0010) to name the compression",
+            remedy="Correct the element, or export the file again.",
+        )
+    # Decoders may fill up what a stream without an end lacks.
+    if frame.startswith(_JPEG) and not frame.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
+        raise damaged(path)
+    return stream
+
+
+def _parse(frame: bytes) -> Stream | None:
+    if frame.startswith(_JPEG):
+        return _parse_jpeg(frame)
+    if frame.startswith((_J2K, _JP2)):
+        return _parse_jpeg_2000(frame)
+    return Stream("RLE", uid.RLELossless, None) if _is_image(frame[:8]) else None
+
+
+def _segments(stream: bytes, position: int) -> list[tuple[int, bytes]]:
+    """Return markers and contents of a JPEG's or JPEG 2000's header segments, up to the first data."""
+    segments = []
+    while True:
+        while stream[position] == stream[position + 1] == 0xFF:  # fill bytes
+            position += 1
+        prefix, marker, length = struct.unpack_from(">BBH", stream, position)
+        if prefix != 0xFF:
+            raise IndexError
+        segments.append((marker, stream[position + 4 : position + 2 + length]))
+        if marker in {0xDA, 0x90}:  # SOS, SOT
+            return segments
+        position += 2 + length
+
+
+def _parse_jpeg(frame: bytes) -> Stream | None:
+    segments = _segments(frame, 2)
+    kinds = [marker for marker, _ in segments if (0xC0 <= marker <= 0xCF and marker not in _NO_SOF) or marker == 0xF7]
+    if len(kinds) != 1:
+        return None
+    contents = dict(segments)
+    precision, rows, columns, components = struct.unpack_from(">BHHB", contents[kinds[0]])
+    shape = (rows, columns, components)
+    if kinds[0] == 0xF7:
+        near = contents[0xDA][1 + 2 * contents[0xDA][0]]
+        return Stream("JPEG-LS", uid.JPEGLSNearLossless, shape, precision, reversible=near == 0)
+    if kinds[0] == 0xC3:
+        return Stream("lossless JPEG", uid.JPEGLossless, shape, precision)
+    syntax = uid.JPEGBaseline8Bit if precision == 8 else uid.JPEGExtended12Bit
+    return Stream("JPEG", syntax, shape, precision, reversible=False)
+
+
+def _parse_jpeg_2000(frame: bytes) -> Stream:
+    contents = dict(_segments(frame, frame.index(_J2K) + 2))
+    size = contents[0x51]
+    right, bottom, left, top = struct.unpack_from(">4L", size, 2)
+    shape = (bottom - top, right - left, struct.unpack_from(">H", size, 34)[0])
+    syntax = uid.HTJ2K if 0x50 in contents else uid.JPEG2000
+    return Stream("JPEG 2000", syntax, shape, (size[36] & 0x7F) + 1, reversible=contents[0x52][9] == 1)

@@ -1,0 +1,234 @@
+"""anomalib's evaluator, which gives NaN and the reason where a metric has no value.
+
+torchmetrics gives a number there: an AUROC of scores that are all NaN is 1 or 0 by the order of the images, one of a
+single class is 0, and F1 of abnormal images alone is 1.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from anomalib.data import Batch
+from anomalib.metrics import AnomalibMetric, Evaluator
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpecificity
+
+from .arrays import why_one_class, why_undefined
+
+logger = logging.getLogger(__name__)
+
+# Where the scores are that a metric's predictions come from.
+_SCORES = {
+    "pred_score": "pred_score",
+    "pred_label": "pred_score",
+    "anomaly_map": "anomaly_map",
+    "pred_mask": "anomaly_map",
+}
+_UNITS = {"gt_label": "image", "gt_mask": "pixel"}
+_THRESHOLDS = {"pred_label": "image_threshold", "pred_mask": "pixel_threshold"}
+
+
+class _Counts(NamedTuple):
+    scores: int
+    not_finite: int
+    normal: int
+    abnormal: int
+
+
+class _Seen(Metric):
+    """What a metric was given, counted over batches and processes."""
+
+    full_state_update = False
+    scores: Tensor
+    not_finite: Tensor
+    normal: Tensor
+    abnormal: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in _Counts._fields:
+            self.add_state(name, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        abnormal = target.bool().sum()
+        # Not in place: these may come from Lightning's inference mode.
+        self.scores = self.scores + scores.numel()
+        self.not_finite = self.not_finite + (~scores.isfinite()).sum()
+        self.normal = self.normal + target.numel() - abnormal
+        self.abnormal = self.abnormal + abnormal
+
+    def compute(self) -> _Counts:
+        """Return the counts."""
+        return _Counts(int(self.scores), int(self.not_finite), int(self.normal), int(self.abnormal))
+
+
+class MedicalEvaluator(Evaluator):
+    """anomalib's evaluator with NaN for what is undefined, and one warning that says why.
+
+    Undefined is every metric of scores or maps that are in part NaN or infinite, of labels where there is no threshold,
+    and, but for accuracy, sensitivity and specificity, of one class alone.
+
+    Args:
+        val_metrics: As anomalib's.
+        test_metrics: As anomalib's.
+        compute_on_cpu: As anomalib's.
+    """
+
+    def __init__(
+        self,
+        val_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        test_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        compute_on_cpu: bool = True,
+    ) -> None:
+        super().__init__(val_metrics, test_metrics, compute_on_cpu)
+        pairs = _pairs([*self.val_metrics, *self.test_metrics])
+        self._seen = nn.ModuleDict({" ".join(pair): _Seen() for pair in pairs})
+        self._told: set[str] = set()
+
+    @classmethod
+    def of(cls, evaluator: Evaluator | None) -> Evaluator | None:
+        """Make one of anomalib's, with the same metrics; whatever else it is stays as it is."""
+        if type(evaluator) is not Evaluator:
+            return evaluator
+        validation: Any = list(evaluator.val_metrics)
+        test: Any = list(evaluator.test_metrics)
+        return cls(validation, test, evaluator.compute_on_cpu)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        del trainer, pl_module
+        self._forget()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        del trainer, pl_module
+        self._forget()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch[Any],
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        """Update validation metrics."""
+        del trainer, pl_module, outputs, args
+        self._update(self.val_metrics, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch[Any],
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        """Update test metrics."""
+        del trainer, pl_module, outputs, args
+        self._update(self.test_metrics, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log validation metrics."""
+        self._log(self.val_metrics, trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log test metrics."""
+        self._log(self.test_metrics, trainer, pl_module)
+
+    def _forget(self) -> None:
+        for seen in self._seen.values():
+            cast("_Seen", seen).reset()
+
+    def _update(self, metrics: Iterable[Any], batch: Batch[Any]) -> None:
+        for pair in _pairs(metrics):
+            scores, target = (getattr(batch, name, None) for name in pair)
+            if scores is not None and target is not None:
+                cast("_Seen", self._seen[" ".join(pair)]).update(scores.detach(), target)
+        for metric in metrics:
+            # Without a threshold there are no labels: that is told at the end.
+            if metric.fields[0] not in _THRESHOLDS or getattr(batch, metric.fields[0], None) is not None:
+                metric.update(batch)
+
+    def _log(self, metrics: Iterable[Any], trainer: Trainer, pl_module: LightningModule) -> None:
+        log: Any = self.log  # Lightning gives callbacks the model's
+        reasons: dict[str, list[str]] = {}
+        for metric in metrics:
+            counts = self._counts(metric)
+            if counts is not None and not counts.scores and not metric.strict:
+                continue  # as anomalib: of data without masks there is nothing to show
+            reason = None if counts is None else _why_undefined(metric, counts, pl_module)
+            if reason is not None:
+                reasons.setdefault(reason, []).append(metric.name)
+            elif counts is not None:
+                # Also a process without a mask takes part in computing.
+                metric._update_count = max(1, metric._update_count)  # noqa: SLF001 - as anomalib's metrics do
+            value = torch.tensor(math.nan) if reason is not None else metric.compute()
+            metric.reset()
+            # Not the metric: a trainer wants the same kind in each of its tests. Every process has the same value.
+            log(metric.name, value.to(pl_module.device), sync_dist=True)
+            if trainer.barebones:
+                # As anomalib does: logging is off there.
+                trainer.callback_metrics[metric.name] = trainer.logged_metrics[metric.name] = value
+        for reason, names in reasons.items():
+            message = f"No value (nan) for {', '.join(names)}: {reason}."
+            if not trainer.sanity_checking and message not in self._told:
+                self._told.add(message)
+                logger.warning(message)
+
+    def _counts(self, metric: Any) -> _Counts | None:  # noqa: ANN401 - an AnomalibMetric
+        pair = _pair(metric)
+        if pair is None:
+            return None
+        with warnings.catch_warnings():
+            # That there was nothing to count, which is no news.
+            warnings.simplefilter("ignore")
+            counts: _Counts = cast("_Seen", self._seen[" ".join(pair)]).compute()
+        return counts
+
+
+def _why_undefined(metric: Any, counts: _Counts, pl_module: LightningModule) -> str | None:  # noqa: ANN401
+    if not counts.scores:
+        return None
+    unit = _UNITS[metric.fields[1]]
+    reason = why_undefined(counts.scores, counts.not_finite, unit)
+    if reason is None and not _is_defined_for(metric, counts.normal, counts.abnormal):
+        reason = why_one_class(counts.normal, counts.abnormal, unit)
+    if reason is None and metric.fields[0] in _THRESHOLDS and not _has_labels(metric, pl_module):
+        reason = "there is no threshold"
+    return reason
+
+
+def _pairs(metrics: Iterable[Any]) -> list[tuple[str, str]]:
+    return sorted({pair for pair in map(_pair, metrics) if pair is not None})
+
+
+def _pair(metric: Any) -> tuple[str, str] | None:  # noqa: ANN401 - an AnomalibMetric
+    """Fields of scores and of truth behind a metric, None where it compares something else."""
+    fields = tuple(metric.fields)
+    if len(fields) != 2 or fields[0] not in _SCORES or fields[1] not in _UNITS:
+        return None
+    return _SCORES[fields[0]], fields[1]
+
+
+def _is_defined_for(metric: object, normal: int, abnormal: int) -> bool:
+    if isinstance(metric, BinaryAccuracy):
+        return True
+    if isinstance(metric, BinarySpecificity):
+        return normal > 0
+    if isinstance(metric, BinaryRecall):
+        return abnormal > 0
+    return normal > 0 and abnormal > 0
+
+
+def _has_labels(metric: Any, pl_module: LightningModule) -> bool:  # noqa: ANN401 - an AnomalibMetric
+    """Whether there were labels, other than those that anomalib compares with 0.5 where it has no threshold."""
+    post_processor = getattr(pl_module, "post_processor", None)
+    threshold = getattr(post_processor, _THRESHOLDS[metric.fields[0]], None)
+    return bool(metric.update_called) and (threshold is None or not bool(torch.isnan(threshold)))

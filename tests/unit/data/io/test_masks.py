@@ -1,0 +1,162 @@
+"""Which values of a mask belong to it, in every format."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from anomalib_medical.data.io import ImageReadError, MaskRule, labels_in, read_mask_pixels, read_mask_values
+from tests.dicom_files import write_dicom
+from tests.nifti_files import save_nifti
+
+# A background, two labels, and a row that tells top from bottom.
+LABELS = np.array([[0, 1, 2], [0, 0, 2], [1, 0, 0], [0, 0, 0]], np.uint8)
+SECOND = MaskRule(labels=(2,))
+
+
+def png_of(bits: int) -> bytes:
+    """Encode LABELS as a grey PNG of fewer than 8 bits."""
+    rows = [int("".join(f"{value:0{bits}b}" for value in row).ljust(8 * bits, "0"), 2) for row in LABELS]
+    data = zlib.compress(b"".join(b"\0" + (row >> (4 * bits)).to_bytes((4 * bits + 7) // 8, "big") for row in rows))
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 3, 4, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def write(path: Path, kind: str) -> Path:
+    """Write LABELS in a format."""
+    if kind == "palette":
+        image = Image.fromarray(LABELS, "P")
+        image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        image.save(path, "PNG")
+    elif kind == "grey in colour":
+        Image.fromarray(np.stack([LABELS] * 3, -1)).save(path, "PNG")
+    elif kind == "grey and alpha":
+        Image.fromarray(np.stack([LABELS, np.full_like(LABELS, 255)], -1), "LA").save(path, "PNG")
+    elif kind == "4 bits":
+        path.write_bytes(png_of(4))
+    elif kind == "16 bits":
+        Image.fromarray(LABELS.astype(np.uint16)).save(path, "PNG")
+    elif kind == "dicom":
+        write_dicom(path, LABELS.astype(np.uint16))
+    elif kind == "float dicom":
+        write_dicom(path, LABELS.astype(np.float32) + np.float32(1e-5))
+    elif kind == "nifti":
+        save_nifti(path.with_suffix(".nii"), LABELS.T[::-1, ::-1, None].astype(np.int8)).rename(path)
+    elif kind == "bmp":
+        Image.fromarray(LABELS).save(path, "BMP")
+    else:
+        tifffile.imwrite(path, LABELS.astype(kind), photometric="minisblack")
+    return path
+
+
+KINDS = ("palette", "grey in colour", "grey and alpha", "4 bits", "16 bits", "dicom", "float dicom", "nifti", "bmp")
+KINDS += ("uint8", "uint16", "int32", "float32", "float64")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_the_stored_numbers(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "mask", kind)
+    assert labels_in(path, read_mask_values(path)) == {1, 2}
+    assert np.array_equal(read_mask_pixels(path), LABELS != 0)
+    assert np.array_equal(read_mask_pixels(path, SECOND), LABELS == 2)
+    assert np.array_equal(read_mask_pixels(path, MaskRule(threshold=1.5)), LABELS == 2)
+
+
+def test_a_palette_whose_first_colour_is_not_black_has_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(LABELS.clip(0, 1), "P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(read_mask_pixels(tmp_path / "m.png"), LABELS == 0)
+
+
+def test_colours_have_no_labels(tmp_path: Path) -> None:
+    colours = np.zeros((4, 3, 3), np.uint8)
+    colours[LABELS == 1] = (255, 0, 0)
+    colours[LABELS == 2] = (0, 0, 1)
+    Image.fromarray(colours).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask_pixels(tmp_path / "m.png"), LABELS != 0)
+    assert labels_in(tmp_path / "m.png", read_mask_values(tmp_path / "m.png")) == {(255, 0, 0), (0, 0, 1)}
+    for rule in (SECOND, MaskRule(threshold=0)):
+        with pytest.raises(ImageReadError, match="a mask of colours, expected one number a pixel"):
+            read_mask_pixels(tmp_path / "m.png", rule)
+
+
+@pytest.mark.parametrize("kind", ["nii", "nii.gz", "tif", "dcm"])
+def test_noise_around_whole_numbers_is_no_mask(tmp_path: Path, kind: str) -> None:
+    values = LABELS.astype(np.float32) + np.where(LABELS == 1, 1e-6, -1e-6).astype(np.float32)
+    values[3, 0], values[3, 1] = np.nan, np.inf
+    path = tmp_path / f"m.{kind}"
+    if kind == "tif":
+        tifffile.imwrite(path, values)
+    elif kind == "dcm":
+        write_dicom(path, values)
+    else:
+        save_nifti(path, np.ascontiguousarray(values.T[::-1, ::-1, None]))
+    assert np.array_equal(read_mask_pixels(path), LABELS != 0)
+    assert np.array_equal(read_mask_pixels(path, SECOND), LABELS == 2)
+
+
+@pytest.mark.parametrize("kind", ["nii", "tif", "dcm", "scaled"])
+def test_fractions_are_refused_unless_there_is_a_threshold(tmp_path: Path, kind: str) -> None:
+    values = np.zeros((4, 3), np.float32)
+    values[1] = 0.25, 0.5, 0.75
+    path = tmp_path / f"m.{kind}"
+    if kind == "tif":
+        tifffile.imwrite(path, values)
+    elif kind == "dcm":
+        write_dicom(path, values)
+    elif kind == "scaled":
+        path = save_nifti(tmp_path / "s.nii", (4 * values).astype(np.uint8).T[::-1, ::-1, None], scl_slope=0.25)
+    else:
+        save_nifti(path, np.ascontiguousarray(values.T[::-1, ::-1, None]))
+    with pytest.raises(ImageReadError, match=r"3 of 12 values are fractions, from 0\.25 to 0\.75.*mask_threshold"):
+        read_mask_pixels(path)
+    assert read_mask_pixels(path, MaskRule(threshold=0.5)).sum() == 1
+    assert read_mask_pixels(path, MaskRule(threshold=0.3)).sum() == 2
+
+
+def test_a_quantized_mask_of_zeros_and_ones(tmp_path: Path) -> None:
+    """What nibabel writes for floating-point zeros and ones stored as int16."""
+    stored = np.where(LABELS > 0, 32767, -32768).astype(np.int16).T[::-1, ::-1, None]
+    path = save_nifti(tmp_path / "m.nii", stored, scl_slope=1 / 65535, scl_inter=32768 / 65535)
+    assert np.array_equal(read_mask_pixels(path), LABELS != 0)
+
+
+def test_a_dark_jpeg_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.kron(LABELS, np.ones((16, 16), np.uint8))).save(tmp_path / "m.jpg", quality=100)
+    with pytest.raises(ImageReadError, match=r"a lossy mask with values up to .*as PNG"):
+        read_mask_pixels(tmp_path / "m.jpg")
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(stream, "JPEG")
+    (tmp_path / "empty.jpg").write_bytes(stream.getvalue())
+    assert not read_mask_pixels(tmp_path / "empty.jpg").any()
+
+
+def test_white_is_zero(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", 255 - LABELS, photometric="miniswhite")
+    assert np.array_equal(read_mask_pixels(tmp_path / "m.tif", SECOND), LABELS == 2)
+
+
+def test_faint_16_bit_colours_are_not_black(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.stack([LABELS.astype(np.uint16)] * 2 + [LABELS * 0], -1), photometric="rgb")
+    assert np.array_equal(read_mask_pixels(tmp_path / "m.tif"), LABELS != 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "message"),
+    [([1], 0.5, "expected one of the two"), ([0, 1], None, "0, which is the background"), (None, np.nan, "a number")],
+)
+def test_rules_that_mean_nothing(labels, threshold, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MaskRule.of(labels, threshold)
