@@ -56,6 +56,8 @@ class MedicalDataModule(AnomalibDataModule):
     unlabeled_data: MedicalDataset
     # What the folders hold and no part of the data does.
     left_out: Listing = Listing()
+    # Whatever the model, a warning says if thresholds see test images: our models say it of other datamodules only.
+    tells_what_validation_sees = True
 
     def __init__(
         self,
