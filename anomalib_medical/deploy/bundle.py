@@ -101,15 +101,8 @@ def check_model(model: AnomalibModule) -> None:
     """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with.
 
     Raises:
-        BundleExportError: If it lost its pre-processing, its maps' places are not known, or it has no support.
+        BundleExportError: If its maps' places are not known, it resizes as no graph does, or it has no support.
     """
-    if getattr(model.pre_processor, "transform", model.pre_processor) is None and model.pre_processor is not None:
-        msg = (
-            f"The checkpoint of {type(model).__name__} lacks its pre-processing: anomalib leaves out transforms "
-            "that it does not know, with a warning in training. Train with Resize, CenterCrop, SquarePad, Grayscale "
-            "and Normalize alone, or with pre_processor=False."
-        )
-        raise BundleExportError(msg)
     try:
         steps = model_steps(model)
     except UnknownPlaceError as error:
