@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import FORMATS, ImageAddress, Listing, composed, image_stem, list_folder
+from anomalib_medical.data.io import FORMATS, ImageAddress, Listing, agree, composed, counted, image_stem, list_folder
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,8 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
     pool = listing.images
     if folder is None and not pool and (default.exists() or default.is_symlink()):
         # No error: most models do without a pool, and those that cannot say so.
-        logger.warning(
-            "%s holds no images that can be read: there is no unlabeled pool. %s", default, listing.left_out()
-        )
+        msg = f"{default} holds no images that can be read: there is no unlabeled pool. {listing.left_out()}"
+        logger.warning("%s", msg.strip())
     if folder is not None and not pool:
         found = "is empty of images" if folder.is_dir() else "does not exist"
         msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."
@@ -114,8 +113,9 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
     if shared:
         names = ", ".join(str(path) for path in shared[:3])
         msg = (
-            f"{len(shared)} of {len(pool)} unlabeled images are also training or test images, such as {names}. Whoever "
-            "learns from the test images cannot be tested on them: give the pool a folder of its own."
+            f"{len(shared)} of {counted(len(pool), 'unlabeled image')} {agree(len(shared), 'is', 'are')} in training "
+            f"or test too, such as {names}. Whoever learns from the test images cannot be tested on them: give the "
+            "pool a folder of its own."
         )
         raise ValueError(msg)
     return listing

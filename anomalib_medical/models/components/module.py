@@ -114,7 +114,7 @@ class MedicalModuleMixin(_Module):
         shared = tested_validation_images(self.trainer)
         if shared and not getattr(datamodule, "tells_what_validation_sees", False):
             logger.warning(
-                "%s validates on its test set (%d files are in both): the threshold has seen the images that the test "
+                "%s validates on its test set (files in both: %d): the threshold has seen the images that the test "
                 "counts. Set --data.val_split_mode from_train (now %s).",
                 type(datamodule).__name__,
                 shared,

@@ -166,7 +166,10 @@ def test_a_length_that_contradicts_the_header(tmp_path: Path, case: str, syntax:
     pixels, tags = CONTRADICTIONS[case]
     path = write_dicom(tmp_path / "a", pixels, TransferSyntaxUID=syntax, **tags)
     for picture in list_pictures(path):
-        refused(str(picture), r"bytes of PixelData, while \d frames of \d rows and \d columns in .* take \d+, expected")
+        refused(
+            str(picture),
+            r"bytes of PixelData, while \d frames? of \d rows and \d columns in .* would take \d+, expected",
+        )
 
 
 def test_padding_is_no_contradiction(tmp_path: Path) -> None:

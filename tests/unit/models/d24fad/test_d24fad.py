@@ -319,7 +319,7 @@ def test_calibrating_needs_something_to_calibrate():
     model.set_support(pictures(1))
     with pytest.raises(D24fadError, match="Got 0 normal images, expected at least 1"):
         model.recalibrate([])
-    with pytest.raises(D24fadError, match="There are 1 support images, expected at least 2 to leave one out"):
+    with pytest.raises(D24fadError, match="The support holds 1 image, expected at least 2 to leave one out"):
         model.recalibrate()
     raw = D24fad(**ARGUMENTS, post_processor=False)
     raw.set_support(pictures(2))
