@@ -213,8 +213,8 @@ class FewShotTasks(MedicalDataModule):
         if shared:
             msg = (
                 f"{counted(len(shared), 'support image')} of {self.target} {agree(len(shared), 'is', 'are')} in the "
-                f"test too, or of a patient of the test, such as {shared[0]}. What is in the support scores as normal by "
-                "construction: take it out of one of the two."
+                f"test too, or of a patient of the test, such as {shared[0]}. What is in the support scores as normal "
+                "by construction: take it out of one of the two."
             )
             raise ValueError(msg)
 
