@@ -19,17 +19,10 @@ from anomalib_medical.deploy.edge.dicom_objects import DicomObjects
 from anomalib_medical.deploy.edge.manifest import Manifest
 from anomalib_medical.deploy.edge.processing import Processor
 from anomalib_medical.deploy.edge.support import make_predictor
-from tests.dicom_files import write_dicom
+from tests.dicom_files import PLACE, write_dicom
 from tests.edge_bundles import trained_model
 
 SIZES = [(90, 130), (130, 90)]
-PLACE = {
-    "FrameOfReferenceUID": "1.2.3.9",
-    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-    "ImagePositionPatient": [0, 0, 0],
-    "PixelSpacing": [1, 1],
-    "SliceThickness": 1,
-}
 NORMALIZE = Normalize([0.5] * 3, [0.2] * 3)
 TRANSFORMS = {
     "crop": Compose([Resize((96, 96), antialias=False), CenterCrop(64), NORMALIZE]),

@@ -14,15 +14,9 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import pack_bits
 
 from anomalib_medical.data.io import ImageReadError, list_pictures, read_mask_pixels, read_pixels
-from tests.dicom_files import compress, make_dicom, write_dicom
+from tests.dicom_files import NATIVE, compress, make_dicom, write_dicom
 
 RNG = np.random.default_rng(0)
-NATIVE = [
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-]
 LOSSLESS = [
     uid.HTJ2KLossless,
     uid.HTJ2K,
