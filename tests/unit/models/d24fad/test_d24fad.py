@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from PIL import Image
 
 from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.data.batch import MedicalImageBatch
@@ -10,7 +9,7 @@ from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
 from anomalib_medical.models.d24fad.selection import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.support import list_pictures_in, unique_support
+from anomalib_medical.models.d24fad.support import unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
 SIZE = 64
@@ -395,13 +394,3 @@ def test_every_backbone_fits(backbone):
     model = D24fadModel(backbone).eval()
     model.support.fill(model.encode_support(pictures(2)))
     assert model(pictures(1, seed=1)).anomaly_map.shape == (1, 1, SIZE, SIZE)
-
-
-def test_what_a_folder_of_normals_holds_beside_is_named(tmp_path, caplog):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    Image.new("L", (8, 8)).save(tmp_path / "b.gif")
-    assert [address.path.name for address in list_pictures_in(tmp_path, "support_dir")] == ["a.png"]
-    assert "support_dir: Left out 1 file that is no PNG" in caplog.text
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(D24fadError, match=r"it holds 0 images.*Left out 1 file .*\.gif: 1"):
-        list_pictures_in(tmp_path, "support_dir")
