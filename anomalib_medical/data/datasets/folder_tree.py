@@ -102,8 +102,7 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
     pool = listing.images
     if folder is None and not pool and (default.exists() or default.is_symlink()):
         # No error: most models do without a pool, and those that cannot say so.
-        msg = f"{default} holds no images that can be read: there is no unlabeled pool. {listing.left_out()}"
-        logger.warning("%s", msg.strip())
+        logger.warning("%s holds no images that can be read: there is no unlabeled pool.", default)
     if folder is not None and not pool:
         found = "is empty of images" if folder.is_dir() else "does not exist"
         msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."

@@ -8,7 +8,7 @@ from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
-from anomalib_medical.models.d24fad.selection import diverse_rows, feature_ratios, find_outliers, score_ratios
+from anomalib_medical.models.d24fad.selection import feature_ratios, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.support import unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
@@ -361,14 +361,11 @@ def test_an_outlier_is_found_by_features_alone(supported):
     assert find_outliers(supported, torch.cat([near[:1], far, near[1:]])) == [1]
 
 
-def test_diverse_images_are_far_from_one_another():
-    groups = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    embeddings = (groups[:, None] + 0.1 * torch.rand(3, 20, 2)).flatten(0, 1)
-    state = torch.random.get_rng_state()
-    for seed in range(5):
-        assert {row // 20 for row in diverse_rows(embeddings, 3, seed)} == {0, 1, 2}
-    assert diverse_rows(embeddings, 3, 1) == diverse_rows(embeddings, 3, 1)
-    assert torch.equal(torch.random.get_rng_state(), state)
+def test_an_outlier_is_found_by_scores_alone(supported):
+    usual = 0.7 * pictures(1, seed=4) + 0.3 * pictures(3, seed=5)
+    supported.support.fill(supported.encode_support(torch.cat([usual, pictures(1, seed=8)])))
+    assert 4 < score_ratios(supported)[3] < 12
+    assert find_outliers(supported, torch.eye(4)) == [3]
 
 
 @pytest.mark.parametrize(
