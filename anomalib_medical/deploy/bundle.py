@@ -35,7 +35,6 @@ from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 REQUIREMENTS = "requirements.txt"
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
