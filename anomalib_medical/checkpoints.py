@@ -1,6 +1,6 @@
 """Checkpoints as files: read with one line for whatever is wrong with them, and written whole or not at all."""
 
-import errno
+import contextlib
 import inspect
 import io
 import os
@@ -8,7 +8,6 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from anomalib.utils.serialization import anomalib_safe_globals
 
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.errors import FULL, MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 _WANTED = "Give the model.ckpt that a training has written."
 _COMPONENTS = frozenset({"pre_processor", "post_processor", "evaluator", "visualizer"})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of classes that know the same settings, the first is taken.
 _POST_PROCESSORS: tuple[type[PostProcessor], ...] = (
     PostProcessor,
@@ -74,7 +72,7 @@ def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         kept = "The one that was there before is kept as it was." if path.exists() else "There is none now."
         size = buffer.getbuffer().nbytes / 2**20
@@ -92,16 +90,20 @@ class MedicalCheckpointIO(AnomalibCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401 - Lightning's
         """Write a checkpoint; one on a remote store as Lightning does."""
-        if storage_options is not None or "://" in str(path):
+        if storage_options is not None or _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
         else:
             write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's
-        """Read a checkpoint to go on from."""
-        with _explained(path):
+        """Read a checkpoint to go on from; one on a remote store as Lightning does."""
+        with contextlib.nullcontext() if _is_remote(path) else _explained(path):
             content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         return content
+
+
+def _is_remote(path: str | Path) -> bool:
+    return "://" in str(path)
 
 
 def check_restorable(content: dict[str, Any], path: Path, cls: type[AnomalibModule], *, resume: bool = False) -> None:
@@ -198,7 +200,7 @@ def known_models() -> dict[str, type[AnomalibModule]]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(path: str | Path) -> Iterator[None]:
     """Say what is wrong with a file that cannot be loaded; what torch says of it is long and of many kinds."""
     file = Path(path)

@@ -13,7 +13,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 # What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What it says of a full disk, a used up quota or a file larger than it allows.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of torch, with a line for every tensor.
 _UNFIT = re.compile(r"Error\(s\) in loading state_dict for (\w+):\s*(.*)")
 
@@ -56,7 +57,7 @@ def user_message(error: Exception) -> str:
             f"{os.strerror(error.errno)}: {os.fsdecode(error.filename)}. Results need a folder that can be written: "
             "make this one writable, or choose another with --default_root_dir."
         )
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = "the folder of the results" if error.filename is None else os.fsdecode(error.filename)
         return (
             f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose "

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.data.io import counted
 from anomalib_medical.errors import MedicalError
 
 _OF_THE_RUN = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
@@ -85,7 +86,7 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
     checkpoint["state_dict"] = model.state_dict()
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, target)
-    print(f"Wrote {target}: {count} support image(s), {how}.")
+    print(f"Wrote {target}: {counted(count, 'support image')}, {how}.")
     return 0
 
 

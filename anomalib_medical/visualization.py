@@ -23,7 +23,7 @@ from torchvision.tv_tensors import Image
 
 from anomalib_medical.data.batch import MedicalImageItem
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window
+from anomalib_medical.data.io import ImageAddress, image_size
 from anomalib_medical.deploy.edge.geometry import WHOLE, Placement, hatch, put_back
 from anomalib_medical.geometry import Places, UnknownPlaceError
 
@@ -78,7 +78,7 @@ class MedicalVisualizer(ImageVisualizer):
         except UnknownPlaceError as error:
             self._warn_once("No heatmaps and no masks are drawn: %s", error)
             return
-        placements = self._placements(batch, places, window)
+        placements = self._placements(batch, places)
         for index, (item, placed) in enumerate(zip(batch, placements, strict=True)):
             address = ImageAddress.parse(item.image_path or "")
             pixels = Image(read_image(address, window)) if item.image_path else item.image
@@ -97,13 +97,12 @@ class MedicalVisualizer(ImageVisualizer):
                 picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module), placed)
                 picture.save(self._free(address, _companion(Path(self.output_dir), UNCERTAINTY), source, ".png"))
 
-    def _placements(self, batch: Any, places: Places, window: Window | None) -> list[Placement]:  # noqa: ANN401
+    def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
         paths = list(getattr(batch, "image_path", None) or ())
         if places.are_whole or not paths:
             return [WHOLE] * len(batch.image)
-        shapes = [read_image(path, window).shape for path in paths]
-        sizes = [(shape[-2], shape[-1]) for shape in shapes]
+        sizes = [image_size(path) for path in paths]
         if len(set(sizes)) > 1:
             self._warn_once(
                 "A batch holds images of %d sizes: they are stretched to one before the model's own pre-processing, so "

@@ -13,6 +13,19 @@ from pydicom.encaps import get_frame
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
+NATIVE = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+]
+PLACE = {
+    "FrameOfReferenceUID": "1.2.3.9",
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "ImagePositionPatient": [0, 0, 0],
+    "PixelSpacing": [1, 1],
+    "SliceThickness": 1,
+}
 
 
 def make_dicom(pixels: np.ndarray, **tags: Any) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import queue
 import shutil
@@ -25,7 +24,7 @@ from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.supervise import supervise
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.errors import MedicalError, shell_argument
+from anomalib_medical.errors import FULL, MedicalError, shell_argument
 
 #: What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
 OVERHEAD_SECONDS = 60.0
@@ -226,7 +225,7 @@ class DeviceRunner(Runner):
     def _result(self, future: Future[JobStatus | None]) -> JobStatus | None:
         with disk_full_explained(self._run):
             status = future.result()
-        if status is not None and os.strerror(errno.ENOSPC) in status.message:
+        if status is not None and any(os.strerror(code) in status.message for code in FULL):
             raise DiskFullError(_how_to_go_on(_FULL, self._run))
         return status
 
@@ -275,7 +274,7 @@ def disk_full_explained(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in FULL:
             raise DiskFullError(_how_to_go_on(_FULL, run)) from error
         raise
 

@@ -25,6 +25,7 @@ from anomalib_medical.callbacks.predictions_file import (
     rank_path,
     read_predictions,
 )
+from anomalib_medical.data.io import counted
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.visualization import HEATMAPS
@@ -149,7 +150,7 @@ class PredictionsCSV(Callback):
             self._flush()
         self._file.close()
         self._release_heatmaps()
-        logger.warning("Stopped early: the scores of %d images are in %s", self._file.count, self._file.path)
+        logger.warning("Stopped early: the scores of %s are in %s", counted(self._file.count, "image"), self._file.path)
         self._file = self._pending = None
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,10 +203,14 @@ class PredictionsCSV(Callback):
             if trainer.world_size > 1:
                 partial, count = _merge(partial, trainer.world_size, data_size)
             self.path = publish(partial, self._number)
-            logger.info("Wrote the scores of %d images to %s", count, self.path)
+            logger.info("Wrote the scores of %s to %s", counted(count, "image"), self.path)
             without = sum(not math.isfinite(float(row.raw_score)) for row in read_predictions(self.path))
             if without:
-                logger.warning("%d of %d images have no score (nan or infinite), and so no label.", without, count)
+                logger.warning(
+                    "%d of %s without a score (nan or infinite), and so without a label.",
+                    without,
+                    counted(count, "image"),
+                )
         self._release_heatmaps()
         self._file = None
 

@@ -112,11 +112,11 @@ def collate_masked(items: Sequence[ImageItem]) -> MedicalImageBatch:
     Raises:
         ValueError: If an image has no mask.
     """
-    missing = sum(item.gt_mask is None for item in items)
+    missing = [item.image_path for item in items if item.gt_mask is None]
     if missing:
         msg = (
-            f"{missing} of {len(items)} images of a batch have no mask, such as {items[0].image_path}: anomalib's "
-            "tiled ensembles need one of every abnormal image. Add masks, or train without tiles."
+            f"Without a mask: {len(missing)} of the {len(items)} images of a batch, such as {missing[0]}. anomalib's "
+            "tiled ensembles need one of every abnormal image: add masks, or train without tiles."
         )
         raise ValueError(msg)
     return collate(items)

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from anomalib_medical.data.io.dicom import DicomReader
-from anomalib_medical.data.io.dicom_header import dicom_facts
-from anomalib_medical.data.io.signatures import HEAD_BYTES
+from anomalib_medical.data.io.dicom_header import dicom_facts, is_dicom_file
 
 # Where patients come from if neither a list nor a file's name says who they are.
 PatientSource = Literal["header", "study", "series", "folder", "file"]
@@ -48,9 +46,8 @@ def file_facts(path: Path) -> FileFacts:
         FileNotFoundError: If there is no such file.
         ImageReadError: If it is DICOM with a damaged header.
     """
-    with path.open("rb") as file:
-        if not DicomReader().can_read(file.read(HEAD_BYTES)):
-            return FileFacts()
+    if not is_dicom_file(path):
+        return FileFacts()
     facts = dicom_facts(path)
     return FileFacts(facts.patient, dict(facts.metadata), facts.issuer, facts.study, facts.series, facts.names_nobody)
 

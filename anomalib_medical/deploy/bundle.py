@@ -35,7 +35,6 @@ from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 REQUIREMENTS = "requirements.txt"
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
@@ -101,15 +100,8 @@ def check_model(model: AnomalibModule) -> None:
     """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with.
 
     Raises:
-        BundleExportError: If it lost its pre-processing, its maps' places are not known, or it has no support.
+        BundleExportError: If its maps' places are not known, it resizes as no graph does, or it has no support.
     """
-    if getattr(model.pre_processor, "transform", model.pre_processor) is None and model.pre_processor is not None:
-        msg = (
-            f"The checkpoint of {type(model).__name__} lacks its pre-processing: anomalib leaves out transforms "
-            "that it does not know, with a warning in training. Train with Resize, CenterCrop, SquarePad, Grayscale "
-            "and Normalize alone, or with pre_processor=False."
-        )
-        raise BundleExportError(msg)
     try:
         steps = model_steps(model)
     except UnknownPlaceError as error:

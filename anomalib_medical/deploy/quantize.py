@@ -138,10 +138,10 @@ def _quantize_convolutions(
     # A first one, before and after; then, if they differ too much, for each layer to rank it and to put it back.
     at_best, per_round = 1 + 2 * len(compared), 2 * layers * len(compared)
     logger.info(
-        "INT8: ranges of %d convolutions from %d images (looked at about twice), then raw scores compared on %d, half "
+        "INT8: ranges of %s from %d images (looked at about twice), then raw scores compared on %d, half "
         "of them with synthetic anomalies. At %.2g s an image that is about %s. Where scores change too much, layers "
         "are put back to floating point one by one: about %s for each time that they are ranked.",
-        layers,
+        counted(layers, "convolution"),
         count,
         len(compared),
         seconds,

@@ -145,6 +145,8 @@ def test_paths_can_be_hashed(root, tmp_path):
     copy.parent.mkdir()
     Image.open(good).save(copy)
     (copy.parent / "torn'.png").write_bytes(copy.read_bytes()[:300])
+    for name in ("x", "x torn"):  # the path of one is the beginning of the other's
+        (copy.parent / name).write_bytes(b"GIF89a\0\0")
     outputs = tmp_path / "plain", tmp_path / "hashed"
     for output, options in zip(outputs, ([], ["--hash_paths"]), strict=True):
         assert audit("--data", "MedicalFolder", "--data.root", root, "--output", output, *options) == 1

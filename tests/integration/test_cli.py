@@ -342,7 +342,7 @@ def test_scores_that_are_no_numbers_are_nan_in_table_and_file(trained, tiny_fold
     assert len(lines) == 4
     assert all("nan" in line for line in lines)
     assert "8 of 8 image scores are nan or infinite" in caplog.text
-    assert "8 of 8 images have no score (nan or infinite), and so no label." in caplog.text
+    assert "8 of 8 images without a score (nan or infinite), and so without a label." in caplog.text
     (written,) = here.rglob("predictions.csv")
     rows = read_predictions(written)
     assert [(row.raw_score, row.label) for row in rows] == [("nan", "")] * 8

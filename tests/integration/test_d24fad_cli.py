@@ -49,7 +49,7 @@ def test_train_retarget_predict_and_export(tmp_path):
     assert {(row.score, row.label, row.threshold) for row in raw} == {("", "", "")}
 
     retarget = ["retarget", "--ckpt_path", checkpoint, "--support_dir", support, "--normals_dir", normals]
-    assert "3 support image(s), image threshold" in command(here, "anomalib-medical", *retarget, "--output", "new.ckpt")
+    assert "3 support images, image threshold" in command(here, "anomalib-medical", *retarget, "--output", "new.ckpt")
     command(here, "anomalib", *predict, "new", "--ckpt_path", "new.ckpt")
     labelled = read_predictions(next((here / "new").rglob("predictions.csv")))
     assert all(row.label and row.score and row.threshold for row in labelled)

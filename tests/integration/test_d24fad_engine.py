@@ -252,7 +252,7 @@ def retarget(*arguments):
 def test_retarget_gives_a_checkpoint_for_the_new_organ(run, new_organ, tmp_path, capsys):
     path = tmp_path / "new.ckpt"
     retarget("--ckpt_path", run[1], "--support_dir", new_organ, "--output", path)
-    assert "3 support image(s), image threshold" in capsys.readouterr().out
+    assert "3 support images, image threshold" in capsys.readouterr().out
     loaded = D24fad.load_from_checkpoint(path)
     torch.testing.assert_close(loaded.post_processor.image_threshold, loaded.model.leave_one_out().pred_score.max())
     # As the engine restores it, which puts the state of callbacks back too.
@@ -273,7 +273,7 @@ def test_retarget_calibrates_from_held_out_normals(run, new_organ, tmp_path, cap
     path = tmp_path / "new.ckpt"
     arguments = ("--ckpt_path", run[1], "--support_dir", new_organ, "--shots", 1, "--normals_dir", normals)
     retarget(*arguments, "--output", path)
-    assert "1 support image(s), image threshold" in capsys.readouterr().out
+    assert "1 support image, image threshold" in capsys.readouterr().out
     model = D24fad.load_from_checkpoint(path).eval()
     images = torch.stack([torch.Tensor(item.image) for item in MedicalPredictDataset(normals)])
     # 95% of 20 images: rank ceil(21 * 0.95) = 20.
@@ -287,9 +287,9 @@ def test_retarget_calibrates_from_held_out_normals(run, new_organ, tmp_path, cap
     ("options", "message"),
     [
         ({"--ckpt_path": "none.ckpt"}, "There is no checkpoint none.ckpt"),
-        ({"--shots": "4"}, r"support_shots is 4, and .* holds 3 image(s): add images, or ask for fewer"),
+        ({"--shots": "4"}, r"support_shots is 4, and .* holds 3 images: add images, or ask for fewer"),
         ({"--support_dir": "."}, "support_dir is .: it holds 0 images. Expected a folder with at least 1"),
-        ({"--normals_dir": "support"}, "are support images too, such as"),
+        ({"--normals_dir": "support"}, "in the support too, such as"),
     ],
 )
 def test_retarget_refuses(run, new_organ, tmp_path, monkeypatch, capsys, options, message):
@@ -318,7 +318,7 @@ def test_images_that_are_in_the_support_are_not_scored(run, new_organ, tmp_path)
     query = make_query(tmp_path)
     shutil.copy(sorted(new_organ.iterdir())[1], query / "copy_under_another_name.png")
     model = D24fad(**ARGUMENTS, support_dir=str(new_organ))
-    with pytest.raises(D24fadError, match=r"1 of the 3 images to score are support images too, such as .*another_name"):
+    with pytest.raises(D24fadError, match=r"1 of the 3 images to score is in the support too, such as .*another_name"):
         engine(tmp_path).predict(model, dataset=MedicalPredictDataset(query), ckpt_path=run[1])
 
 

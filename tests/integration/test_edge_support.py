@@ -94,7 +94,7 @@ def test_what_cannot_be_bound_is_said(bundle, images, tmp_path):
         ([tmp_path / "empty"], "support: found no image in it"),
         ([tmp_path / "missing"], "support: found no such folder"),
         ([one], "Got 1 support image and no --normals"),
-        ([images["support"], "--normals", one], "1 of the images in --normals are support images"),
+        ([images["support"], "--normals", one], "In --normals and in the support: 1 image"),
     ):
         process = on_device(bundle, "support", *arguments)
         assert process.returncode == 2

@@ -97,6 +97,12 @@ def test_whoever_reads_the_checkpoint_before_is_not_disturbed(tmp_path):
     assert read_checkpoint(path)["epoch"] == 7
 
 
+def test_a_remote_store_is_left_to_lightning():
+    store, path = MedicalCheckpointIO(), "memory://runs/model.ckpt"
+    store.save_checkpoint(TRAINED, path)
+    assert store.load_checkpoint(path).keys() == TRAINED.keys()
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

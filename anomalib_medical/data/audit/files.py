@@ -69,12 +69,15 @@ def _without_paths(report: AuditReport, hasher: PatientHasher) -> AuditReport:
         address = ImageAddress.parse(path)
         return str(replace(address, path=Path(hasher.hash(str(address.path), kind="f"))))
 
+    # The longest first: a path may be the beginning of another.
+    paths = sorted({str(ImageAddress.parse(image.path).path) for image in report.unreadable}, key=len, reverse=True)
+    hashes = {path: hasher.hash(path, kind="f") for path in paths}
+
     def reworded(message: str) -> str:
-        for image in report.unreadable:
-            path = str(ImageAddress.parse(image.path).path)
+        for path, digest in hashes.items():
             # Some messages quote it as Python writes it.
             for written in (path, repr(path)[1:-1]):
-                message = message.replace(written, hasher.hash(path, kind="f"))
+                message = message.replace(written, digest)
         return message
 
     return replace(

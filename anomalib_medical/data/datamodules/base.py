@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
-from anomalib_medical.data.io import Listing, Window
+from anomalib_medical.data.io import Listing, Window, counted
 from anomalib_medical.data.samples import concat_samples, without_labels
 from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
 from anomalib_medical.geometry import keeps_places_until_resize
@@ -56,6 +56,8 @@ class MedicalDataModule(AnomalibDataModule):
     unlabeled_data: MedicalDataset
     # What the folders hold and no part of the data does.
     left_out: Listing = Listing()
+    # Whatever the model, a warning says if thresholds see test images: our models say it of other datamodules only.
+    tells_what_validation_sees = True
 
     def __init__(
         self,
@@ -164,8 +166,8 @@ class MedicalDataModule(AnomalibDataModule):
                 "sees the test set)."
             )
             msg = (
-                f"Only {len(patients)} training image(s) {'of one patient' if several else 'in all'}: none can be held "
-                f"out for the threshold. {ways_out}"
+                f"Only {counted(len(patients), 'training image')} {'of one patient' if several else 'in all'}: none "
+                f"can be held out for the threshold. {ways_out}"
             )
             raise ValueError(msg)
         share = self._val_share
@@ -175,7 +177,8 @@ class MedicalDataModule(AnomalibDataModule):
         if hasattr(self, "unlabeled_data"):
             # Whoever validates must not have been trained on either way.
             self.unlabeled_data, _ = _divide(self.unlabeled_data, held_out)
-        logger.info("Training on %d images, %d held out for validation.", len(self.train_data), len(self.val_data))
+        images = counted(len(self.train_data), "image")
+        logger.info("Training on %s, %d held out for validation.", images, len(self.val_data))
 
     def _advice_for_one_patient(self) -> str:
         """Say what else it may mean that all training images are of one patient."""
@@ -193,8 +196,8 @@ class MedicalDataModule(AnomalibDataModule):
                 held_out |= hold_out_patients(patients, count, self._split_seed)
         if not held_out:
             msg = (
-                f"val_split_mode=from_test needs at least two test patients of a kind, found {len(samples)} test "
-                "image(s) of fewer. Use val_split_mode=from_train."
+                f"val_split_mode=from_test needs at least two test patients of a kind, found "
+                f"{counted(len(samples), 'test image')} of fewer. Use val_split_mode=from_train."
             )
             raise ValueError(msg)
         self.test_data, self.val_data = _divide(self.test_data, held_out)
@@ -217,8 +220,8 @@ class MedicalDataModule(AnomalibDataModule):
                 data.samples = concat_samples(self.train_data.samples, self.unlabeled_data.samples)
             else:
                 logger.info(
-                    "The %d unlabeled images are left out: %s learns from known normals only.",
-                    len(self.unlabeled_data),
+                    "Left out %s: %s learns from known normals only.",
+                    counted(len(self.unlabeled_data), "unlabeled image"),
                     type(model).__name__,
                 )
         return DataLoader(

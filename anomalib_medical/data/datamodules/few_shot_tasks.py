@@ -21,7 +21,7 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_sa
 from anomalib_medical.data.datasets.episodes import EpisodeDataset, EpisodeSampler
 from anomalib_medical.data.datasets.folder_tree import list_tree
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Listing, MaskRule, composed, list_folder, on_disk
+from anomalib_medical.data.io import ImageAddress, Listing, MaskRule, agree, composed, counted, list_folder, on_disk
 from anomalib_medical.data.samples import take_left_out, with_left_out
 
 logger = logging.getLogger(__name__)
@@ -212,9 +212,9 @@ class FewShotTasks(MedicalDataModule):
         ]
         if shared:
             msg = (
-                f"{len(shared)} support image(s) of {self.target} are also test images, or of a patient of the test, "
-                f"such as {shared[0]}. What is in the support scores as normal by construction: take it out of one of "
-                "the two."
+                f"{counted(len(shared), 'support image')} of {self.target} {agree(len(shared), 'is', 'are')} in the "
+                f"test too, or of a patient of the test, such as {shared[0]}. What is in the support scores as normal "
+                "by construction: take it out of one of the two."
             )
             raise ValueError(msg)
 
@@ -313,7 +313,7 @@ class FewShotTasks(MedicalDataModule):
     @staticmethod
     def _check_count(task: str, count: int, needed: int, what: str) -> None:
         if count < needed:
-            msg = f"The task {task} has {count} normal image(s), expected at least {needed} for {what}."
+            msg = f"The task {task} has {counted(count, 'normal image')}, expected at least {needed} for {what}."
             raise ValueError(msg)
 
 

@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.data.io import ImageAddress, ImageReadError, MaskRule, Window
+from anomalib_medical.data.io import ImageAddress, ImageReadError, MaskRule, Window, agree, counted
 
 
 class MedicalDataset(AnomalibDataset):
@@ -59,7 +59,8 @@ class MedicalDataset(AnomalibDataset):
         # anomalib's own setter would look for a file named "brain.nii.gz#axial=57".
         missing = {path for path in _files(samples) if not path.exists()}
         if missing:
-            msg = f"{len(missing)} image file(s) are gone, such as {min(missing)}."
+            which = f"{counted(len(missing), 'image file')} {agree(len(missing), 'is', 'are')}"
+            msg = f"{which} gone, such as {min(missing)}."
             raise FileNotFoundError(msg)
         self._samples = samples.sort_values(by="image_path", ignore_index=True)
 

@@ -12,7 +12,7 @@ from anomalib_medical.data.datasets.data_json import find_prepared, read_data_js
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
-from anomalib_medical.data.io import Listing
+from anomalib_medical.data.io import Listing, counted
 from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
@@ -99,5 +99,5 @@ def _list_parts(root: Path) -> DataFrame:
         for name, of_class in classes.items():
             listing += of_class
             rows += [image_row(path, root, NORMAL_CLASS if name == _NORMAL else name) for path in of_class.images]
-    logger.info("BrainTumorMRI: left out %d images of %s tumours, as the papers do.", others, _LEFT_OUT)
+    logger.info("BrainTumorMRI: left out %s of %s tumours, as the papers do.", counted(others, "image"), _LEFT_OUT)
     return with_left_out(DataFrame(rows), listing, "BrainTumorMRI")

@@ -14,7 +14,7 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
 from anomalib_medical.data.download import Archive
-from anomalib_medical.data.io import Listing, list_folder
+from anomalib_medical.data.io import Listing, agree, counted, list_folder
 from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
@@ -114,9 +114,11 @@ def _list_patches(base: Path) -> DataFrame:
             used = masks if label == _ABNORMAL else {}
             rows += [image_row(path, base, label, split=part, mask=used.get(path.stem)) for path in images]
             if unused := set(masks) - {path.stem for path in images}:
-                logger.warning("Camelyon16: %d masks in %s belong to no image.", len(unused), folder / _MASKS)
+                belong = agree(len(unused), "belongs", "belong")
+                masks_in = f"{counted(len(unused), 'mask')} in {folder / _MASKS}"
+                logger.warning("Camelyon16: %s %s to no image.", masks_in, belong)
     left_out = len([path for path in list_folder(base / "valid").images if path.parent.name != _MASKS])
-    logger.info("Camelyon16: left out %d images of valid/, as the papers do.", left_out)
+    logger.info("Camelyon16: left out %s of valid/, as the papers do.", counted(left_out, "image"))
     return with_left_out(DataFrame(rows), listing, "Camelyon16")
 
 
@@ -125,8 +127,9 @@ def _slides(samples: DataFrame) -> list[str]:
     unknown = slides.count(None)
     if unknown:
         logger.warning(
-            "Camelyon16: %d of %d patches do not say which slide they are from: one slide may be in training and test.",
+            "Camelyon16: %d of %s %s not name a slide: one slide may be in training and test.",
             unknown,
-            len(slides),
+            counted(len(slides), "patch", "patches"),
+            agree(unknown, "does", "do"),
         )
     return [own if slide is None else slide[0] for slide, own in zip(slides, samples.patient_id, strict=True)]

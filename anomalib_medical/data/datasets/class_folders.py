@@ -13,7 +13,7 @@ from pandas import DataFrame
 from anomalib_medical.data.datasets.checks import refuse_duplicates, require_images, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import NO_SPLIT
-from anomalib_medical.data.io import Listing, composed, list_folder, on_disk
+from anomalib_medical.data.io import Listing, composed, counted, list_folder, on_disk
 from anomalib_medical.errors import MedicalError
 
 logger = logging.getLogger(__name__)
@@ -107,5 +107,5 @@ def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix
     paths = [on_disk(folder / f"{name}{suffix}") for name in table[column]]
     require_images(file, folder, paths)
     if unnamed := len(set(list_folder(folder).images) - set(paths)):
-        logger.warning("%d images in %s are not in %s: they are left out.", unnamed, folder, file)
+        logger.warning("Left out %s in %s that %s does not name.", counted(unnamed, "image"), folder, file)
     return paths

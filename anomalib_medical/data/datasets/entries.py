@@ -19,6 +19,7 @@ from anomalib_medical.data.io import (
     MaskRule,
     Slicing,
     composed,
+    counted,
     image_stem,
     list_pictures,
 )
@@ -172,7 +173,8 @@ def build_samples(
     samples = DataFrame(rows, columns=columns)
     twice = samples.image_path[samples.image_path.duplicated()]
     if len(twice):
-        msg = f"{len(twice)} images are listed twice, such as {twice.iloc[0]}: as a file, and by their own address?"
+        images = counted(len(twice), "image")
+        msg = f"Listed twice, as a file and by its own address: {images}, such as {twice.iloc[0]}."
         raise ValueError(msg)
     samples.attrs["task"] = "segmentation" if (samples.mask_path != "").any() else "classification"
     return samples
@@ -228,9 +230,10 @@ def _match_patients(entries: Sequence[Entry], pattern: str | None) -> dict[int, 
     unmatched = [entry.path for entry in entries if not patients[id(entry)]]
     if unmatched:
         msg = (
-            f"patient_pattern={pattern!r} finds no patient in {len(unmatched)} of {len(entries)} file names, such as "
-            f"{unmatched[0]}. It is searched in the name without suffix, and its first group (or the whole match) is "
-            "the patient: widen it, or leave it out to take every file as its own patient."
+            f"patient_pattern={pattern!r} finds no patient in {len(unmatched)} of "
+            f"{counted(len(entries), 'file name')}, such as {unmatched[0]}. It is searched in the name "
+            "without suffix, and its first group (or the whole match) is the patient: widen it, or leave it "
+            "out to take every file as its own patient."
         )
         raise ValueError(msg)
     return {key: patient for key, patient in patients.items() if patient}

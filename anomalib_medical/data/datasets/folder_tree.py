@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import FORMATS, ImageAddress, Listing, composed, image_stem, list_folder
+from anomalib_medical.data.io import FORMATS, ImageAddress, Listing, agree, composed, counted, image_stem, list_folder
 from anomalib_medical.data.samples import UNLABELED
 
 logger = logging.getLogger(__name__)
@@ -112,8 +112,9 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
     if shared:
         names = ", ".join(str(path) for path in shared[:3])
         msg = (
-            f"{len(shared)} of {len(pool)} unlabeled images are also training or test images, such as {names}. Whoever "
-            "learns from the test images cannot be tested on them: give the pool a folder of its own."
+            f"{len(shared)} of {counted(len(pool), 'unlabeled image')} {agree(len(shared), 'is', 'are')} in training "
+            f"or test too, such as {names}. Whoever learns from the test images cannot be tested on them: give the "
+            "pool a folder of its own."
         )
         raise ValueError(msg)
     return listing

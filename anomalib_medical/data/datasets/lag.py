@@ -12,7 +12,7 @@ from anomalib_medical.data.datasets.data_json import find_prepared, read_data_js
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS
 from anomalib_medical.data.datasets.published import Protocol, PublishedCounts, apply_protocol
 from anomalib_medical.data.datasets.source import DatasetSource
-from anomalib_medical.data.io import Listing, list_folder
+from anomalib_medical.data.io import Listing, agree, counted, list_folder
 from anomalib_medical.data.samples import with_left_out
 
 logger = logging.getLogger(__name__)
@@ -118,10 +118,11 @@ def _compare_labels(folder: Path, images: list[Path], expected: str) -> None:
     other = [file for file, text in texts.items() if text != expected]
     if other:
         logger.warning(
-            "LAG: %d of %d label files in %s do not say %s, such as %s. The folder was taken for the label.",
+            "LAG: %d of %s in %s %s not say %s, such as %s. The folder was taken for the label.",
             len(other),
-            len(texts),
+            counted(len(texts), "label file"),
             folder,
+            agree(len(other), "does", "do"),
             expected,
             other[0].name,
         )

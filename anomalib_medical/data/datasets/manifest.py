@@ -12,7 +12,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import ImageAddress, ImageReadError, image_size, irregular
+from anomalib_medical.data.io import ImageAddress, ImageReadError, counted, image_size, irregular
 from anomalib_medical.data.io.identifiers import normalise_id
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
@@ -80,7 +80,8 @@ def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
     samples = samples.assign(split=samples.split.where(samples.split != "", decided))
     leaking = (samples.split == UNLABELED) & samples.patient_id.isin(tested)
     if leaking.any():
-        logger.info("Dropped %d unlabeled images, whose patients have images in the test.", int(leaking.sum()))
+        dropped = counted(int(leaking.sum()), "unlabeled image")
+        logger.info("Dropped %s of patients who have images in the test.", dropped)
     return samples[~leaking].reset_index(drop=True)
 
 

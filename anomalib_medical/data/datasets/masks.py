@@ -13,6 +13,7 @@ from anomalib_medical.data.io import (
     ImageReadError,
     MaskRule,
     Slicing,
+    counted,
     image_size,
     labels_in,
     list_pictures,
@@ -80,15 +81,15 @@ class MaskSurvey:
         """
         if self._resampled:
             logger.warning(
-                "%d mask volumes have another grid than their image, such as %s: they are laid over it by their "
-                "affines, by nearest neighbour.",
-                len(self._resampled),
+                "%s on another grid than the image, such as %s: laid over it by the affines of both, by nearest "
+                "neighbour.",
+                counted(len(self._resampled), "mask volume"),
                 self._resampled[0],
             )
         if self._without_label:
             logger.warning(
-                "%d images of abnormal classes, such as %s, have masks without a chosen label: they count as normal.",
-                len(self._without_label),
+                "Counted as normal: %s of abnormal classes, such as %s, whose masks hold no chosen label.",
+                counted(len(self._without_label), "image"),
                 self._without_label[0],
             )
         absent = sorted(set(self.rule.labels) - self._labels)
@@ -173,10 +174,10 @@ class MaskSurvey:
 
 
 def _number_error(image: ImageAddress, pictures: int, mask: ImageAddress, masks: int) -> ImageReadError:
-    what = "volume(s)" if is_nifti_file(image.path) and is_nifti_file(mask.path) else "picture(s)"
+    what = "volume" if is_nifti_file(image.path) and is_nifti_file(mask.path) else "picture"
     msg = (
-        f"The mask {mask} holds {masks} {what}, its image {image} {pictures}. They must match one to one: save the "
-        "mask with the image's frames or slices, or remove it."
+        f"The mask {mask} holds {counted(masks, what)}, its image {image} {pictures}. They must match one to one: "
+        "save the mask with the image's frames or slices, or remove it."
     )
     return ImageReadError(msg)
 

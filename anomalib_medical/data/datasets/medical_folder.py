@@ -16,7 +16,17 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_sa
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.datasets.pool_copies import refuse_copies
-from anomalib_medical.data.io import RASTER_SUFFIXES, ImageAddress, Listing, MaskRule, Slicing, Window, on_disk
+from anomalib_medical.data.io import (
+    RASTER_SUFFIXES,
+    ImageAddress,
+    Listing,
+    MaskRule,
+    Slicing,
+    Window,
+    agree,
+    counted,
+    on_disk,
+)
 from anomalib_medical.data.io.dicom_kinds import kind_of_file
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource
 from anomalib_medical.data.samples import UNLABELED, with_left_out
@@ -177,8 +187,9 @@ def _require_normals(manifest: Path, samples: DataFrame) -> None:
     if not (samples.split == "train").any():
         one = len(set(samples.patient_id)) == 1
         msg = (
-            f"The manifest {manifest} leaves no normal image for training: of {len(samples)} images none is in the "
-            f"split train. Add normal images of patients who have no abnormal ones.{f' {TELL_PATIENTS}' if one else ''}"
+            f"The manifest {manifest} leaves no normal image for training: of "
+            f"{counted(len(samples), 'image')} none is in the split train. Add normal images of patients who "
+            f"have no abnormal ones.{f' {TELL_PATIENTS}' if one else ''}"
         )
         raise ValueError(msg)
 
@@ -190,12 +201,14 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
     unmasked = int((abnormal.mask_path == "").sum())
     if 0 < unmasked < len(abnormal):
         logger.warning(
-            "%d of %d abnormal images have no mask: they count for image metrics and are left out of pixel metrics.",
+            "%d of %d abnormal images %s no mask: such count for image metrics and are left out of pixel metrics.",
             unmasked,
             len(abnormal),
+            agree(unmasked, "has", "have"),
         )
     if unused_masks:
-        logger.warning("%d masks in ground_truth/ belong to no image in test/ (compare the stems).", unused_masks)
+        belong = f"{counted(unused_masks, 'mask')} in ground_truth/ {agree(unused_masks, 'belongs', 'belong')}"
+        logger.warning("%s to no image in test/ (compare the stems).", belong)
     for index, word in ((LabelName.NORMAL, "normal"), (LabelName.ABNORMAL, "abnormal")):
         if len(test) and not (test.label_index == index).any():
             logger.warning("The test set has no %s images: AUROC and F1 have no value (nan).", word)
@@ -203,7 +216,8 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
     for part in ("train", "val", UNLABELED):
         shared = set(samples[samples.split == part].patient_id) & set(test.patient_id)
         if shared:
-            logger.warning("LEAK: %d patients have images in %s and in test; results will flatter.", len(shared), part)
+            have = f"{counted(len(shared), 'patient')} {agree(len(shared), 'has', 'have')}"
+            logger.warning("LEAK: %s images in %s and in test; results will flatter.", have, part)
 
 
 def _warn_of_formats(samples: DataFrame) -> None:
@@ -215,9 +229,10 @@ def _warn_of_formats(samples: DataFrame) -> None:
     others = abnormal[~abnormal.isin(normal)]
     if normal and len(others):
         logger.warning(
-            "%d of %d abnormal images are stored as %s, and no normal image is: the format may tell the label.",
+            "%d of %s %s stored as %s, and no normal image is: the format may tell the label.",
             len(others),
-            len(abnormal),
+            counted(len(abnormal), "abnormal image"),
+            agree(len(others), "is", "are"),
             ", ".join(sorted(set(others))),
         )
 

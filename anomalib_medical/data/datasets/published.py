@@ -165,7 +165,7 @@ def _with_task(samples: DataFrame) -> DataFrame:
 def _divide(samples: DataFrame, name: str, counts: PublishedCounts, seed: int) -> list[str]:
     """Divide by patient, in the papers' proportions."""
     if samples.patient_id.nunique() < 2:
-        msg = f"{name}: all {len(samples)} images are of one patient, so that they cannot be divided into parts."
+        msg = f"{name}: one patient has all images ({len(samples)}), so that they cannot be divided into parts."
         raise ProtocolError(msg)
     abnormal = [index == LabelName.ABNORMAL for index in samples.label_index]
     normals = counts.train + counts.test_normal + counts.unlabeled_normal

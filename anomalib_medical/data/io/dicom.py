@@ -20,6 +20,7 @@ from .dicom_streams import OFFSET_TAGS
 from .errors import ImageReadError, NoImageError
 from .slicing import Slicing
 from .windows import Window
+from .words import counted
 
 __all__ = ["DicomFacts", "DicomReader", "dicom_facts"]
 
@@ -148,7 +149,7 @@ def _frame_index(address: ImageAddress, header: Dataset) -> int:
     asked = str(address).removeprefix(str(address.path)) or "none of them by name"
     raise ImageReadError.of(
         address.path,
-        found=f"a DICOM file of {frames} frames, asked for {asked}",
+        found=f"a DICOM file of {counted(frames, 'frame')}, asked for {asked}",
         expected=f"a frame from {address.path}#frame=0 to #frame={frames - 1}",
         remedy="Name one of these.",
     )

@@ -23,6 +23,7 @@ from .dicom_module import first_number
 from .errors import ImageReadError
 from .identifiers import names_nobody, normalise_id
 from .quiet import quiet
+from .signatures import HEAD_BYTES
 
 # What pydicom and its decoders raise on broken content.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -131,6 +132,12 @@ def looks_like_dicom(head: bytes) -> bool:
         return False
     order = next((o for o in "<>" if struct.unpack_from(f"{o}H", head)[0] in _FIRST_GROUPS), None)
     return order is not None and _leading_elements(head, order) >= _ELEMENTS_TO_BE_SURE
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Tell from its content whether a file is DICOM."""
+    with path.open("rb") as file:
+        return looks_like_dicom(file.read(HEAD_BYTES))
 
 
 def _leading_elements(head: bytes, order: str) -> int:

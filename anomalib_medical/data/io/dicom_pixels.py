@@ -19,6 +19,7 @@ from .dicom_file import DicomFile, PixelElement, damaged
 from .dicom_module import PixelModule, element_error, first_number, read_module
 from .dicom_streams import Stream, compressed_frame, mark_colours, read_stream
 from .errors import ImageReadError
+from .words import counted
 
 # One plug-in of pydicom for each compression, whatever else is installed, so that pixels are the same everywhere; and
 # the package that brings it.
@@ -174,9 +175,9 @@ def _check_length(path: Path, file: DicomFile, pixels: PixelElement, module: Pix
     raise ImageReadError.of(
         path,
         found=(
-            f"a DICOM file with {length} bytes of {pixels.keyword}, while {module.frames} frames of {module.rows} rows "
-            f"and {module.columns} columns in {module.photometric}, {samples} x {module.allocated} bits a pixel, "
-            f"take {expected}"
+            f"a DICOM file with {length} bytes of {pixels.keyword}, while {counted(module.frames, 'frame')} of "
+            f"{counted(module.rows, 'row')} and {counted(module.columns, 'column')} in {module.photometric}, "
+            f"{samples} x {module.allocated} bits a pixel, would take {expected}"
         ),
         expected="its header to describe its pixels: a tool may have decompressed them and left the header as it was",
         remedy="Correct the header, or export the file again.",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from .address import ImageAddress
 from .dicom_file import read_header
-from .dicom_header import looks_like_dicom, sanitised
-from .signatures import HEAD_BYTES
+from .dicom_header import is_dicom_file, sanitised
 
 _TAGS = [
     "ImageOrientationPatient",
@@ -41,7 +38,7 @@ def distance_apart(first: ImageAddress, second: ImageAddress) -> float:
 
 
 def _place(address: ImageAddress) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    if not _is_dicom(address.path):
+    if not is_dicom_file(address.path):
         return None
     with sanitised(address.path), address.path.open("rb") as file:
         header = read_header(address.path, file, _TAGS).header
@@ -59,8 +56,3 @@ def _numbers(groups: list[Dataset], sequence: str, keyword: str) -> NDArray[np.f
     values += [item.get(keyword) for group in groups for item in group.get(sequence) or []]
     found = [value for value in values if value]
     return np.array([float(number) for number in found[-1]] if found else [], dtype=np.float64)
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return looks_like_dicom(file.read(HEAD_BYTES))

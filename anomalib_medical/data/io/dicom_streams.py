@@ -11,6 +11,7 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 from .dicom_file import DicomFile, PixelElement, damaged
 from .errors import ImageReadError
+from .words import counted
 
 OFFSET_TAGS = ["ExtendedOffsetTable"]
 _ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE
@@ -72,7 +73,7 @@ def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: i
     if len(starts) != frames:
         raise ImageReadError.of(
             path,
-            found=f"a DICOM file that holds {len(starts)} compressed frames and says that it holds {frames}",
+            found=f"a DICOM file that holds {counted(len(starts), 'compressed frame')} and says that it holds {frames}",
             expected="NumberOfFrames (0028,0008) to be right",
             remedy="Correct the element, or export the file again.",
         )

@@ -14,6 +14,7 @@ from .signatures import HEAD_BYTES, describe, irregular
 RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm"})
 # A folder is searched by these names; of files with other names or none, such as DICOM's IM0001, the content decides.
 IMAGE_SUFFIXES = RASTER_SUFFIXES | {".dcm", ".dicom", ".ima", ".nii"}
+_NII_GZ = ".nii.gz"
 # Companions of images, which need not be opened; text under any other name is one too.
 _TEXTS = frozenset({".csv", ".html", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 _DOCUMENTS = frozenset({".db", ".doc", ".docx", ".ods", ".pdf", ".ppt", ".pptx", ".xls", ".xlsx"})
@@ -117,11 +118,11 @@ def _refuse_forbidden(error: OSError) -> None:
 
 def image_stem(path: Path) -> str:
     """Return the file's name without its suffix, ``.nii.gz`` being one."""
-    return Path(path.name.removesuffix(".gz")).stem if path.name.lower().endswith(".nii.gz") else path.stem
+    return path.name[: -len(_NII_GZ)] if path.name.lower().endswith(_NII_GZ) else path.stem
 
 
 def _has_image_name(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES or path.name.lower().endswith(".nii.gz")
+    return path.suffix.lower() in IMAGE_SUFFIXES or path.name.lower().endswith(_NII_GZ)
 
 
 def _is_text(path: Path) -> bool:

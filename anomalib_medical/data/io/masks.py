@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageReadError
+from .words import agree, counted
 
 # Numbers this near to a whole one are taken for it: what rounding, compression and scaling leave behind.
 ROUNDING = 1e-3
@@ -108,8 +109,9 @@ def _whole(path: Path, values: NDArray[Any]) -> NDArray[Any]:
     if fractions.size:
         raise ImageReadError.of(
             path,
-            found=f"a mask of which {fractions.size} of {values.size} values are fractions, from {fractions.min():g} "
-            f"to {fractions.max():g}",
+            found=f"a mask of which {fractions.size} of {counted(values.size, 'value')} "
+            f"{agree(fractions.size, 'is a fraction', 'are fractions')}, from {fractions.min():g} to "
+            f"{fractions.max():g}",
             expected=f"whole numbers (to {ROUNDING:g}), as labels are",
             remedy="Interpolation leaves such behind: save the mask resampled by nearest neighbour, or say above which "
             "value it begins with mask_threshold, such as 0.5.",

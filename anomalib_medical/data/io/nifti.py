@@ -16,6 +16,7 @@ from .nifti_masks import grid_change, is_nifti_file, take_slice
 from .nifti_voxels import robust_range, scale, stored_voxels
 from .slicing import Slicing
 from .windows import Window
+from .words import counted
 
 # The axis of the body (0 right, 1 anterior, 2 superior) that slices lie across.
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -142,7 +143,8 @@ def _find(file: NiftiFile, address: ImageAddress) -> _Place:
         valid = ",".join(f"{key}=(0 to {count - 1})" for key, count in counts.items())
         raise ImageReadError.of(
             file.path,
-            found=f"{file.volumes} volume(s) of {' x '.join(map(str, file.shape))} voxels, asked for {selection}",
+            found=f"{counted(file.volumes, 'volume')} of {' x '.join(map(str, file.shape))} voxels, asked for "
+            f"{selection}",
             expected=f"#{valid} behind the path" if valid else "no selection behind the path",
             remedy="list_pictures names the pictures in a file; instead of axial, coronal and sagittal work too.",
         )

@@ -183,7 +183,7 @@ def _scale(path: Path, pixels: NDArray[np.generic], bits: int) -> NDArray[np.flo
     if not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         remedy = "Replace them (for instance by 0) and save again."
-        raise _refused(path, f"{count} values that are NaN or infinite", "finite values in [0, 1]", remedy)
+        raise _refused(path, f"values that are NaN or infinite ({count})", "finite values in [0, 1]", remedy)
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
         raise _refused(path, f"floating-point values from {low:g} to {high:g}", "values in [0, 1]", to_map)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import EdgeError
 from .geometry import WHOLE, Placement, Step, place
+from .io import agree
 from .manifest import Manifest, PostProcessing
 from .scores import above, normalize, raw_threshold
 
@@ -161,8 +162,9 @@ def open_bundle(bundle: Path) -> Manifest:
         shown = "\n".join(f"- {line}" for line in differences[:10])
         more = f"\n(and {len(differences) - 10} more)" if len(differences) > 10 else ""
         msg = (
-            f"This bundle is not as it was made; {len(differences)} of its files differ from manifest.json:\n"
-            f"{shown}{more}\nNothing was scored. Copy the bundle again from where it was made, into an empty folder."
+            f"This bundle is not as it was made; {len(differences)} of its files "
+            f"{agree(len(differences), 'differs', 'differ')} from manifest.json:\n{shown}{more}\n"
+            "Nothing was scored. Copy the bundle again from where it was made, into an empty folder."
         )
         raise EdgeError(msg)
     return manifest

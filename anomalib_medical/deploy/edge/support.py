@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .errors import EdgeError
 from .few_shot_device import FewShotDevice, order_statistic
-from .io import ImageAddress, ImageReadError, Slicing, Window, list_folder, list_pictures, read_pixels
+from .io import ImageAddress, ImageReadError, Slicing, Window, counted, list_folder, list_pictures, read_pixels
 from .manifest import Calibration, Manifest, PostProcessing, Reading, sha256
 from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
@@ -96,7 +96,8 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     digests = [_digest(address) for address in support]
     repeated = set(digests) & {_digest(address) for address in others or ()}
     if repeated:
-        msg = f"{len(repeated)} of the images in --normals are support images: their scores say nothing. Take them out."
+        images = counted(len(repeated), "image")
+        msg = f"In --normals and in the support: {images}, whose scores say nothing. Take them out."
         raise EdgeError(msg)
     if others is None and len(support) < 2:
         msg = "Got 1 support image and no --normals: give others for the threshold, or 2 support images or more."

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.checkpoints import check_class
-from anomalib_medical.data.datamodules.base import MedicalDataModule
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.post_processing import MedicalPostProcessor
@@ -113,10 +112,9 @@ class MedicalModuleMixin(_Module):
         self._resumed_from = self.trainer.ckpt_path
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         shared = tested_validation_images(self.trainer)
-        # Our own datamodules say it themselves, whatever the model.
-        if shared and not isinstance(datamodule, MedicalDataModule):
+        if shared and not getattr(datamodule, "tells_what_validation_sees", False):
             logger.warning(
-                "%s validates on its test set (%d files are in both): the threshold has seen the images that the test "
+                "%s validates on its test set (files in both: %d): the threshold has seen the images that the test "
                 "counts. Set --data.val_split_mode from_train (now %s).",
                 type(datamodule).__name__,
                 shared,

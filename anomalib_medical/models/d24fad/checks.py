@@ -7,7 +7,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window
+from anomalib_medical.data.io import ImageAddress, Window, agree
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .support import Support, SupportImage, list_pictures_in, repeated_in
@@ -43,8 +43,9 @@ def refuse_support_images(support: Sequence[SupportImage], addresses: Sequence[I
     repeated = repeated_in(support, addresses)
     if repeated:
         msg = (
-            f"{len(repeated)} of the {len(addresses)} {what} are support images too, such as {repeated[0]}. What is in "
-            "the support scores as normal by construction: take it out of one of the two."
+            f"{len(repeated)} of the {len(addresses)} {what} {agree(len(repeated), 'is', 'are')} in the support too, "
+            f"such as {repeated[0]}. What is in the support scores as normal by construction: take it out of one of "
+            "the two."
         )
         raise D24fadError(msg)
 

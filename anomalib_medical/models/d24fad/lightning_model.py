@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window
+from anomalib_medical.data.io import ImageAddress, Window, counted
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.models.components import (
     DistillationMixin,
@@ -290,7 +290,8 @@ class D24fad(DistillationMixin, AnomalibModule):
         count = len(self.model.support)
         if count < (2 if normals is None else 1):
             msg = (
-                f"There are {count} support images, expected at least 2 to leave one out. Give held-out normal images."
+                f"The support holds {counted(count, 'image')}, expected at least 2 to leave one out: give held-out "
+                "normal images."
                 if count
                 else "The model has no support set to calibrate for: give it one first, with set_support."
             )

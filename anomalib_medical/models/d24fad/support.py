@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window, list_folder, list_pictures, on_disk
+from anomalib_medical.data.io import ImageAddress, Window, counted, list_folder, list_pictures, on_disk
 from anomalib_medical.data.privacy import PatientHasher
 
 from .torch_model import D24fadError
@@ -136,7 +136,8 @@ def list_support(folder: str | Path, shots: int | None) -> list[ImageAddress]:
     """
     addresses = list_pictures_in(folder, "support_dir")
     if shots is not None and shots > len(addresses):
-        msg = f"support_shots is {shots}, and {folder} holds {len(addresses)} image(s): add images, or ask for fewer."
+        images = counted(len(addresses), "image")
+        msg = f"support_shots is {shots}, and {folder} holds {images}: add images, or ask for fewer."
         raise D24fadError(msg)
     return addresses
 

@@ -18,6 +18,7 @@ from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchvision.transforms.v2 import Resize
 
+from anomalib_medical.data.io import counted
 from anomalib_medical.models.components import (
     AntialiasedPreProcessor,
     MedicalModuleMixin,
@@ -237,7 +238,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         if self._batches is None:
             known = int(images.known_normal.sum())
             unlabeled = len(images.known_normal) - known
-            logger.info("Learning from %d known normal and %d unlabeled images.", known, unlabeled)
+            logger.info("Learning from %d known normal and %s.", known, counted(unlabeled, "unlabeled image"))
         self._batches = MemberBatches(images, loader.batch_size or 1, self.members, seed)
         self._read_in_epoch = self.current_epoch
         if self.score == "refined":

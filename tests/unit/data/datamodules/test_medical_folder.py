@@ -224,7 +224,7 @@ def test_truncated_image_is_named(tree: Path) -> None:
 
 def test_one_training_image(tmp_path: Path) -> None:
     put(tmp_path / "train" / "good" / "a.png")
-    with pytest.raises(ValueError, match=r"Only 1 training image\(s\) in all.*Add normal images.*same_as_test"):
+    with pytest.raises(ValueError, match=r"Only 1 training image in all.*Add normal images.*same_as_test"):
         MedicalFolder(tmp_path).setup()
     put(tmp_path / "test" / "good" / "b.png")
     put(tmp_path / "test" / "bad" / "b.png")
@@ -232,7 +232,7 @@ def test_one_training_image(tmp_path: Path) -> None:
 
 
 def test_one_training_patient(tree: Path) -> None:
-    with pytest.raises(ValueError, match=r"Only 20 training image\(s\) of one patient"):
+    with pytest.raises(ValueError, match=r"Only 20 training images of one patient"):
         MedicalFolder(tree, patient_pattern="p").setup()
 
 
@@ -301,7 +301,7 @@ def test_a_patient_on_both_sides_is_reported_as_a_count(tree: Path, caplog: pyte
     put(tree / "test" / "good" / "p03_9.png")
     with caplog.at_level(logging.INFO):
         ready(tree, patient_pattern=r"p\d+")
-    assert "LEAK: 1 patients have images in train and in test" in caplog.text
+    assert "LEAK: 1 patient has images in train and in test" in caplog.text
     assert "p03" not in caplog.text
 
 

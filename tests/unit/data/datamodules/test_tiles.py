@@ -13,6 +13,7 @@ from anomalib.pipelines.tiled_ensemble.components.utils.helper_functions import 
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_medical import D24fad, Ddad, MedicalFolder, Scrd
+from anomalib_medical.data.batch import MedicalImageItem, collate_masked
 from tests.conftest import make_folder
 
 TILES = {"tile_size": 16, "stride": 16, "image_size": 32}
@@ -49,8 +50,17 @@ def test_the_unlabeled_pool_stays_known_as_such(tmp_path):
 
 def test_images_without_masks_are_refused_by_name(tmp_path):
     data = tile(make_folder(tmp_path, layout={"train/good": 4, "test/good": 1, "test/other": 1}), (0, 0))
-    with pytest.raises(ValueError, match=r"2 of 2 images of a batch have no mask.*Add masks, or train without tiles"):
+    with pytest.raises(ValueError, match=r"2 of the 2 images of a batch.*: add masks, or train without tiles"):
         next(iter(data.test_dataloader()))
+
+
+def test_an_image_that_has_a_mask_is_not_named_for_lacking_one():
+    items = [
+        MedicalImageItem(image=torch.zeros(3, 4, 4), image_path=path, gt_mask=mask)
+        for path, mask in (("has.png", torch.zeros(4, 4)), ("lacks.png", None))
+    ]
+    with pytest.raises(ValueError, match=r"1 of the 2 images of a batch, such as lacks\.png\."):
+        collate_masked(items)
 
 
 @pytest.mark.parametrize(

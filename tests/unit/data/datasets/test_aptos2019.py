@@ -110,7 +110,7 @@ def test_missing_images_are_counted(root: Path) -> None:
 def test_images_that_the_table_does_not_name_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_image(root / "train_images" / "00000000000b.png")
     assert len(make_aptos2019_dataset(root)) == 10
-    assert f"1 images in {root / 'train_images'} are not in {root / 'train.csv'}: they are left out." in caplog.text
+    assert f"Left out 1 image in {root / 'train_images'} that {root / 'train.csv'} does not name." in caplog.text
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_masks_where_there_are_some(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert masked.mask_path.to_list() == [str(folder / "Ungood" / "label" / f"100{n}.png") for n in range(2)]
     assert masked.image_path.to_list() == [str(folder / "Ungood" / "img" / f"100{n}.png") for n in range(2)]
     assert PublishedCounts.of(samples) == SMALL
-    assert "1 masks in" in caplog.text
+    assert "1 mask in" in caplog.text
 
 
 def test_a_slide_is_a_patient_and_leaks_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,14 +81,14 @@ def test_a_slide_is_a_patient_and_leaks_are_dropped(tmp_path: Path, caplog: pyte
     assert set(samples[samples.split == "train"].patient_id) == {"normal_000", "normal_001", "normal_002"}
     assert set(samples[samples.split == "test"].patient_id) == {"test_001", "normal_003", "tumor_007"}
     assert "dropped 4 of 13 images from train" in caplog.text
-    assert "do not say which slide" not in caplog.text
+    assert "name a slide" not in caplog.text
 
 
 def test_numbered_patches_get_a_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(6):  # a number of three digits is no slide
         write_image(root / "train" / "good" / f"normal_{number:03d}.png")
     assert make_camelyon16_dataset(root).patient_id.is_unique
-    assert "24 of 24 patches do not say which slide they are from" in caplog.text
+    assert "24 of 24 patches do not name a slide" in caplog.text
 
 
 def test_published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

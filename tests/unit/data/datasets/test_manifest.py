@@ -214,7 +214,7 @@ def test_tested_patients_leave_the_pool(root: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         table = samples(root, text)
     assert dict(table.split) == {"a": "train", "b": "test", "d": "unlabeled"}
-    assert "Dropped 1 unlabeled images" in caplog.text
+    assert "Dropped 1 unlabeled image of patients who" in caplog.text
 
 
 def test_a_header_that_knows_the_patient_completes_the_list(root: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_folder_is_the_same_patient_on_both_sides(tmp_path: Path, caplog: pyte
         write_dicom(tmp_path / "test" / name / "x", PIXELS, PatientID="SUBJ")
     table = make_medical_folder_dataset(tmp_path, patient_from="folder")
     assert set(table[table.split == "test"].patient_id) == {"f1", "f9"}
-    assert "LEAK: 1 patients have images in train and in test" in caplog.text
+    assert "LEAK: 1 patient has images in train and in test" in caplog.text
     write_dicom(tmp_path / "test/good/y", PIXELS)
     with pytest.raises(ValueError, match=r"takes each folder in .*test/good as a patient, and .*good/y is in none"):
         make_medical_folder_dataset(tmp_path, patient_from="folder")

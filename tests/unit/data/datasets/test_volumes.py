@@ -83,14 +83,16 @@ def test_a_mask_of_another_shape_is_refused(root: Path) -> None:
     with pytest.raises(ImageReadError, match="neither says where it lies in the body, and their grids are 6 x 5 x 3"):
         make_medical_folder_dataset(root)
     volume(mask, np.ones((*SHAPE, 2), np.uint8))
-    with pytest.raises(ImageReadError, match=r"holds 2 volume\(s\), its image .* 1"):
+    with pytest.raises(ImageReadError, match=r"holds 2 volumes, its image .* 1"):
         make_medical_folder_dataset(root)
 
 
 def test_a_volume_and_its_own_slice_are_refused(root: Path) -> None:
     rows = "train/good/n0.nii.gz,normal\ntrain/good/n0.nii.gz#axial=1,normal\n"
     (root / "list.csv").write_text(f"path,label\n{rows}")
-    with pytest.raises(ValueError, match=r"1 images are listed twice, such as .*n0\.nii\.gz#axial=1"):
+    with pytest.raises(
+        ValueError, match=r"Listed twice, .* by its own address: 1 image, such as .*n0\.nii\.gz#axial=1"
+    ):
         make_medical_folder_dataset(root, manifest=root / "list.csv")
 
 

@@ -23,7 +23,7 @@ from anomalib_medical.data.io import ImageReadError, Window, image_size, list_pi
 from anomalib_medical.data.io.address import ImageAddress
 from anomalib_medical.data.io.dicom import DicomReader
 from anomalib_medical.data.io.reader import is_image
-from tests.dicom_files import make_dicom, write_dicom
+from tests.dicom_files import NATIVE, make_dicom, write_dicom
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (7, 6), dtype=np.uint8)
@@ -54,14 +54,6 @@ def lut(entries: list[int], first: int, bits: int) -> Dataset:
     item.LUTDescriptor = [len(entries), first, bits]
     item.add_new("LUTData", "US", entries)
     return item
-
-
-NATIVE = [
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-]
 
 
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)

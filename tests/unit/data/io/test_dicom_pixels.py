@@ -14,15 +14,9 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import pack_bits
 
 from anomalib_medical.data.io import ImageReadError, list_pictures, read_mask_pixels, read_mask_values, read_pixels
-from tests.dicom_files import compress, make_dicom, write_dicom
+from tests.dicom_files import NATIVE, compress, make_dicom, write_dicom
 
 RNG = np.random.default_rng(0)
-NATIVE = [
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-]
 LOSSLESS = [
     uid.HTJ2KLossless,
     uid.HTJ2K,
@@ -166,7 +160,10 @@ def test_a_length_that_contradicts_the_header(tmp_path: Path, case: str, syntax:
     pixels, tags = CONTRADICTIONS[case]
     path = write_dicom(tmp_path / "a", pixels, TransferSyntaxUID=syntax, **tags)
     for picture in list_pictures(path):
-        refused(str(picture), r"bytes of PixelData, while \d frames of \d rows and \d columns in .* take \d+, expected")
+        refused(
+            str(picture),
+            r"bytes of PixelData, while \d frames? of \d rows and \d columns in .* would take \d+, expected",
+        )
 
 
 def test_padding_is_no_contradiction(tmp_path: Path) -> None:

@@ -12,15 +12,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from anomalib_medical.data.io import ImageReadError, read_pixels
-from tests.dicom_files import make_dicom, write_dicom
+from tests.dicom_files import NATIVE, make_dicom, write_dicom
 
 RNG = np.random.default_rng(0)
-NATIVE = [
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-]
 FORMS = ["bytes", "words", "numbers"]  # OW one byte an entry, OW, US
 RAMP = np.linspace(0, 4095, 24 * 20).astype(np.uint16).reshape(24, 20)
 TWELVE = {"BitsStored": 12, "HighBit": 11}

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_medical.data.io import ImageReadError, Listing, image_size, list_folder, list_pictures, read_pixels
+from anomalib_medical.data.io import (
+    ImageReadError,
+    Listing,
+    image_size,
+    image_stem,
+    list_folder,
+    list_pictures,
+    read_pixels,
+)
 from tests.dicom_files import write_dicom
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
@@ -140,3 +148,8 @@ def test_what_several_folders_hold_is_said_in_one_sentence(tmp_path: Path) -> No
 
 def test_a_missing_folder_holds_nothing(tmp_path: Path) -> None:
     assert list_folder(tmp_path / "nowhere") == Listing()
+
+
+@pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.NII.GZ", "a.b.nii.GZ", "a.b.nii", "a.b.png"])
+def test_a_mask_is_found_by_the_name_without_any_spelling_of_the_suffix(name: str) -> None:
+    assert image_stem(Path("folder") / name) == "a.b"

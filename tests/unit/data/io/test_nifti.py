@@ -204,7 +204,7 @@ def test_a_flat_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize("function", [read_image, read_mask, image_size])
 def test_pictures_that_are_not_there(tmp_path: Path, selection: str, function) -> None:
     path = save_nifti(tmp_path / "a.nii", VOLUME)
-    with pytest.raises(ImageReadError, match=r"found 1 volume\(s\) of 4 x 5 x 6 voxels.*expected #axial=\(0 to 5\) b"):
+    with pytest.raises(ImageReadError, match=r"found 1 volume of 4 x 5 x 6 voxels.*expected #axial=\(0 to 5\) b"):
         function(f"{path}{selection}")
 
 

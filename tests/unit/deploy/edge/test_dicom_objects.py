@@ -21,17 +21,10 @@ from anomalib_medical.deploy.edge.geometry import Step, place
 from anomalib_medical.deploy.edge.io import list_folder
 from anomalib_medical.deploy.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.deploy.edge.predictor import Prediction
-from tests.dicom_files import make_dicom, write_dicom
+from tests.dicom_files import PLACE, make_dicom, write_dicom
 
 VALIDATOR = shutil.which("dciodvfy")
 PIXELS = np.arange(600, dtype=np.uint16).reshape(20, 30)
-PLACE = {
-    "FrameOfReferenceUID": "1.2.3.9",
-    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-    "ImagePositionPatient": [0, 0, 0],
-    "PixelSpacing": [1, 1],
-    "SliceThickness": 1,
-}
 SPACED_FRAME = {"FrameOfReferenceUID": "1.2.3.9", "PixelSpacing": [0.1, 0.1]}
 
 

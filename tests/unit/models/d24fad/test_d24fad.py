@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from PIL import Image
 
 from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.attention import SupportAttention
-from anomalib_medical.models.d24fad.selection import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.support import list_pictures_in, unique_support
+from anomalib_medical.models.d24fad.selection import feature_ratios, find_outliers, score_ratios
+from anomalib_medical.models.d24fad.support import unique_support
 from anomalib_medical.models.d24fad.torch_model import D24fadError, SupportSet
 
 SIZE = 64
@@ -319,7 +318,7 @@ def test_calibrating_needs_something_to_calibrate():
     model.set_support(pictures(1))
     with pytest.raises(D24fadError, match="Got 0 normal images, expected at least 1"):
         model.recalibrate([])
-    with pytest.raises(D24fadError, match="There are 1 support images, expected at least 2 to leave one out"):
+    with pytest.raises(D24fadError, match="The support holds 1 image, expected at least 2 to leave one out"):
         model.recalibrate()
     raw = D24fad(**ARGUMENTS, post_processor=False)
     raw.set_support(pictures(2))
@@ -369,16 +368,6 @@ def test_an_outlier_is_found_by_scores_alone(supported):
     assert find_outliers(supported, torch.eye(4)) == [3]
 
 
-def test_diverse_images_are_far_from_one_another():
-    groups = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    embeddings = (groups[:, None] + 0.1 * torch.rand(3, 20, 2)).flatten(0, 1)
-    state = torch.random.get_rng_state()
-    for seed in range(5):
-        assert {row // 20 for row in diverse_rows(embeddings, 3, seed)} == {0, 1, 2}
-    assert diverse_rows(embeddings, 3, 1) == diverse_rows(embeddings, 3, 1)
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -402,13 +391,3 @@ def test_every_backbone_fits(backbone):
     model = D24fadModel(backbone).eval()
     model.support.fill(model.encode_support(pictures(2)))
     assert model(pictures(1, seed=1)).anomaly_map.shape == (1, 1, SIZE, SIZE)
-
-
-def test_what_a_folder_of_normals_holds_beside_is_named(tmp_path, caplog):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    Image.new("L", (8, 8)).save(tmp_path / "b.gif")
-    assert [address.path.name for address in list_pictures_in(tmp_path, "support_dir")] == ["a.png"]
-    assert "support_dir: Left out 1 file that is no PNG" in caplog.text
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(D24fadError, match=r"it holds 0 images.*Left out 1 file .*\.gif: 1"):
-        list_pictures_in(tmp_path, "support_dir")
