@@ -42,8 +42,8 @@ _YBR = {"YBR_FULL", "YBR_FULL_422"}
 dicom_jpeg12.register()
 
 
-def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], PixelModule]:
-    """Return a frame as (H, W), or as (H, W, 3) in RGB, of nothing but the stored bits; and what says so.
+def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], PixelModule, bool]:
+    """Return a frame as (H, W), or as (H, W, 3) in RGB, of nothing but the stored bits; what says so; if it is lossy.
 
     Raises:
         ImageReadError: If there are no pixels, not as many as the header says, or what they are cannot be told.
@@ -70,7 +70,7 @@ def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], P
         if frame.dtype != np.uint8 or module.stored != 8:
             raise element_error(path, "BitsStored", f"in YBR_FULL with {module.stored} as its", "8")
         frame = convert_color_space(frame, "YBR_FULL", "RGB")
-    return frame, module
+    return frame, module, lossy is not None and not lossy.reversible
 
 
 def _plugin(path: Path, syntax: uid.UID, header: Dataset) -> str:

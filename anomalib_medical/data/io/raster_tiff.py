@@ -9,12 +9,17 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
+from .dicom_streams import read_stream
 from .errors import ImageReadError
+from .signatures import is_lossy_webp
 
 _GREY = frozenset({PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MASK})
 _PLAIN = _GREY | {PHOTOMETRIC.PALETTE, PHOTOMETRIC.RGB}
 # With these tifffile itself makes RGB of YCbCr; with those below it returns the stored samples.
 _JPEG = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
+_JPEG_2000 = frozenset(
+    {COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.APERIO_JP2000_RGB, COMPRESSION.JPEG_2000_LOSSY}
+)
 _KEEPS_SAMPLES = frozenset(
     {
         COMPRESSION.NONE,
@@ -69,6 +74,18 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     if page.photometric == PHOTOMETRIC.YCBCR and not _is_converted(page):
         return _ycbcr_to_rgb(page, scaled)
     return _drop_extra(page, scaled)
+
+
+def is_lossy(path: Path, page: tifffile.TiffPage) -> bool:
+    """Whether a page's compression may have changed values."""
+    if page.compression not in _JPEG_2000 | {COMPRESSION.WEBP}:
+        return page.compression in _JPEG
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0])
+    piece = file.read(page.databytecounts[0])
+    return (
+        is_lossy_webp(piece) if page.compression == COMPRESSION.WEBP else not read_stream(path, piece, None).reversible
+    )
 
 
 def _colours_not_read(page: tifffile.TiffPage) -> str | None:
