@@ -16,7 +16,17 @@ from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, build_sa
 from anomalib_medical.data.datasets.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.datasets.manifest import check_patients, read_manifest, split_samples
 from anomalib_medical.data.datasets.pool_copies import refuse_copies
-from anomalib_medical.data.io import RASTER_SUFFIXES, ImageAddress, Listing, MaskRule, Slicing, Window, on_disk
+from anomalib_medical.data.io import (
+    RASTER_SUFFIXES,
+    ImageAddress,
+    Listing,
+    MaskRule,
+    Slicing,
+    Window,
+    agree,
+    counted,
+    on_disk,
+)
 from anomalib_medical.data.io.dicom_kinds import kind_of_file
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource
 from anomalib_medical.data.samples import UNLABELED, with_left_out
@@ -130,6 +140,7 @@ def make_medical_folder_dataset(
     """
     root = on_disk(Path(root))
     pool_dir = None if unlabeled_dir is None else on_disk(Path(unlabeled_dir))
+    manifest = None if manifest is None else on_disk(Path(manifest))
     unused_masks = 0
     if patient_pattern is not None and patient_from != "header":
         msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
@@ -139,13 +150,13 @@ def make_medical_folder_dataset(
         entries, unused_masks, left_out = tree.entries, tree.unused_masks, tree.listing
         find_patients(entries, root, patient_pattern, patient_from)
     else:
-        entries, left_out = _without_other_objects(read_manifest(Path(manifest), root))
+        entries, left_out = _without_other_objects(read_manifest(manifest, root))
         if pool_dir is not None:
             pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
             entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=pool_dir) for path in pool.images]
             left_out += pool
         find_patients(entries, root, patient_pattern, patient_from)
-        check_patients(Path(manifest), entries)
+        check_patients(manifest, entries)
     if not deduplicate:
         refuse_copies(entries)
     samples = build_samples(entries, slicing, mask_rule)
@@ -154,7 +165,7 @@ def make_medical_folder_dataset(
         samples = samples.assign(patient_id=patients, copies=copies)
     if manifest is not None:
         samples = split_samples(samples, seed)
-        _require_normals(Path(manifest), samples)
+        _require_normals(manifest, samples)
     if deduplicate:
         samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
     if split != "train":
@@ -195,7 +206,8 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
             len(abnormal),
         )
     if unused_masks:
-        logger.warning("%d masks in ground_truth/ belong to no image in test/ (compare the stems).", unused_masks)
+        masks = f"{counted(unused_masks, 'mask')} in ground_truth/ {agree(unused_masks, 'belongs', 'belong')}"
+        logger.warning("%s to no image in test/ (compare the stems).", masks)
     for index, word in ((LabelName.NORMAL, "normal"), (LabelName.ABNORMAL, "abnormal")):
         if len(test) and not (test.label_index == index).any():
             logger.warning("The test set has no %s images: AUROC and F1 have no value (nan).", word)
@@ -203,7 +215,8 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
     for part in ("train", "val", UNLABELED):
         shared = set(samples[samples.split == part].patient_id) & set(test.patient_id)
         if shared:
-            logger.warning("LEAK: %d patients have images in %s and in test; results will flatter.", len(shared), part)
+            patients = f"{counted(len(shared), 'patient')} {agree(len(shared), 'has', 'have')}"
+            logger.warning("LEAK: %s images in %s and in test; results will flatter.", patients, part)
 
 
 def _warn_of_formats(samples: DataFrame) -> None:

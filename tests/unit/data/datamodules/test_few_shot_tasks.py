@@ -325,3 +325,20 @@ def test_a_task_is_found_in_either_spelling(root: Path) -> None:
     datamodule = FewShotTasks(target=listed, root=root, num_workers=0)
     datamodule.setup()
     assert datamodule.name == f"FewShotTasks_{listed}"
+
+
+def test_what_belongs_to_no_task_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(root / "liver" / "test" / "bad" / "a.png", (10, 10))
+    put(root / "loose.png", (10, 10))
+    (root / "spleen").symlink_to("nowhere")
+    datamodule = ready(root)
+    assert f"left out what belongs to no task (2, such as {root / 'liver'})" in caplog.text
+    assert f"broken link: 1, such as {root / 'spleen'}" in caplog.text
+    assert datamodule.left_out.unread == {"broken link": [root / "spleen"]}
+
+
+def test_a_support_folder_without_images_says_what_it_holds(root: Path) -> None:
+    (root / "skin" / "support").mkdir()
+    (root / "skin" / "support" / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(ValueError, match=r"0 normal image\(s\), expected at least 1 .*Left out 1 file .*\.gif: 1"):
+        ready(root)

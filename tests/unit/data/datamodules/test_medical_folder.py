@@ -301,7 +301,7 @@ def test_a_patient_on_both_sides_is_reported_as_a_count(tree: Path, caplog: pyte
     put(tree / "test" / "good" / "p03_9.png")
     with caplog.at_level(logging.INFO):
         ready(tree, patient_pattern=r"p\d+")
-    assert "LEAK: 1 patients have images in train and in test" in caplog.text
+    assert "LEAK: 1 patient has images in train and in test" in caplog.text
     assert "p03" not in caplog.text
 
 

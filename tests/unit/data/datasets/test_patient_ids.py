@@ -122,7 +122,7 @@ def test_a_folder_is_the_same_patient_on_both_sides(tmp_path: Path, caplog: pyte
         write_dicom(tmp_path / "test" / name / "x", PIXELS, PatientID="SUBJ")
     table = make_medical_folder_dataset(tmp_path, patient_from="folder")
     assert set(table[table.split == "test"].patient_id) == {"f1", "f9"}
-    assert "LEAK: 1 patients have images in train and in test" in caplog.text
+    assert "LEAK: 1 patient has images in train and in test" in caplog.text
     write_dicom(tmp_path / "test/good/y", PIXELS)
     with pytest.raises(ValueError, match=r"takes each folder in .*test/good as a patient, and .*good/y is in none"):
         make_medical_folder_dataset(tmp_path, patient_from="folder")
@@ -162,3 +162,30 @@ def test_words_for_nobody(tmp_path: Path, word: str, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize("word", ["Anonym7", "10", "A0", "Xavier", "NA12878"])
 def test_ids_that_are_somebodys(word: str) -> None:
     assert not names_nobody(word)
+
+
+@pytest.mark.parametrize("source", ["study", "series"])
+def test_files_without_a_study_are_said(tmp_path: Path, source: str, caplog: pytest.LogCaptureFixture) -> None:
+    export(tmp_path)
+    Image.fromarray(PIXELS).save(tmp_path / "train/good/x.png")
+    table = make_medical_folder_dataset(tmp_path, patient_from=source)
+    assert table.patient_id.nunique() == (6 if source == "study" else 11)
+    assert f"patient_from={source}: 1 of 11 files names none. Each counts as a patient of its own." in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["absolute", "linked", "up and down"])
+def test_folders_in_a_list_whatever_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    root = tmp_path / "data"
+    rows = []
+    for number in range(4):
+        path = root / f"f{number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS + number).save(path)
+        rows.append(f"f9/../{path.relative_to(root)}" if kind == "up and down" else str(path))
+    (root / "f9").mkdir()
+    (root / "list.csv").write_text("path,label,split\n" + "".join(f"{row},normal,train\n" for row in rows))
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    given = {"absolute": Path("data"), "linked": tmp_path / "link", "up and down": root}[kind]
+    table = make_medical_folder_dataset(given, manifest=root / "list.csv", patient_from="folder")
+    assert sorted(table.patient_id) == ["f0", "f0", "f1", "f1"]
