@@ -195,9 +195,24 @@ class FewShotTasks(MedicalDataModule):
         listing = list_folder(folder)
         entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS, base=folder) for path in listing.images]
         self._check_count(self.target, len(entries), 1, f"the support in {folder}", listing)
-        find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
+        self._find_patients(entries, folder.parent)
         self.left_out += listing
         return _of_task(with_left_out(build_samples(entries), listing, str(folder)), self.target)
+
+    def _find_patients(self, support: Sequence[Entry], root: Path) -> None:
+        """Find the patients of support images together with the tested: an issuer counts only where all name one."""
+        tested = (
+            self.test_data.samples if hasattr(self, "test_data") else DataFrame(columns=["image_path", "patient_id"])
+        )
+        known = {
+            ImageAddress.parse(path).path: patient.removeprefix(f"{self.target}/")
+            for path, patient in zip(tested.image_path, tested.patient_id, strict=True)
+        }
+        others = [Entry(ImageAddress(path), "test", NORMAL_CLASS) for path in known]
+        find_patients([*support, *others], root, self._patient_patterns.get(self.target))
+        same = {other.patient: known[other.path.path] for other in others}
+        for entry in support:
+            entry.patient = same.get(entry.patient, entry.patient)
 
     def _refuse_tested_support(self) -> None:
         if not hasattr(self, "test_data"):
