@@ -96,8 +96,12 @@ def find_patients(
     elif patient_from in {"study", "series"}:
         warn_of_absent([getattr(facts, patient_from) for facts in unnamed], patient_from)
     found = _patients_from(entries, headers, root, patient_from)
-    # A file that the list does not name a patient for may be of one that it names for another file.
-    listed = {patient: entry.patient for entry, patient in zip(entries, found, strict=True) if entry.patient}
+    # A file that the list does not name a patient for may be of one that it names for another file; where it names
+    # several for one header, headers tell nobody.
+    listed: dict[str | None, str | None] = {}
+    for entry, patient in zip(entries, found, strict=True):
+        if entry.patient:
+            listed[patient] = entry.patient if listed.get(patient, entry.patient) == entry.patient else patient
     for entry, facts, patient in zip(entries, headers, found, strict=True):
         known = patient and listed.get(patient, patient)
         entry.patient = entry.patient or known or _own_patient(entry.path.path, root)

@@ -189,3 +189,16 @@ def test_folders_in_a_list_whatever_its_paths(tmp_path: Path, monkeypatch: pytes
     given = {"absolute": Path("data"), "linked": tmp_path / "link", "up and down": root}[kind]
     table = make_medical_folder_dataset(given, manifest=root / "list.csv", patient_from="folder")
     assert sorted(table.patient_id) == ["f0", "f0", "f1", "f1"]
+
+
+@pytest.mark.parametrize("names", [["A", "B", "B", ""], ["", "A", "A", "B", "A"]])
+def test_a_header_that_a_list_names_several_patients_for_tells_none(tmp_path: Path, names: list[str]) -> None:
+    """In an anonymised export a file that the list leaves open is not of whoever comes last."""
+    rows = ["path,label,patient,split"]
+    for index, name in enumerate(names):
+        scan(tmp_path, str(index), PatientID="SUBJ")
+        rows.append(f"train/good/{index},normal,{name},train")
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    ids = list(make_medical_folder_dataset(tmp_path, manifest=tmp_path / "list.csv").patient_id)
+    (unnamed,) = [patient for patient, name in zip(ids, names, strict=True) if not name]
+    assert unnamed not in names
