@@ -262,7 +262,7 @@ def test_the_last_weights_are_validated_and_saved_whatever_the_interval(pooled, 
 
 def test_a_datamodule_serves_other_models_after_a_training_that_failed(pooled, tmp_path):
     data = datamodule(pooled)
-    with pytest.raises(ValueError, match="diverged"):
+    with pytest.raises(DivergedError, match="diverged"):
         fit(pooled, tmp_path / "ddad", data=data, learning_rate=1e30, trainer={"max_epochs": 5})
     assert next(iter(data.train_dataloader())).image.shape[-3:] == (3, 16, 16)
     other = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from anomalib_medical import MedicalFolder, Scrd, cli
 from anomalib_medical.benchmarking import CheckedBenchmark
+from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.commands import COMMANDS, Command, CommandError
 from anomalib_medical.config_files import list_configs
 from anomalib_medical.data import MedicalPredictDataset
@@ -146,6 +147,15 @@ def test_the_benchmark_builds_our_classes(tiny_folder):
     assert [type(job.model) for job in jobs] == [Scrd, Scrd]
     assert [type(job.datamodule) for job in jobs] == [MedicalFolder, MedicalFolder]
     assert [job.datamodule.seed for job in jobs] == [0, 1]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_scores_are_written_once_whether_asked_for_or_not(asked, tiny_folder, tmp_path):
+    model = ["--model=Scrd", "--model.backbone=resnet18", "--model.pre_trained=false"]
+    options = ["--trainer.callbacks+=anomalib_medical.callbacks.PredictionsCSV"] if asked else []
+    arguments = [*model, f"--data={tiny_folder}", f"--default_root_dir={tmp_path}", *options]
+    callbacks = cli.MedicalCLI(["predict", *arguments], run=False).config_init["predict"].trainer.callbacks
+    assert [type(callback) for callback in callbacks].count(PredictionsCSV) == 1
 
 
 @pytest.mark.parametrize("given", [None, True, False])

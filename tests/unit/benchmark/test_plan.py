@@ -52,6 +52,18 @@ def test_a_dataset_changes_a_model():
     assert job.model.image_size == 32
 
 
+def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_too():
+    models = {"rd": {"class_path": "ReverseDistillation"}, "few": {"class_path": "D24fad", "few_shot": 4}}
+    datasets = {"a": {"class_path": "Phantom"}, "b": {"class_path": "Phantom"}}
+    changed = datasets | {"a": {"class_path": "Phantom", "init_args": {"train_count": 9}}}
+    before, after = (
+        {job.name: whole.spec(job) for job in whole.jobs()}
+        for whole in (plan(models=models, datasets=each, seeds=[0]) for each in (datasets, changed))
+    )
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"a__rd__seed0", "a__few__seed0", "b__few__seed0"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,12 +3,13 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from anomalib_medical.benchmark.report.compare import contrasts, groups
+from anomalib_medical.benchmark.report.compare import contrasts, group_columns, groups
 from anomalib_medical.benchmark.report.comparison_figures import spread
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
@@ -82,7 +83,16 @@ def test_models_are_compared_on_the_images_both_have(run):
     found = contrasts(models, models[1])
     assert set(found) == {"scrd", "sharpness"}
     assert found["scrd"].significant
-    assert found["scrd"].adjusted >= found["scrd"].result.p_value
+    # Holm's method: the smaller of two p-values counts twice.
+    smaller = min(found.values(), key=lambda contrast: contrast.result.p_value)
+    assert smaller.adjusted == pytest.approx(2 * smaller.result.p_value, abs=0)
+    assert smaller.adjusted > smaller.result.p_value
+
+
+def test_columns_of_one_value_or_of_too_many_are_no_grouping(run):
+    model = load_run(run).datasets[0].models[0]
+    training = replace(model.first, test=model.first.test.assign(meta_site="one"))
+    assert group_columns(replace(model, trainings=[training])) == (["meta_view"], ["meta_age"])
 
 
 def test_groups_say_how_many_patients_they_are_of(run):

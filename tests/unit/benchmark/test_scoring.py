@@ -125,7 +125,9 @@ def test_the_gallery_shows_extremes_of_both_classes_once(tmp_path):
     assert highest.kind == "highest"
 
 
-@pytest.mark.parametrize(("name", "odd"), [("MeanIntensity", 0.9), ("Sharpness", "noise"), ("NearestThumbnail", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "odd"), [("MeanIntensity", 0.9), ("MeanIntensity", 0.1), ("Sharpness", "noise"), ("NearestThumbnail", 0.1)]
+)
 def test_trivial_scores_rise_with_what_they_look_at(name, odd):
     flat = [torch.full((3, 64, 64), value) for value in (0.45, 0.5, 0.55)]
     scorer = TRIVIAL[name](0)

@@ -20,6 +20,15 @@ def scored() -> MedicalImageBatch:
     return batch.update(uncertainty=VALUES, uncertainty_map=VALUES.reshape(2, 1, 1, 1).expand(2, 1, 4, 4).clone())
 
 
+@pytest.mark.parametrize("masked", [0, 1])
+def test_a_batch_has_masks_for_all_or_for_none(masked: int) -> None:
+    items = [MedicalImageItem(image=torch.zeros(3, 4, 4), image_path=f"{name}.png") for name in "ab"]
+    items[masked].gt_mask = torch.ones(4, 4, dtype=torch.bool)
+    batch = collate(items)
+    assert batch.gt_mask is None
+    assert batch.mask_path == ["", ""]
+
+
 def test_every_item_gets_its_own_uncertainty() -> None:
     for item, value in zip(scored(), VALUES, strict=True):
         assert isinstance(item, MedicalImageItem)

@@ -56,11 +56,11 @@ def test_a_mirrored_copy_is_found_and_named(originals, tmp_path):
     assert (pair.first, pair.second, pair.kind) == (2, 6, "mirrored")
 
 
-@pytest.mark.parametrize("degrees", [-2, 2])
+@pytest.mark.parametrize("degrees", [-1.5, 1.5])
 def test_what_is_alike_only_once_it_is_turned_is_no_copy(originals, tmp_path, degrees):
     """Two patients can be made alike so."""
     turned = tmp_path / "turned.png"
-    Image.open(originals[2]).rotate(degrees, Image.Resampling.BICUBIC).crop((8, 8, 120, 120)).save(turned)
+    Image.open(originals[2]).rotate(degrees, Image.Resampling.BICUBIC).save(turned)
     assert find([*originals, str(turned)]) == []
 
 

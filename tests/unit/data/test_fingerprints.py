@@ -66,6 +66,11 @@ def test_colour_is_told_from_grey(tmp_path, pixels):
     assert fingerprint(save(tmp_path / "a.png", colours)).colour
 
 
+def test_grey_of_colours_is_weighed_as_eyes_do(tmp_path):
+    record = fingerprint(save(tmp_path / "a.png", np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8)))
+    assert record.mean == pytest.approx((0.299 * 200 + 0.587 * 100 + 0.114 * 50) / 255, abs=1e-5)
+
+
 def test_an_image_of_one_pixel_has_a_fingerprint(tmp_path):
     record = fingerprint(save(tmp_path / "a.png", np.full((1, 1), 255, dtype=np.uint8)))
     assert (record.mean, record.std, record.sharpness, record.border) == (1, 0, 0, 1)

@@ -65,6 +65,13 @@ def test_the_measured_figures_are_in_the_card():
     assert "Chests & more" in text
 
 
+def test_a_score_on_the_threshold_is_normal():
+    measured = summarize(INT8, FP32, LABELS, list("abcdef"), threshold=0.35)
+    assert (measured.specificity, measured.sensitivity) == pytest.approx((1, 2 / 3))
+    measured = summarize(INT8, FP32, LABELS, list("abcdef"), threshold=0.25)
+    assert (measured.specificity, measured.sensitivity) == pytest.approx((2 / 3, 2 / 3))
+
+
 def test_where_no_patients_are_known_the_card_speaks_of_images():
     measured = summarize(INT8, FP32, LABELS, list("abcdef"), threshold=None)
     assert measured.specificity is None

@@ -54,6 +54,18 @@ def test_clean_data_have_no_findings(clean):
     assert counts.patients["train", "good"] == 8
 
 
+def test_of_many_shortcuts_one_by_chance_is_no_finding(clean):
+    """Its p-value is 0.02, and seven others were tried."""
+    place = clean.index.to_numpy() - 11
+    clean["meta_age"] = [str(index // 2 + (3.5 if index % 2 else 0)) for index in place]
+    report = run(clean, max_shortcut_auroc=0.8)
+    (age,) = [shortcut for shortcut in report.shortcuts if shortcut.name == "meta_age"]
+    assert age.auroc > 0.8
+    assert 0.05 / len(report.shortcuts) < age.p_value < 0.05
+    assert report.findings == []
+    assert any("it may be chance: meta_age" in note for note in report.notes)
+
+
 def test_an_exact_copy_in_the_test_is_found(clean):
     source, copy = clean.image_path[0], clean.image_path[11]
     Image.open(source).save(copy)

@@ -71,6 +71,14 @@ def test_boxes_become_masks(tmp_path: Path) -> None:
     assert torch.equal(item.gt_mask.float(), expected)
 
 
+def test_a_pixel_that_a_box_touches_belongs_to_it(tmp_path: Path) -> None:
+    data = ready(make_rsna(tmp_path)).test_data
+    row = int(data.samples.index[data.samples.label_index == 1][0])
+    data.samples.loc[row, "boxes"] = "[[10.2, 20.5, 1.5, 1.0]]"
+    rows, columns = data[row].gt_mask.nonzero(as_tuple=True)
+    assert (set(rows.tolist()), set(columns.tolist())) == ({20, 21}, {10, 11})
+
+
 def test_default_root_is_named_after_the_class() -> None:
     assert (RSNA().root, VinDrCXR().root) == (Path("datasets/RSNA"), Path("datasets/VinDrCXR"))
 

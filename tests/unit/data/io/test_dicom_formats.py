@@ -14,13 +14,14 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_color_lut, apply_rescale
 
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.data.io import ImageReadError, image_size, list_pictures
+from anomalib_medical.data.io import ImageReadError, NoImageError, image_size, list_pictures
 from anomalib_medical.data.io.dicom import dicom_facts
 
 _ROOT = os.environ.get("ANOMALIB_MEDICAL_DATA")
 FILES = sorted(Path(_ROOT, "formats", "dicom").glob("*.dcm")) if _ROOT else []
 # A header cut off one byte before its first element, which pydicom cannot read either.
 UNREADABLE = {"no_meta.dcm": "found unknown content"}
+SEGMENTATION = "liver_1frame.dcm"  # pictures of a mask, not of a patient
 
 pytestmark = pytest.mark.skipif(not FILES, reason="ANOMALIB_MEDICAL_DATA names no folder with formats/dicom")
 
@@ -66,7 +67,10 @@ def test_file(path: Path) -> None:
         return
     data = pydicom.dcmread(path)
     array = own_array(path, data)
-    addresses = list_pictures(path)
+    if path.name == SEGMENTATION:
+        with pytest.raises(NoImageError, match="Segmentation"):
+            list_pictures(path)
+    addresses = list_pictures(path, of_mask=True)
     frames = array if int(data.get("NumberOfFrames") or 1) > 1 else array[None]
     assert len(addresses) == len(frames)
     for index in {0, len(frames) - 1}:

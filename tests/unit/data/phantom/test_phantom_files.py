@@ -15,6 +15,7 @@ from PIL import Image
 
 from anomalib_medical.data.images import read_mask
 from anomalib_medical.data.phantom import PhantomSpec, ensure_phantom, files, read_manifest
+from anomalib_medical.data.phantom.lesions import DIFFICULTIES, add_lesion
 
 SMALL = PhantomSpec(difficulty="easy", image_size=64, train=4, test_normal=2, test_abnormal=6)
 
@@ -62,6 +63,22 @@ def test_patients_of_train_and_test_differ_and_test_patients_have_both_labels() 
     assert normal == abnormal
     assert not train & normal
     assert len({(patient, number) for _, _, patient, number in plan}) == len(plan) == 300
+
+
+@pytest.mark.parametrize("train", range(1, 9))
+def test_no_number_of_training_images_lets_a_patient_into_both(train: int) -> None:
+    plan = files._plan(spec(train=train))
+    patients = {part: {patient for split, _, patient, _ in plan if split == part} for part in ("train", "test")}
+    assert not patients["train"] & patients["test"]
+
+
+@pytest.mark.parametrize("kind", ["oedema", "spots"])
+def test_a_mask_ends_where_two_fifths_of_the_change_are_left(kind: str) -> None:
+    healthy = files._patient(0, 0, 96).slice(np.random.default_rng(0))
+    sick, mask = add_lesion(kind, healthy, DIFFICULTIES["easy"], np.random.default_rng(1))
+    share = np.abs(sick - healthy.tissue) / np.abs(sick - healthy.tissue).max()
+    assert share[mask].min() > 0.39
+    assert share[~mask].max() < 0.42
 
 
 def test_same_seed_same_bytes_and_another_seed_others(made: Path, tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def test_a_mask_keeps_its_place():
     assert mask[40:60, 60:80].all()
 
 
+def test_the_pictures_own_edge_is_no_outline():
+    """Where the finding goes on nobody knows."""
+    everywhere = np.ones((40, 60), np.float32)
+    picture = np.asarray(draw_overlay(GREY, Prediction(1.0, 0.7, True, 0.5, everywhere, everywhere > 0.5)))
+    assert not (picture[40:] == 255).all(axis=-1).any()
+
+
 def test_the_map_of_a_crop_is_drawn_where_the_crop_was():
     """The crop is the lower right quarter; the map's strong place is the crop's lower right quarter."""
     quarter = Placement((0.5, 0.5, 1, 1), (0.5, 0.5, 1, 1))

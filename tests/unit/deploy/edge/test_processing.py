@@ -89,6 +89,13 @@ def test_few_pictures_are_held_at_a_time(tmp_path, monkeypatch):
     assert max(read) <= 2 + module._QUEUED + 1
 
 
+@pytest.mark.parametrize(("trained_on", "noted"), [("CT", False), ("US", True), (None, False)])
+def test_another_modality_than_the_trainings_is_noted(tmp_path, trained_on, noted):
+    write_dicom(tmp_path / "ct.dcm", np.zeros((9, 9), np.uint8), Modality="CT")
+    (result,) = make_processor(tmp_path / "out", modality=trained_on)([tmp_path / "ct.dcm"])
+    assert result.rows[0].note == ("modality CT, the model was trained on US" if noted else "")
+
+
 def test_a_file_that_fails_later_leaves_nothing(tmp_path):
     frames = np.random.default_rng(0).integers(0, 200, (3, 20, 20)).astype(np.uint8)
     content = write_dicom(tmp_path / "whole.dcm", frames).read_bytes()

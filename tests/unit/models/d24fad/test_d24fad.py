@@ -362,6 +362,13 @@ def test_an_outlier_is_found_by_features_alone(supported):
     assert find_outliers(supported, torch.cat([near[:1], far, near[1:]])) == [1]
 
 
+def test_an_outlier_is_found_by_scores_alone(supported):
+    usual = 0.7 * pictures(1, seed=4) + 0.3 * pictures(3, seed=5)
+    supported.support.fill(supported.encode_support(torch.cat([usual, pictures(1, seed=8)])))
+    assert 4 < score_ratios(supported)[3] < 12
+    assert find_outliers(supported, torch.eye(4)) == [3]
+
+
 def test_diverse_images_are_far_from_one_another():
     groups = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
     embeddings = (groups[:, None] + 0.1 * torch.rand(3, 20, 2)).flatten(0, 1)

@@ -197,11 +197,14 @@ def test_noise_is_that_of_images_in_0_to_1(scrd):
     assert 0 < (noisy - images).abs().max() < 0.4  # 0.2 times noise of at most about 1.5
 
 
-def test_noise_is_fixed_by_seed_and_batch_and_differs_between_batches(scrd):
+def test_noise_is_fixed_by_seed_epoch_and_batch_and_differs_between_these(scrd, monkeypatch):
     images = batch().image
     assert torch.equal(scrd.add_noise(images, 3), build().add_noise(images, 3))
     assert not torch.equal(scrd.add_noise(images, 3), scrd.add_noise(images, 4))
     assert not torch.equal(scrd.add_noise(images, 3), build(seed=1).add_noise(images, 3))
+    first = scrd.add_noise(images, 3)
+    monkeypatch.setattr(Scrd, "current_epoch", 1)
+    assert not torch.equal(scrd.add_noise(images, 3), first)
 
 
 def test_without_a_seed_noise_and_weights_follow_the_global_state():
