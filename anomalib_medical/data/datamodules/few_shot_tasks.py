@@ -194,10 +194,25 @@ class FewShotTasks(MedicalDataModule):
             return None
         listing = list_folder(folder)
         entries = [Entry(ImageAddress(path), SUPPORT, NORMAL_CLASS, base=folder) for path in listing.images]
-        self._check_count(self.target, len(entries), 1, f"the support in {folder}")
-        find_patients(entries, folder.parent, self._patient_patterns.get(self.target))
+        self._check_count(self.target, len(entries), 1, f"the support in {folder}", listing)
+        self._find_patients(entries, folder.parent)
         self.left_out += listing
         return _of_task(with_left_out(build_samples(entries), listing, str(folder)), self.target)
+
+    def _find_patients(self, support: Sequence[Entry], root: Path) -> None:
+        """Find the patients of support images together with the tested: an issuer counts only where all name one."""
+        tested = (
+            self.test_data.samples if hasattr(self, "test_data") else DataFrame(columns=["image_path", "patient_id"])
+        )
+        known = {
+            ImageAddress.parse(path).path: patient.removeprefix(f"{self.target}/")
+            for path, patient in zip(tested.image_path, tested.patient_id, strict=True)
+        }
+        others = [Entry(ImageAddress(path), "test", NORMAL_CLASS) for path in known]
+        find_patients([*support, *others], root, self._patient_patterns.get(self.target))
+        same = {other.patient: known[other.path.path] for other in others}
+        for entry in support:
+            entry.patient = same.get(entry.patient, entry.patient)
 
     def _refuse_tested_support(self) -> None:
         if not hasattr(self, "test_data"):
@@ -279,6 +294,7 @@ class FewShotTasks(MedicalDataModule):
             msg = f"There is no folder {root}. {EXPECTED_TREE}"
             raise FileNotFoundError(msg)
         folders = sorted(child for child in root.iterdir() if (child / "train").is_dir() or self._is_new(child))
+        self._report_beside(root, folders)
         unknown = set(self._patient_patterns) - {composed(folder.name) for folder in folders}
         if unknown:
             msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
@@ -293,6 +309,20 @@ class FewShotTasks(MedicalDataModule):
             )
             for folder in folders
         }
+
+    def _report_beside(self, root: Path, folders: Sequence[Path]) -> None:
+        """Warn of what belongs to no task: others' images would be missed without a word."""
+        listing = list_folder(root, deep=False)
+        there = [child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        beside = sorted({*there, *listing.images} - set(folders))
+        if beside:
+            logger.warning(
+                "%s: left out what belongs to no task (%d, such as %s): a task is a folder with train/.",
+                root,
+                len(beside),
+                beside[0],
+            )
+        self.left_out += take_left_out(with_left_out(DataFrame(), listing, str(root)))
 
     def _is_new(self, folder: Path) -> bool:
         """Whether this is the target, and nothing but its support is there to learn from."""
@@ -311,10 +341,10 @@ class FewShotTasks(MedicalDataModule):
             raise ValueError(msg)
 
     @staticmethod
-    def _check_count(task: str, count: int, needed: int, what: str) -> None:
+    def _check_count(task: str, count: int, needed: int, what: str, listing: Listing | None = None) -> None:
         if count < needed:
             msg = f"The task {task} has {counted(count, 'normal image')}, expected at least {needed} for {what}."
-            raise ValueError(msg)
+            raise ValueError(f"{msg} {listing.left_out() if listing else ''}".strip())
 
 
 class _NewTask(MedicalFolder):

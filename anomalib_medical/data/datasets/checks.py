@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.data.io import agree, counted, irregular
 from anomalib_medical.errors import MedicalError
 
 
@@ -37,6 +37,9 @@ def read_table(
         FileNotFoundError: If there is no such file.
         TableError: If it is not such a table, or has no rows.
     """
+    if (kind := irregular(file)) is not None:
+        msg = f"{file} is {kind}: expected a CSV file."
+        raise TableError(msg)
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)

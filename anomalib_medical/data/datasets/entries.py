@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pandas import DataFrame
 from tqdm import tqdm
 
 from anomalib_medical.data.datasets.masks import MaskSurvey
-from anomalib_medical.data.datasets.patient_ids import warn_of_headers, warn_of_ids
+from anomalib_medical.data.datasets.patient_ids import warn_of_absent, warn_of_headers, warn_of_ids
 from anomalib_medical.data.io import (
     ImageAddress,
     ImageReadError,
@@ -93,9 +94,15 @@ def find_patients(
     unnamed = [facts for entry, facts in zip(entries, headers, strict=True) if entry.patient is None]
     if patient_from == "header":
         warn_of_headers(unnamed)
+    elif patient_from in {"study", "series"}:
+        warn_of_absent([getattr(facts, patient_from) for facts in unnamed], patient_from)
     found = _patients_from(entries, headers, root, patient_from)
-    # A file that the list does not name a patient for may be of one that it names for another file.
-    listed = {patient: entry.patient for entry, patient in zip(entries, found, strict=True) if entry.patient}
+    # A file that the list does not name a patient for may be of one that it names for another file; where it names
+    # several for one header, headers tell nobody.
+    listed: dict[str | None, str | None] = {}
+    for entry, patient in zip(entries, found, strict=True):
+        if entry.patient:
+            listed[patient] = entry.patient if listed.get(patient, entry.patient) == entry.patient else patient
     for entry, facts, patient in zip(entries, headers, found, strict=True):
         known = patient and listed.get(patient, patient)
         entry.patient = entry.patient or known or _own_patient(entry.path.path, root)
@@ -119,7 +126,11 @@ def _patients_from(
 
 def _folder(entry: Entry, root: Path) -> str:
     base = entry.base or root
-    parts = entry.path.path.relative_to(base).parts
+    # A list may name files by an absolute path, by ".." or through a link; all are below the base, see `read_manifest`.
+    seen = next(
+        see for see in (os.path.abspath, os.path.realpath) if Path(see(entry.path.path)).is_relative_to(see(base))
+    )
+    parts = Path(seen(entry.path.path)).relative_to(seen(base)).parts
     if len(parts) < 2:
         msg = (
             f"patient_from=folder takes each folder in {base} as a patient, and {entry.path.path} is in none. Put it "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
@@ -54,6 +54,7 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
     if not listing.images and needs_normals:
         raise _no_normals(root, normal_dir, listing)
     images = [("train", NORMAL_CLASS, path) for path in listing.images]
+    listing += _outside_classes(root)
     for folder in _subfolders(root / "test"):
         of_class = list_folder(folder)
         images += [("test", folder.name, path) for path in of_class.images]
@@ -78,7 +79,8 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
             msg_0 = f"the mask {mask} belongs to both {used[mask]} and {path}"
             raise _ambiguous(msg_0)
         base = root / part / label
-        entries.append(Entry(ImageAddress(path), part, label, None if mask is None else ImageAddress(mask), base=base))
+        address = None if mask is None else ImageAddress(mask)
+        entries.append(Entry(ImageAddress(path), part, composed(label), address, base=base))
     pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
     base = unlabeled_dir or root / UNLABELED
     entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=base) for path in pool.images]
@@ -127,6 +129,25 @@ def is_bare(root: Path) -> bool:
 
 def _subfolders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+
+def _outside_classes(root: Path) -> Listing:
+    """Look at what lies beside the folders of the classes, warn of images there, and return what is no image."""
+    listing = Listing()
+    for part in ("train", "test", "ground_truth"):
+        listing += list_folder(root / part, of_masks=part == "ground_truth", deep=False)
+    for folder in _subfolders(root / "train"):
+        if folder.name != NORMAL_CLASS:
+            listing += list_folder(folder)
+    if listing.images:
+        logger.warning(
+            "%s: left out %s outside train/%s, test/<class> and ground_truth/<class>, such as %s. Move them there.",
+            root,
+            counted(len(listing.images), "image"),
+            NORMAL_CLASS,
+            listing.images[0],
+        )
+    return replace(listing, images=[])
 
 
 def _masks_by_image(root: Path) -> tuple[dict[tuple[str, str], Path], Listing]:

@@ -12,7 +12,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.datasets.checks import TableError, read_table, row_error
 from anomalib_medical.data.datasets.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.io import ImageAddress, ImageReadError, counted, image_size, irregular
+from anomalib_medical.data.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular
 from anomalib_medical.data.io.identifiers import normalise_id
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
@@ -149,7 +149,7 @@ def _label(file: Path, line: int, label: str) -> str:
     if label.lower() in _ABNORMAL:
         return _ABNORMAL[label.lower()]
     if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
-        return label[len(_PREFIX) :]
+        return composed(label[len(_PREFIX) :])
     raise row_error(
         file,
         line,

@@ -13,6 +13,7 @@ from anomalib_medical.data.io import (
     ImageReadError,
     MaskRule,
     Slicing,
+    agree,
     counted,
     image_size,
     labels_in,
@@ -39,7 +40,7 @@ class MaskSurvey:
         self.rule = rule
         self._labels: set[int | tuple[int, ...]] = set()
         self._resampled: list[Path] = []
-        self._without_label: list[ImageAddress] = []
+        self._empty: list[ImageAddress] = []
 
     def pair(
         self, image: ImageAddress, mask: ImageAddress, pictures: Sequence[ImageAddress], slicing: Slicing | None
@@ -65,11 +66,13 @@ class MaskSurvey:
             for address, picture in zip(masks, pictures, strict=True)
         ]
         if len(pictures) > 1:
-            if not any(kept) and not masks[0].selection:
-                self._refuse_if_lost(pictures[0], mask)
+            if not any(kept):
+                if not masks[0].selection:
+                    self._refuse_if_lost(pictures[0], mask)
+                self._empty.append(image)
             return kept
         if kept[0] is None and self.rule.labels:
-            self._without_label.append(pictures[0])
+            self._empty.append(pictures[0])
             return kept
         return list(masks)
 
@@ -81,16 +84,17 @@ class MaskSurvey:
         """
         if self._resampled:
             logger.warning(
-                "%s on another grid than the image, such as %s: laid over it by the affines of both, by nearest "
+                "%s another grid than the image, such as %s: laid over it by the affines of both, by nearest "
                 "neighbour.",
-                counted(len(self._resampled), "mask volume"),
+                f"{counted(len(self._resampled), 'mask volume')} {agree(len(self._resampled), 'has', 'have')}",
                 self._resampled[0],
             )
-        if self._without_label:
+        if self._empty:
             logger.warning(
-                "Counted as normal: %s of abnormal classes, such as %s, whose masks hold no chosen label.",
-                counted(len(self._without_label), "image"),
-                self._without_label[0],
+                "Masks of %s of abnormal classes, such as %s, hold nothing that counts: all of %s counts as normal.",
+                counted(len(self._empty), "image"),
+                self._empty[0],
+                agree(len(self._empty), "it", "them"),
             )
         absent = sorted(set(self.rule.labels) - self._labels)
         if self._labels and absent:

@@ -140,6 +140,7 @@ def make_medical_folder_dataset(
     """
     root = on_disk(Path(root))
     pool_dir = None if unlabeled_dir is None else on_disk(Path(unlabeled_dir))
+    manifest = None if manifest is None else on_disk(Path(manifest))
     unused_masks = 0
     if patient_pattern is not None and patient_from != "header":
         msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
@@ -149,13 +150,13 @@ def make_medical_folder_dataset(
         entries, unused_masks, left_out = tree.entries, tree.unused_masks, tree.listing
         find_patients(entries, root, patient_pattern, patient_from)
     else:
-        entries, left_out = _without_other_objects(read_manifest(Path(manifest), root))
+        entries, left_out = _without_other_objects(read_manifest(manifest, root))
         if pool_dir is not None:
             pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
             entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=pool_dir) for path in pool.images]
             left_out += pool
         find_patients(entries, root, patient_pattern, patient_from)
-        check_patients(Path(manifest), entries)
+        check_patients(manifest, entries)
     if not deduplicate:
         refuse_copies(entries)
     samples = build_samples(entries, slicing, mask_rule)
@@ -164,7 +165,7 @@ def make_medical_folder_dataset(
         samples = samples.assign(patient_id=patients, copies=copies)
     if manifest is not None:
         samples = split_samples(samples, seed)
-        _require_normals(Path(manifest), samples)
+        _require_normals(manifest, samples)
     if deduplicate:
         samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
     if split != "train":

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from anomalib_medical.data.io import agree, counted
 from anomalib_medical.data.io.identifiers import names_nobody
 from anomalib_medical.data.patients import TELL_PATIENTS, FileFacts, describe_one_patient
 
@@ -57,4 +58,17 @@ def warn_of_headers(facts: Sequence[FileFacts]) -> None:
             "patient. %s",
             nobody,
             TELL_PATIENTS,
+        )
+
+
+def warn_of_absent(found: Sequence[str | None], source: str) -> None:
+    """Warn of files that do not name the study or series that their patients were to come from."""
+    absent = sum(patient is None for patient in found)
+    if absent:
+        logger.warning(
+            "patient_from=%s: %d of %s %s none. Each counts as a patient of its own.",
+            source,
+            absent,
+            counted(len(found), "file"),
+            agree(absent, "names", "name"),
         )

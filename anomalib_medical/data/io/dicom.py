@@ -18,6 +18,7 @@ from .dicom_module import MODULE_TAGS, SIZE_TAGS, PixelModule, count_frames, ele
 from .dicom_pixels import read_frame
 from .dicom_streams import OFFSET_TAGS
 from .errors import ImageReadError, NoImageError
+from .masks import halved
 from .slicing import Slicing
 from .windows import Window
 from .words import counted
@@ -64,8 +65,7 @@ class DicomReader:
         del slicing
         with sanitised(path), path.open("rb") as file:
             content = read_header(path, file, [*SIZE_TAGS, *KIND_TAGS])
-            if not of_mask:
-                refuse_kinds(path, content.header)
+            refuse_kinds(path, content.header, of_mask=of_mask)
             _check_size(path, content)
             frames = count_frames(path, content.header)
         if frames == 1:
@@ -87,28 +87,29 @@ class DicomReader:
         """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
         path = address.path
         with sanitised(path), path.open("rb") as file:
-            stored, header, module = _decode(address, file)
+            stored, header, module, _ = _decode(address, file)
             if stored.ndim == 3 or module.photometric == "PALETTE COLOR":
                 return to_colour(path, stored, header, module)
             return to_grey(path, stored, header, module, window)
 
     @staticmethod
     def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
-        """Return the stored values."""
+        """Return the stored values; of lossy compression 255 where they are above half, and 0 elsewhere."""
         del image
         with sanitised(address.path), address.path.open("rb") as file:
-            return _decode(address, file)[0]
+            stored, _, module, is_lossy = _decode(address, file)
+            return halved(address.path, stored, module.value_range[1]) if is_lossy else stored
 
 
-def _decode(address: ImageAddress, file: BinaryIO) -> tuple[NDArray[Any], Dataset, PixelModule]:
-    """Decode one frame, as stored except that YBR becomes RGB, and return it with what says what it is."""
+def _decode(address: ImageAddress, file: BinaryIO) -> tuple[NDArray[Any], Dataset, PixelModule, bool]:
+    """Decode one frame, as stored except that YBR becomes RGB; with what says what it is, and whether it is lossy."""
     path = address.path
     content = read_header(path, file, _HEADER_TAGS)
     _check_size(path, content)
     index = _frame_index(address, content.header)
-    stored, module = read_frame(path, content, index)
+    stored, module, is_lossy = read_frame(path, content, index)
     use_functional_groups(content.header, index)
-    return stored, content.header, module
+    return stored, content.header, module, is_lossy
 
 
 def _check_size(path: Path, file: DicomFile) -> tuple[int, int]:

@@ -31,6 +31,8 @@ _YOUNG = {
     "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
     "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
 }
+# What a mask may be all the same; of Parametric Maps, which hold fractions, a threshold makes one.
+_MASKS = frozenset({"Label Map Segmentation", "Parametric Map", "Segmentation"})
 _SOP_CLASS, _MANUFACTURER = 0x00080016, 0x00080070
 
 
@@ -46,37 +48,42 @@ def is_image_class(name: str) -> bool:
     return "Image Storage" in name or name in _IMAGES
 
 
-def kind_of(header: Dataset) -> str | None:
+def kind_of(header: Dataset, *, of_mask: bool = False) -> str | None:
     """Name what an object is that shows no patient to score, from its ``KIND_TAGS``.
+
+    Args:
+        header: Its header.
+        of_mask: Whether it is to be a mask, which Segmentations may be.
 
     Returns:
         Such as ``Segmentation`` or ``RT Dose``; None for images, and for what we do not know.
     """
     name = sop_class(header)
     if "Storage" in name and not is_image_class(name):
-        return name.replace(" Storage", "")
+        kind = name.replace(" Storage", "")
+        return None if of_mask and kind in _MASKS else kind
     return "result of anomalib-medical" if header.get("Manufacturer") == OWN_MANUFACTURER else None
 
 
-def refuse_kinds(path: Path, header: Dataset) -> None:
+def refuse_kinds(path: Path, header: Dataset, *, of_mask: bool) -> None:
     """Refuse an object that shows no patient to score.
 
     Raises:
         NoImageError: With its kind.
     """
-    if (kind := kind_of(header)) is not None:
+    if (kind := kind_of(header, of_mask=of_mask)) is not None:
         error = NoImageError.of(
             path,
             found=f"a DICOM file without an image to learn from or to score ({kind})",
-            expected="an image of a patient",
+            expected="a mask, such as a Segmentation" if of_mask else "an image of a patient",
             remedy="Remove it from the data folder.",
         )
         error.kind = kind
         raise error
 
 
-def kind_of_file(path: Path) -> str | None:
-    """Name what a file holds that shows no patient to score; None for images, what is no DICOM, or is damaged."""
+def kind_of_file(path: Path, *, of_mask: bool = False) -> str | None:
+    """Name what a file holds that `kind_of` names; None also for what is no DICOM, or is damaged."""
     with path.open("rb") as file:
         if not looks_like_dicom(file.read(HEAD_BYTES)):
             return None
@@ -90,7 +97,8 @@ def kind_of_file(path: Path) -> str | None:
                         stop_when=lambda tag, _vr, _length: tag > _MANUFACTURER,
                         force=True,
                         specific_tags=[_SOP_CLASS, _MANUFACTURER],
-                    )
+                    ),
+                    of_mask=of_mask,
                 )
         except ImageReadError:
             return None

@@ -44,8 +44,8 @@ _JPEG_2000_COLOURS = {"YBR_ICT", "YBR_RCT"}
 dicom_jpeg12.register()
 
 
-def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], PixelModule]:
-    """Return a frame as (H, W), or as (H, W, 3) in RGB, of nothing but the stored bits; and what says so.
+def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], PixelModule, bool]:
+    """Return a frame as (H, W), or as (H, W, 3) in RGB, of nothing but the stored bits; what says so; if it is lossy.
 
     Raises:
         ImageReadError: If there are no pixels, not as many as the header says, or what they are cannot be told.
@@ -73,7 +73,7 @@ def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], P
             if bits != 8:
                 raise element_error(path, keyword, f"in YBR_FULL with {bits} as its", "8")
         frame = convert_color_space(frame, "YBR_FULL", "RGB")
-    return frame, module
+    return frame, module, lossy is not None and not lossy.reversible
 
 
 def _plugin(path: Path, syntax: uid.UID, header: Dataset) -> str:

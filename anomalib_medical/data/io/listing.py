@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = RASTER_SUFFIXES | {".dcm", ".dicom", ".ima", ".nii"}
 _NII_GZ = ".nii.gz"
 # Companions of images, which need not be opened; text under any other name is one too.
 _TEXTS = frozenset({".csv", ".html", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
+# Pictures written as text, which are no companions.
+_DRAWINGS = frozenset({".eps", ".svg", ".vtk", ".xbm", ".xpm"})
 _DOCUMENTS = frozenset({".db", ".doc", ".docx", ".ods", ".pdf", ".ppt", ".pptx", ".xls", ".xlsx"})
 _NOBODY = "no patient to learn from or to score"
 
@@ -68,15 +70,16 @@ def _enumerate(files: Mapping[str, list[Path]], *, names: bool) -> str:
     )
 
 
-def list_folder(folder: Path, *, of_masks: bool = False) -> Listing:
-    """List what is in a folder at any depth, in a fixed order.
+def list_folder(folder: Path, *, of_masks: bool = False, deep: bool = True) -> Listing:
+    """List what is in a folder, in a fixed order.
 
     Hidden files and folders (macOS's ``._x.png``, ``.ipynb_checkpoints``) are passed over, as are texts, tables and a
     DICOMDIR, which indexes a folder of DICOM files; linked folders are followed.
 
     Args:
-        folder: The folder; there may be none.
+        folder: The folder; there may be none. A broken link in its place is listed as one.
         of_masks: Whether it holds masks, among which DICOM Segmentations are read.
+        deep: Whether its subfolders are searched, at any depth.
 
     Raises:
         PermissionError: If a folder cannot be listed.
@@ -84,22 +87,24 @@ def list_folder(folder: Path, *, of_masks: bool = False) -> Listing:
     images: list[Path] = []
     unread: dict[str, list[Path]] = {}
     no_images: dict[str, list[Path]] = {}
-    for path in sorted(_files(folder)):
+    if (kind := irregular(folder)) not in {None, "a folder"}:
+        return Listing(unread={str(kind).removeprefix("a "): [folder]})
+    for path in sorted(_files(folder, deep=deep)):
         if path.suffix.lower() in _TEXTS | _DOCUMENTS or path.name.lower() == "dicomdir":
             continue
         if (kind := irregular(path)) is not None:
             unread.setdefault(kind.removeprefix("a "), []).append(path)
         elif not _has_image_name(path) and not is_image(path):
-            if not _is_text(path):
+            if path.suffix.lower() in _DRAWINGS or not _is_text(path):
                 unread.setdefault(path.suffix.lower() or "without suffix", []).append(path)
-        elif not of_masks and path.suffix.lower() not in RASTER_SUFFIXES and (kind := kind_of_file(path)) is not None:
+        elif path.suffix.lower() not in RASTER_SUFFIXES and (kind := kind_of_file(path, of_mask=of_masks)) is not None:
             no_images.setdefault(kind, []).append(path)
         else:
             images.append(path)
     return Listing(images, unread, no_images)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, *, deep: bool) -> Iterator[Path]:
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, onerror=_refuse_forbidden, followlinks=True):
         real = os.path.realpath(parent)
@@ -107,7 +112,7 @@ def _files(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
         yield from (Path(parent) / name for name in names if not name.startswith("."))
 
 

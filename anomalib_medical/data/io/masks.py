@@ -76,6 +76,25 @@ class MaskRule:
         return np.isin(whole, self.labels) if self.labels else np.asarray(whole != 0)
 
 
+def halved(path: Path, pixels: NDArray[Any], largest: int = 255) -> NDArray[np.uint8]:
+    """Return 255 where a mask from a lossy file, (H, W) or (H, W, 3), is brighter than half, and 0 elsewhere.
+
+    Raises:
+        ImageReadError: If it is not black and nowhere brighter than half.
+    """
+    brightest = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    bright = brightest > largest // 2
+    if brightest.any() and not bright.any():
+        raise ImageReadError.of(
+            path,
+            found=f"a lossy mask with values up to {brightest.max()}",
+            expected=f"white ({largest}) on black: where compression is lossy, what is brighter than half belongs to "
+            "the mask",
+            remedy="Save masks without loss, as PNG.",
+        )
+    return np.where(bright, np.uint8(255), np.uint8(0))
+
+
 def labels_in(path: Path, values: NDArray[Any]) -> set[int | tuple[int, ...]]:
     """Return the whole numbers other than 0, or the colours other than black, that a mask holds.
 

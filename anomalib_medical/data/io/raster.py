@@ -12,7 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from . import signatures
 from .address import ImageAddress
@@ -72,9 +72,11 @@ def _decoding(path: Path) -> Generator[None, None, None]:
                 expected="a baseline or progressive JPEG of 8 bits",
                 remedy="Save it as PNG or TIFF, of 16 bits where it has more than 8.",
             ) from error
+        # Pillow's own words name an object in memory.
+        reason = "not even its header" if isinstance(error, UnidentifiedImageError) else error
         raise ImageReadError.of(
             path,
-            found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {error})",
+            found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {reason})",
             expected=f"a complete {_FORMATS} image",
             remedy="Copy or export the file again, or remove it from the data folder.",
         ) from error

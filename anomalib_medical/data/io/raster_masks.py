@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import signatures
-from .errors import ImageReadError
+from .masks import halved
 from .raster_pnm import is_pnm, pnm_count, pnm_numbers
-from .raster_tiff import JPEG_INSIDE, check_complete, read_tiff
+from .raster_tiff import check_complete, is_lossy, read_tiff
 
 _GREY_TIFF = frozenset({tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE})
 _PNG_BIT_DEPTH = 24  # where its header has it
@@ -23,8 +23,8 @@ _PNG_BIT_DEPTH = 24  # where its header has it
 def stored_numbers(path: Path) -> NDArray[np.generic] | None:
     """Return the stored numbers of a mask, as (H, W), or its colours, as (H, W, 3); None where only `read` knows them.
 
-    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG, also in a TIFF, and most WebP are
-    lossy: what is brighter than half becomes 255, all else 0.
+    Palettes are read as indices if index 0 is black, and colours otherwise. JPEG and most WebP are lossy, inside
+    TIFF too: what is brighter than half becomes 255, all else 0.
 
     Raises:
         ImageReadError: If a lossy file is not black and nowhere brighter than half.
@@ -44,7 +44,7 @@ def _of_image(path: Path, content: bytes, image: Image.Image) -> NDArray[np.gene
     if image.mode == "P":
         return _indices(np.asarray(image), np.asarray(image.convert("RGB")))
     if content.startswith(signatures.JPEG) or (image.format == "WEBP" and signatures.is_lossy_webp(content)):
-        return _halved(path, np.asarray(image.convert("L" if image.mode == "L" else "RGB")))
+        return halved(path, np.asarray(image.convert("L" if image.mode == "L" else "RGB")))
     if image.format == "PNG":
         return _of_png(content)
     return np.asarray(image) if image.mode in {"1", "L", "RGB"} else None
@@ -53,17 +53,19 @@ def _of_image(path: Path, content: bytes, image: Image.Image) -> NDArray[np.gene
 def _of_tiff(path: Path, content: bytes) -> NDArray[np.generic] | None:
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages.first
-        if page.compression in JPEG_INSIDE:
-            return _halved(path, np.rint(read_tiff(path) * 255).astype(np.uint8))
-        if len(tiff.pages) != 1 or page.axes != "YX":
+        if len(tiff.pages) != 1 or page.axes not in {"YX", "YXS", "SYX"}:
             return None
+        if is_lossy(path, page):
+            return halved(path, np.rint(read_tiff(path) * 255).astype(np.uint8))
         check_complete(tiff.filehandle, page)
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-            pixels = np.asarray(page.asarray())
-            return _indices(pixels, np.moveaxis(np.asarray(page.colormap), 0, -1)[pixels])
-        if page.photometric not in _GREY_TIFF:
-            return None
         pixels = np.asarray(page.asarray())
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None and page.axes == "YX":
+            return _indices(pixels, np.moveaxis(np.asarray(page.colormap), 0, -1)[pixels])
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else np.atleast_3d(pixels)
+        is_grey = page.photometric in _GREY_TIFF and pixels.shape[-1] <= 2
+        if not is_grey and (page.photometric != tifffile.PHOTOMETRIC.RGB or pixels.shape[-1] < 3):
+            return None
+        pixels = pixels[..., 0] if is_grey else pixels[..., :3]  # without alpha
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
             return ~pixels if pixels.dtype == np.bool_ else np.asarray(2**page.bitspersample - 1 - pixels)
         return pixels
@@ -72,18 +74,6 @@ def _of_tiff(path: Path, content: bytes) -> NDArray[np.generic] | None:
 def _indices(indices: NDArray[np.generic], colours: NDArray[np.generic]) -> NDArray[np.generic] | None:
     visible = (colours != 0).any(axis=-1)
     return None if (visible & (indices == 0)).any() else np.where(visible, indices, 0)
-
-
-def _halved(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    bright = pixels > 127 if pixels.ndim == 2 else (pixels > 127).any(axis=-1)
-    if pixels.any() and not bright.any():
-        raise ImageReadError.of(
-            path,
-            found=f"a lossy mask with values up to {pixels.max()}",
-            expected="white (255) on black: in JPEG and lossy WebP what is brighter than half belongs to the mask",
-            remedy="Save masks without loss, as PNG.",
-        )
-    return np.where(bright, np.uint8(255), np.uint8(0))
 
 
 def _of_png(content: bytes) -> NDArray[np.generic]:

@@ -9,12 +9,17 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
+from .dicom_streams import read_stream
 from .errors import ImageReadError
+from .signatures import is_lossy_webp
 
 _GREY = frozenset({PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MASK})
 _PLAIN = _GREY | {PHOTOMETRIC.PALETTE, PHOTOMETRIC.RGB}
 # With these tifffile itself makes RGB of YCbCr; with those below it returns the stored samples.
-JPEG_INSIDE = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
+_JPEG = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
+_JPEG_2000 = frozenset(
+    {COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.APERIO_JP2000_RGB, COMPRESSION.JPEG_2000_LOSSY}
+)
 _KEEPS_SAMPLES = frozenset(
     {
         COMPRESSION.NONE,
@@ -76,13 +81,25 @@ def check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
     """Refuse strips and tiles that are absent or cut off, which tifffile and its decoders fill up."""
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         is_whole = offset > 0 and length > 0 and offset + length <= file.size
-        if is_whole and page.compression in JPEG_INSIDE - {COMPRESSION.OJPEG}:
+        if is_whole and page.compression in _JPEG - {COMPRESSION.OJPEG}:
             file.seek(offset)
             stream = file.read(length)
             is_whole = stream.rfind(b"\xff\xd9") > stream.rfind(b"\xff\xda")
         if not is_whole:
             msg = "a strip or tile that is absent or cut off"
             raise ValueError(msg)
+
+
+def is_lossy(path: Path, page: tifffile.TiffPage) -> bool:
+    """Whether a page's compression may have changed values."""
+    if page.compression not in _JPEG_2000 | {COMPRESSION.WEBP}:
+        return page.compression in _JPEG
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0])
+    piece = file.read(page.databytecounts[0])
+    return (
+        is_lossy_webp(piece) if page.compression == COMPRESSION.WEBP else not read_stream(path, piece, None).reversible
+    )
 
 
 def _colours_not_read(page: tifffile.TiffPage) -> str | None:
@@ -105,7 +122,7 @@ def _colours_not_read(page: tifffile.TiffPage) -> str | None:
 def _ycbcr_not_read(page: tifffile.TiffPage, named: str) -> str | None:
     if _is_converted(page):
         return None
-    if page.compression not in _KEEPS_SAMPLES | JPEG_INSIDE:
+    if page.compression not in _KEEPS_SAMPLES | _JPEG:
         return f"{named} compressed as {getattr(page.compression, 'name', page.compression)}"
     if page.is_subsampled:
         return f"{named}, of which some are stored for several pixels together and not in one JPEG"
@@ -116,11 +133,7 @@ def _ycbcr_not_read(page: tifffile.TiffPage, named: str) -> str | None:
 
 def _is_converted(page: tifffile.TiffPage) -> bool:
     """Whether tifffile makes RGB of YCbCr: where a JPEG holds all three."""
-    return (
-        page.compression in JPEG_INSIDE
-        and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
-        and page.samplesperpixel == 3
-    )
+    return page.compression in _JPEG and page.planarconfig == tifffile.PLANARCONFIG.CONTIG and page.samplesperpixel == 3
 
 
 def _ycbcr_to_rgb(page: tifffile.TiffPage, samples: NDArray[np.float32]) -> NDArray[np.float32]:

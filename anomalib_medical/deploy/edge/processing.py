@@ -186,7 +186,8 @@ class Processor:
                 if self._heatmaps is not None:
                     (self._heatmaps / f"{row.image}.png").unlink(missing_ok=True)
             result.rows = []
-            logger.warning("%s: %s", result.image or "a file", result.reason)
+            if not result.no_image:  # those are counted, or said where they are put away
+                logger.warning("%s: %s", result.image or "a file", result.reason)
         elif self._dicom is not None and unfinished.is_dicom:
             failure = self._dicom.write(result.path, drawn)
             if failure:

@@ -56,10 +56,10 @@ def _files_in(folder: Path) -> tuple[list[Path], str]:
     """
     listing = list_folder(folder)
     others = listing.left_out(names=False)
-    if others:
-        logger.warning("%s", others)
     if not listing.images:
         return [], others
+    if others:
+        logger.warning("%s", others)
     return sorted(chain(listing.images, *listing.unread.values(), *listing.no_images.values())), others
 
 

@@ -172,6 +172,8 @@ class Watcher:
             self._journal.add_failure(digest, replace(result.failure, image=digest[:_DIGITS]))
             target = self._move(path, FAILED, digest)
             write_atomically(target.with_name(f"{target.name}.reason.txt"), f"{result.reason}\n".encode())
+            if result.no_image:
+                logger.info("%s: %s, not scored.", result.image, result.no_image)
         else:
             self._journal.add_rows(digest, result.rows)
             self._move(path, PROCESSED, digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from PIL import Image
 from anomalib_medical.data import FewShotTasks, MedicalFolder
 from anomalib_medical.data.datamodules.few_shot_tasks import draw_support
 from anomalib_medical.data.datasets.episodes import EpisodeSampler
+from tests.dicom_files import write_dicom
 
 SIZES = {"brain": (16, 16), "lung": (24, 20), "skin": (12, 18)}
 
@@ -319,3 +321,35 @@ def test_a_task_is_found_in_either_spelling(root: Path) -> None:
     datamodule = FewShotTasks(target=listed, root=root, num_workers=0)
     datamodule.setup()
     assert datamodule.name == f"FewShotTasks_{listed}"
+
+
+def test_what_belongs_to_no_task_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(root / "liver" / "test" / "bad" / "a.png", (10, 10))
+    put(root / "loose.png", (10, 10))
+    (root / "spleen").symlink_to("nowhere")
+    datamodule = ready(root)
+    assert f"left out what belongs to no task (2, such as {root / 'liver'})" in caplog.text
+    assert f"broken link: 1, such as {root / 'spleen'}" in caplog.text
+    assert datamodule.left_out.unread == {"broken link": [root / "spleen"]}
+
+
+def test_a_support_folder_without_images_says_what_it_holds(root: Path) -> None:
+    (root / "skin" / "support").mkdir()
+    (root / "skin" / "support" / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(ValueError, match=r"0 normal image\(s\), expected at least 1 .*Left out 1 file .*\.gif: 1"):
+        ready(root)
+
+
+@pytest.mark.parametrize("issuer", ["A", "B", None])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_support_patient_of_the_test_is_refused_whoever_issued_the_id(root: Path, issuer, is_new: bool) -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for index, tested in enumerate("AB"):
+        tags = {"PatientID": "7", "IssuerOfPatientID": tested}
+        write_dicom(root / "skin" / "test" / "bad" / f"d{index}.dcm", pixels + index, **tags)
+    tags = {"PatientID": "7"} | ({"IssuerOfPatientID": issuer} if issuer else {})
+    write_dicom(root / "skin" / "support" / "s.dcm", pixels + 9, **tags)
+    if is_new:
+        shutil.rmtree(root / "skin" / "train")
+    with pytest.raises(ValueError, match="1 support image"):
+        ready(root)

@@ -133,3 +133,27 @@ def test_formats_that_tell_the_label_are_named(root: Path, caplog: pytest.LogCap
     put(root / "test" / "bad" / "g.pgm")
     make_medical_folder_dataset(root)
     assert "2 of 4 abnormal images are stored as .pgm, .webp, and no normal image is" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["test/x.png", "train/x.png", "train/normal/x.png", "ground_truth/x.png"])
+def test_images_outside_the_class_folders_are_said(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    put(root / name)
+    assert len(make_medical_folder_dataset(root)) == 4
+    (message,) = caplog.messages
+    assert message.startswith(f"{root}: left out 1 image outside train/good, test/<class> and ground_truth/<class>")
+    assert str(root / name) in message
+
+
+@pytest.mark.parametrize("name", ["ground_truth", "ground_truth/bad", "test/tumour", "train/good/more", "unlabeled"])
+def test_folders_that_are_broken_links_are_said(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).symlink_to("nowhere")
+    assert len(make_medical_folder_dataset(root)) == 4
+    (message,) = [message for message in caplog.messages if "Left out" in message]
+    assert f"broken link: 1, such as {root / name}" in message
+
+
+def test_a_class_in_both_spellings_is_one(root: Path) -> None:
+    put(root / "test" / f"tumeur {NFC}" / "e.png")
+    put(root / "test" / f"tumeur {NFD}" / "f.png")
+    assert set(make_medical_folder_dataset(root).label) == {"good", "bad", f"tumeur {NFC}"}

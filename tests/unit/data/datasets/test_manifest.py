@@ -280,3 +280,19 @@ def test_objects_that_show_no_patient_are_left_out_and_named(root: Path, caplog:
     table = samples(root, "path,label\nct.dcm,normal\ndose.dcm,normal\na.png,normal\n")
     assert sorted(table.index) == ["a", "ct"]
     assert "Left out 1 DICOM object that shows no patient to learn from or to score (RT Dose: 1" in caplog.text
+
+
+@pytest.mark.timeout(20)
+def test_a_manifest_that_is_no_file_is_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "pipe.csv")
+    (root / "loop.csv").symlink_to("loop.csv")
+    for name, kind in (("pipe.csv", "a named pipe"), ("loop.csv", "a broken link"), (".", "a folder")):
+        with pytest.raises(TableError, match=f"is {kind}: expected a CSV file"):
+            make_medical_folder_dataset(root, manifest=root / name)
+
+
+def test_a_manifest_and_its_classes_in_either_spelling(root: Path) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    rows = f"path,label,split\na.png,normal,train\nb.png,abnormal:{nfc},test\nc.png,abnormal:{nfd},test\n"
+    (root / f"{nfd}.csv").write_text(rows, encoding="utf-8")
+    assert set(make_medical_folder_dataset(root, manifest=root / f"{nfc}.csv").label) == {"good", nfc}

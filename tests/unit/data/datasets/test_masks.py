@@ -105,7 +105,16 @@ def test_a_picture_without_the_chosen_label_is_normal(tmp_path: Path, caplog: py
     assert "several values (1, 2)" in caplog.text
     table = make_medical_folder_dataset(tmp_path, mask_rule=MaskRule(labels=(2,)))
     assert [Path(path).stem for path in table[table.label_index == 1].image_path] == ["d"]
-    assert "Counted as normal: 1 image of abnormal classes, such as" in caplog.text
+    assert "Masks of 1 image of abnormal classes, such as" in caplog.text
+
+
+def test_a_volume_whose_mask_is_empty_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All of its slices become normal, whatever its folder says."""
+    volume(root / "test/tumour/b.nii", ORGAN.astype(np.int16) * 100)
+    volume(root / "ground_truth/tumour/b.nii", np.full(SHAPE, np.nan, np.float32))
+    assert abnormal(root, labels=(2,)) == [1, 2]
+    told = "hold nothing that counts: all of it counts as normal"
+    assert f"Masks of 1 image of abnormal classes, such as {root / 'test/tumour/b.nii'}, {told}" in caplog.text
 
 
 def test_one_value_is_one_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +141,7 @@ def test_another_grid_is_resampled_and_said(root: Path, caplog: pytest.LogCaptur
     volume(root / "ground_truth/tumour/a.nii", *stored_as("PIR", ORGAN[1:, 2:, :4], affine))
     data = MedicalFolder(root, num_workers=0, window=(100, 200), mask_labels=[2])
     data.setup()
-    assert "1 mask volume on another grid than the image, such as" in caplog.text
+    assert "1 mask volume has another grid than the image, such as" in caplog.text
     items = [item for item in data.test_data if item.gt_label]
     assert len(items) == 2
     assert all(np.array_equal(item.gt_mask, item.image[0] == 1) for item in items)

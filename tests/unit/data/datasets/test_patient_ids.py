@@ -162,3 +162,43 @@ def test_words_for_nobody(tmp_path: Path, word: str, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize("word", ["Anonym7", "10", "A0", "Xavier", "NA12878"])
 def test_ids_that_are_somebodys(word: str) -> None:
     assert not names_nobody(word)
+
+
+@pytest.mark.parametrize("source", ["study", "series"])
+def test_files_without_a_study_are_said(tmp_path: Path, source: str, caplog: pytest.LogCaptureFixture) -> None:
+    export(tmp_path)
+    Image.fromarray(PIXELS).save(tmp_path / "train/good/x.png")
+    table = make_medical_folder_dataset(tmp_path, patient_from=source)
+    assert table.patient_id.nunique() == (6 if source == "study" else 11)
+    assert f"patient_from={source}: 1 of 11 files names none. Each counts as a patient of its own." in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["absolute", "linked", "up and down"])
+def test_folders_in_a_list_whatever_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    root = tmp_path / "data"
+    rows = []
+    for number in range(4):
+        path = root / f"f{number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS + number).save(path)
+        rows.append(f"f9/../{path.relative_to(root)}" if kind == "up and down" else str(path))
+    (root / "f9").mkdir()
+    (root / "list.csv").write_text("path,label,split\n" + "".join(f"{row},normal,train\n" for row in rows))
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    given = {"absolute": Path("data"), "linked": tmp_path / "link", "up and down": root}[kind]
+    table = make_medical_folder_dataset(given, manifest=root / "list.csv", patient_from="folder")
+    assert sorted(table.patient_id) == ["f0", "f0", "f1", "f1"]
+
+
+@pytest.mark.parametrize("names", [["A", "B", "B", ""], ["", "A", "A", "B", "A"]])
+def test_a_header_that_a_list_names_several_patients_for_tells_none(tmp_path: Path, names: list[str]) -> None:
+    """In an anonymised export a file that the list leaves open is not of whoever comes last."""
+    rows = ["path,label,patient,split"]
+    for index, name in enumerate(names):
+        scan(tmp_path, str(index), PatientID="SUBJ")
+        rows.append(f"train/good/{index},normal,{name},train")
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    ids = list(make_medical_folder_dataset(tmp_path, manifest=tmp_path / "list.csv").patient_id)
+    (unnamed,) = [patient for patient, name in zip(ids, names, strict=True) if not name]
+    assert unnamed not in names

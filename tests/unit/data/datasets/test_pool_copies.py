@@ -193,4 +193,7 @@ def test_an_empty_pool_folder_is_a_warning(root: Path, kind: str, caplog: pytest
     if kind == "without images":
         (root / "unlabeled" / "list.csv").touch()
     assert parts(root) == {"train": 4, "test": 4}
-    assert caplog.messages == [f"{root / 'unlabeled'} holds no images that can be read: there is no unlabeled pool."]
+    assert caplog.messages[0] == f"{root / 'unlabeled'} holds no images that can be read: there is no unlabeled pool."
+    assert [f"broken link: 1, such as {root / 'unlabeled'}" in text for text in caplog.messages[1:]] == (
+        [True] if kind == "broken link" else []
+    )

@@ -23,6 +23,7 @@ from tests.dicom_files import write_dicom
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+PARAMETRIC_MAP, CAPTURE = "1.2.840.10008.5.1.4.1.1.30", "1.2.840.10008.5.1.4.1.1.7"
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
@@ -129,10 +130,20 @@ def test_objects_that_show_no_patient_are_left_out_but_of_masks(tmp_path: Path) 
     image = write_dicom(tmp_path / "a.dcm", PIXELS)
     mask = write_dicom(tmp_path / "b.dcm", PIXELS, SOPClassUID=SEGMENTATION)
     dose = write_dicom(tmp_path / "IM2", PIXELS, SOPClassUID=DOSE)
+    probability = write_dicom(tmp_path / "c.dcm", PIXELS.astype(np.float32), SOPClassUID=PARAMETRIC_MAP)
     listing = list_folder(tmp_path)
-    assert listing == Listing([image], {}, {"Segmentation": [mask], "RT Dose": [dose]})
-    assert "2 DICOM objects that show no patient to learn from or to score (RT Dose: 1, such as" in listing.left_out()
-    assert list_folder(tmp_path, of_masks=True).images == sorted([image, mask, dose])
+    kinds = {"Segmentation": [mask], "Parametric Map": [probability], "RT Dose": [dose]}
+    assert listing == Listing([image], {}, kinds)
+    assert (
+        "3 DICOM objects that show no patient to learn from or to score (Parametric Map: 1, such as"
+        in listing.left_out()
+    )
+    own = write_dicom(tmp_path / "own", PIXELS, SOPClassUID=CAPTURE, Manufacturer="anomalib-medical")
+    masks = list_folder(tmp_path, of_masks=True)
+    assert masks == Listing([image, mask, probability], {}, {"RT Dose": [dose], "result of anomalib-medical": [own]})
+    for path in (dose, own):
+        with pytest.raises(ImageReadError, match="expected a mask, such as a Segmentation"):
+            list_pictures(path, of_mask=True)
 
 
 def test_what_several_folders_hold_is_said_in_one_sentence(tmp_path: Path) -> None:
@@ -153,3 +164,24 @@ def test_a_missing_folder_holds_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.NII.GZ", "a.b.nii.GZ", "a.b.nii", "a.b.png"])
 def test_a_mask_is_found_by_the_name_without_any_spelling_of_the_suffix(name: str) -> None:
     assert image_stem(Path("folder") / name) == "a.b"
+
+
+@pytest.mark.timeout(20)
+def test_a_folder_that_is_a_broken_link_or_a_pipe_is_said(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("loop", "broken link"), ("gone", "broken link"), ("pipe", "named pipe")):
+        assert list_folder(tmp_path / name) == Listing(unread={kind: [tmp_path / name]})
+
+
+def test_what_lies_right_in_a_folder(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "b" / "c.png")
+    assert list_folder(tmp_path, deep=False).images == [tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.XBM", "a.vtk"])
+def test_pictures_written_as_text_are_no_companions(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<svg/>")
+    assert names(list_folder(tmp_path).unread) == {Path(name).suffix.lower(): [name]}

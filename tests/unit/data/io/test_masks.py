@@ -7,13 +7,17 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from PIL import Image
+from pydicom import uid
+from pydicom.encaps import encapsulate
 
 from anomalib_medical.data.io import ImageReadError, MaskRule, labels_in, read_mask_pixels, read_mask_values
-from tests.dicom_files import write_dicom
+from tests.dicom_files import compress, write_dicom
 from tests.nifti_files import save_nifti
 
 # A background, two labels, and a row that tells top from bottom.
@@ -21,8 +25,8 @@ LABELS = np.array([[0, 1, 2], [0, 0, 2], [1, 0, 0], [0, 0, 0]], np.uint8)
 SECOND = MaskRule(labels=(2,))
 
 
-def png_of(bits: int, *, transparent: int | None = None) -> bytes:
-    """Encode LABELS as a grey PNG of fewer than 8 bits, of which one value may be transparent."""
+def png_of(bits: int, transparent: bytes = b"") -> bytes:
+    """Encode LABELS as a grey PNG of fewer than 8 bits."""
     rows = [int("".join(f"{value:0{bits}b}" for value in row).ljust(8 * bits, "0"), 2) for row in LABELS]
     data = zlib.compress(b"".join(b"\0" + (row >> (4 * bits)).to_bytes((4 * bits + 7) // 8, "big") for row in rows))
 
@@ -30,8 +34,8 @@ def png_of(bits: int, *, transparent: int | None = None) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", 3, 4, bits, 0, 0, 0, 0)
-    hidden = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + hidden + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    transparent = chunk(b"tRNS", transparent) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + transparent + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def write(path: Path, kind: str) -> Path:
@@ -47,7 +51,17 @@ def write(path: Path, kind: str) -> Path:
     elif kind == "4 bits":
         path.write_bytes(png_of(4))
     elif kind == "2 bits, one hidden":
-        path.write_bytes(png_of(2, transparent=1))
+        path.write_bytes(png_of(2, b"\0\1"))
+    elif kind == "4 bits, one transparent":
+        path.write_bytes(png_of(4, b"\0\0"))
+    elif kind == "deep grey in colour":
+        tifffile.imwrite(path, np.stack([LABELS.astype(np.uint16)] * 3, -1), photometric="rgb")
+    elif kind == "deep grey in planes":
+        planes = np.stack([LABELS.astype(np.uint16)] * 3)
+        tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    elif kind == "deep grey and alpha":
+        pixels = np.stack([LABELS.astype(np.uint16), np.full(LABELS.shape, 65535, np.uint16)], -1)
+        tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
     elif kind == "16 bits":
         Image.fromarray(LABELS.astype(np.uint16)).save(path, "PNG")
     elif kind == "dicom":
@@ -63,18 +77,9 @@ def write(path: Path, kind: str) -> Path:
     return path
 
 
-KINDS = (
-    "palette",
-    "grey in colour",
-    "grey and alpha",
-    "4 bits",
-    "2 bits, one hidden",
-    "16 bits",
-    "dicom",
-    "float dicom",
-    "nifti",
-    "bmp",
-)
+KINDS = ("palette", "grey in colour", "grey and alpha", "4 bits", "16 bits", "dicom", "float dicom", "nifti", "bmp")
+KINDS += ("4 bits, one transparent", "2 bits, one hidden")
+KINDS += ("deep grey in colour", "deep grey in planes", "deep grey and alpha")
 KINDS += ("uint8", "uint16", "int32", "float32", "float64")
 
 
@@ -177,6 +182,39 @@ def test_a_dark_jpeg_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(stream, "JPEG")
     (tmp_path / "empty.jpg").write_bytes(stream.getvalue())
     assert not read_mask_pixels(tmp_path / "empty.jpg").any()
+
+
+@pytest.mark.parametrize("kind", ["tif JPEG", "tif JPEG in colour", "tif JPEG 2000", "dcm JPEG", "dcm JPEG 2000"])
+def test_lossy_traces_around_edges_are_no_mask_in_any_container(tmp_path: Path, kind: str) -> None:
+    white = np.zeros((64, 64), np.uint8)
+    white[21:43, 19:50] = 255
+    path = tmp_path / "m"
+    if kind.startswith("tif"):
+        compression, options = ("jpeg", {"level": 60}) if "2000" not in kind else ("jpeg2000", {"level": 30})
+        pixels = np.stack([white] * 3, -1) if "colour" in kind else white
+        photometric = "rgb" if "colour" in kind else "minisblack"
+        options |= {"reversible": False} if "2000" in kind else {}
+        tifffile.imwrite(path, pixels, photometric=photometric, compression=compression, compressionargs=options)
+        faint = tifffile.imread(path)
+    else:
+        syntax = uid.JPEG2000 if "2000" in kind else uid.JPEGBaseline8Bit
+        stream = compress(white, syntax) if "2000" in kind else bytes(imagecodecs.jpeg8_encode(white, 60))
+        write_dicom(path, white, TransferSyntaxUID=syntax, PixelData=encapsulate([stream]))
+        faint = pydicom.dcmread(path).pixel_array
+    assert (faint > 0).sum() != (faint > 127).sum()
+    assert np.array_equal(read_mask_pixels(path), white > 0)
+
+
+@pytest.mark.parametrize("kind", ["tif", "dcm"])
+def test_labels_survive_reversible_jpeg_2000(tmp_path: Path, kind: str) -> None:
+    labels = np.kron(LABELS, np.ones((16, 16), np.uint8))
+    if kind == "tif":
+        options = {"level": 0, "reversible": True}
+        tifffile.imwrite(tmp_path / "m", labels, compression="jpeg2000", compressionargs=options)
+    else:
+        syntax = uid.JPEG2000Lossless
+        write_dicom(tmp_path / "m", labels, TransferSyntaxUID=syntax, PixelData=encapsulate([compress(labels, syntax)]))
+    assert np.array_equal(read_mask_pixels(tmp_path / "m", SECOND), labels == 2)
 
 
 def test_white_is_zero(tmp_path: Path) -> None:

@@ -199,3 +199,9 @@ def test_a_picture_above_pillows_limit_is_not_damaged(tmp_path: Path, monkeypatc
     assert "damaged" not in str(error.value)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     function(tmp_path / f"a{suffix}")
+
+
+def test_a_header_cut_off_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nxxxx")
+    with pytest.raises(ImageReadError, match=r"truncated file \(12 bytes; decoder: not even its header\)"):
+        read_image(tmp_path / "a.png")

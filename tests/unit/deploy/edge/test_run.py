@@ -70,6 +70,7 @@ def test_objects_that_show_no_patient_are_counted_by_kind_and_not_scored(folder,
     ]
     assert not (tmp_path / "out" / "failed.csv").exists()
     assert "no image of a patient to score: Segmentation: 2, result of anomalib-medical: 1." in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
 
 
 @pytest.mark.timeout(20)
@@ -79,10 +80,11 @@ def test_a_pipe_given_by_its_name_is_not_waited_for(tmp_path):
     assert "found a named pipe" in pd.read_csv(tmp_path / "out" / "failed.csv").reason[0]
 
 
-def test_a_folder_of_other_formats_holds_no_image(tmp_path):
+def test_a_folder_of_other_formats_holds_no_image(tmp_path, caplog):
     Image.fromarray(PIXELS).save(tmp_path / "a.gif")
     with pytest.raises(EdgeError, match=r"no image in .*: expected PNG, .*Left out 1 file .*\.gif: 1"):
         find_files(str(tmp_path), None)
+    assert not caplog.messages  # the error says it
 
 
 def test_names_that_are_no_text_give_readable_tables(folder, tmp_path):

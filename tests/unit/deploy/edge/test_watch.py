@@ -254,3 +254,13 @@ def test_what_is_no_file_is_named_once_and_stays(folders, caplog):
         "there is a named pipe in the drop folder: it is not opened, and stays there.",
     ]
     assert "DOE_JANE" not in caplog.text
+
+
+def test_what_is_no_image_is_told_by_its_kind(folders, caplog):
+    def of_another_kind(files):
+        yield from (FileResult(path, sha256(path)[:16], reason="a dose", no_image="RT Dose") for path in files)
+
+    caplog.set_level("INFO")
+    (folders[0] / "dose.dcm").write_bytes(b"dose")
+    take_all(folders, of_another_kind)
+    assert [message.partition(": ")[2] for message in caplog.messages] == ["RT Dose, not scored."]
