@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 from typing import Literal
 
 import nncf
@@ -121,11 +123,29 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
     compared = [normals[index] for index in order[:held_back]]
     compared += [_corrupt(image, seed) for seed, image in enumerate(compared)]
     if not is_convolutional(graph):
-        return _checked_weights(graph, compared)
+        return _in_a_thread(lambda: _checked_weights(graph, compared))
     # Images are read when they are needed: there may be hundreds of large ones.
     calibrating = order[held_back:][:CALIBRATED_WITH]
     dataset = nncf.Dataset(calibrating, lambda index: _as_batch(normals[index]))
-    return _quantize_convolutions(graph, dataset, len(calibrating), compared)
+    return _in_a_thread(lambda: _quantize_convolutions(graph, dataset, len(calibrating), compared))
+
+
+def _in_a_thread(work: Callable[[], Quantized]) -> Quantized:
+    """Work in a thread that ends with it.
+
+    OpenVINO gives the thread that loads its plug-in a stack for signals, and unmaps it where the plug-in ends: in one
+    of nncf's threads. The main thread's next signal, Ctrl-C or a child's end, would end the process.
+    """
+    future: Future[Quantized] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result()
 
 
 def _quantize_convolutions(

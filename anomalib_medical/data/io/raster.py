@@ -11,6 +11,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -36,6 +37,7 @@ _DECODING_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     ValueError,
     struct.error,
+    tifffile.TiffFileError,  # no ValueError in older versions
     zlib.error,
 )
 _FORMATS = "PNG, JPEG, TIFF, WebP, BMP, PBM, PGM or PPM"

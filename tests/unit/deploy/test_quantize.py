@@ -1,5 +1,9 @@
 """What of a graph is quantized, and with which images."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import openvino
 import pytest
@@ -150,3 +154,23 @@ def test_large_images_are_thinned_and_small_ones_left_alone(tmp_path):
     Image.effect_noise((90, 40), 50).save(tmp_path / "b_small.png")
     normals = NormalImages(MedicalPredictDataset(tmp_path))
     assert [image.shape for image in normals] == [(3, 20, 800), (3, 40, 90)]
+
+
+def test_signals_have_a_stack_when_nncf_is_done():
+    """In a process of its own, which the fault ends: nncf ends OpenVINO's plug-in, and a child's end is a signal."""
+    code = """
+import signal, subprocess, sys
+from anomalib_medical.deploy import quantize as module
+from tests.unit.deploy.test_quantize import network, noise
+signal.signal(signal.SIGCHLD, lambda *_: None)
+module.MAX_LOSS = -0.01
+try:
+    module.quantize(network(), noise(10))
+except module.BundleExportError:
+    subprocess.run([sys.executable, "-S", "-c", ""], check=True)
+    print("alive")
+"""
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert result.stdout.endswith("alive\n"), result.stderr[-2000:]
