@@ -4,7 +4,7 @@ VENV ?= .venv
 LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 # A process a core, each of one thread; a file's tests share its models.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 
 .PHONY: quickstart test test-slow test-lowest lint clean-venv
 .DEFAULT_GOAL := quickstart
@@ -19,7 +19,7 @@ test-slow: $(VENV)/.installed ## The tests that need minutes, and real images un
 	$(PYTEST) -m slow
 
 test-lowest: $(LOWEST)/.installed ## The unit tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 tests/unit -m "not slow"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 tests/unit -m "not slow"
 
 lint: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .
