@@ -74,14 +74,14 @@ def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, thr
 
 
 def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
-    import openvino
+    from anomalib_medical.models.d24fad.few_shot_device import openvino_core
 
     device = model.device
     with tempfile.TemporaryDirectory() as folder:
         # Exporting changes nothing in the model but its device.
         path = model.cpu().to_openvino(Path(folder))
         model.to(device)
-        core = openvino.Core()
+        core = openvino_core()
         hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         compiled: Any = core.compile_model(core.read_model(path), "CPU", hints)
         array = image.cpu().numpy()

@@ -20,6 +20,7 @@ from anomalib_medical.data.datasets.base import MedicalDataset
 from anomalib_medical.data.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
+from .edge.few_shot_device import openvino_core
 from .graph import F32, SCORE, BundleExportError
 
 logger = logging.getLogger(__name__)
@@ -287,7 +288,7 @@ def _corrupt(image: Image, seed: int) -> Image:
 
 
 def _scores(graph: openvino.Model, images: Sequence[Image]) -> NDArray[np.float64]:
-    return _scores_of(openvino.Core().compile_model(graph, "CPU", F32), images)
+    return _scores_of(openvino_core().compile_model(graph, "CPU", F32), images)
 
 
 def _scores_of(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ import openvino
 from numpy.typing import NDArray
 
 from .errors import EdgeError
+from .few_shot_device import openvino_core
 from .geometry import WHOLE, Placement, Step, place
 from .io import agree
 from .manifest import Manifest, PostProcessing
@@ -138,11 +139,10 @@ def _compile(graph: Path | openvino.Model, *, many: bool) -> Any:  # noqa: ANN40
     Raises:
         EdgeError: If OpenVINO cannot.
     """
-    core = openvino.Core()
     # On processors that know bfloat16, OpenVINO would use it.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
     try:
-        return core.compile_model(graph, "CPU", options)
+        return openvino_core().compile_model(graph, "CPU", options)
     except RuntimeError as error:
         name = graph.name if isinstance(graph, Path) else "the graph"
         msg = f"OpenVINO {openvino.__version__} cannot load {name} ({str(error).strip().splitlines()[-1]})."

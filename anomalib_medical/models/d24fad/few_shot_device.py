@@ -15,6 +15,7 @@ Images are numpy arrays ``(3, height, width)``, float32 in [0, 1], of any size, 
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,16 @@ class NormalScores(NamedTuple):
     map_maxima: list[float]
 
 
+@cache
+def openvino_core() -> openvino.Core:
+    """Return the one core of this process, which lives as long as it.
+
+    OpenVINO gives the thread that loads its plug-in a stack for signals, and unmaps it where the last that uses the
+    plug-in ends, be it in another thread: the next signal, Ctrl-C or a child's end, would end the process.
+    """
+    return openvino.Core()
+
+
 class FewShotDevice:
     """Scores images against a support that is bound on the device.
 
@@ -55,7 +66,7 @@ class FewShotDevice:
     """
 
     def __init__(self, folder: str | Path, device: str = "CPU", precision: str = "f32") -> None:
-        core = openvino.Core()
+        core = openvino_core()
         hint = {"INFERENCE_PRECISION_HINT": precision}
         self._encoder, self._scorer = (
             core.compile_model(core.read_model(Path(folder) / name), device, hint) for name in (ENCODER, SCORER)
