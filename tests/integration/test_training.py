@@ -190,7 +190,7 @@ def test_a_datamodule_that_validates_on_its_test_set_is_named(mode, tmp_path, ca
     )
     engine(tmp_path, max_epochs=1).fit(make(Scrd), datamodule=data)
     leaks = mode == "same_as_test"
-    warning = "Folder validates on its test set (8 files are in both)"
+    warning = "Folder validates on its test set (files in both: 8)"
     assert (warning in caplog.text) == leaks
     assert ("--data.val_split_mode from_train (now" in caplog.text) == leaks
     assert ("test normal images are too few" in caplog.text) == leaks

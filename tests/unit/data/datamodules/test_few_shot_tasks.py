@@ -336,7 +336,7 @@ def test_what_belongs_to_no_task_is_said(root: Path, caplog: pytest.LogCaptureFi
 def test_a_support_folder_without_images_says_what_it_holds(root: Path) -> None:
     (root / "skin" / "support").mkdir()
     (root / "skin" / "support" / "a.gif").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match=r"0 normal image\(s\), expected at least 1 .*Left out 1 file .*\.gif: 1"):
+    with pytest.raises(ValueError, match=r"0 normal images, expected at least 1 .*Left out 1 file .*\.gif: 1"):
         ready(root)
 
 
