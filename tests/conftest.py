@@ -35,6 +35,14 @@ def make_folder(root: Path, size: int = 64, layout: dict[str, int] | None = None
     return root
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What a test logged may hold file names that are no text: they could not be sent to the process that reports."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 64x64 images as `MedicalFolder` reads it; the name tests non-ASCII paths. Do not write to it."""
