@@ -10,6 +10,8 @@ from types import TracebackType
 from anomalib.models import UnknownModelError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from anomalib_medical.io import ImageReadError
+
 # What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
@@ -37,9 +39,6 @@ def is_user_error(error: Exception) -> bool:
     Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
     does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
     """
-    # Not imported above: the package of that module imports this one.
-    from anomalib_medical.data.io.errors import ImageReadError
-
     if isinstance(error, OSError | MisconfigurationException | MedicalError | ImageReadError | UnknownModelError):
         return True
     if _refused_arguments(error) or (isinstance(error, RuntimeError) and _UNFIT.match(str(error))):

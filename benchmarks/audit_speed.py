@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from anomalib_medical.data.duplicates import find_duplicates
 from anomalib_medical.data.fingerprints import Fingerprint, fingerprint_all
-from anomalib_medical.data.io import list_folder
+from anomalib_medical.io import list_folder
 
 SIDE = 256
 

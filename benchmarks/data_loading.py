@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data import MedicalFolder
-from anomalib_medical.data.io import image_size, nifti_voxels
+from anomalib_medical.io import image_size, nifti_voxels
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REAL_SETS = ("brain_flair", "chest_xray", "skin")

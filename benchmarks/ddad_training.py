@@ -36,7 +36,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
-from anomalib_medical.data.io import list_folder
+from anomalib_medical.io import list_folder
 from anomalib_medical.models.ddad.networks import Autoencoder, Ensemble
 
 SIZE = (64, 64)

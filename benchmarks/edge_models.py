@@ -84,12 +84,12 @@ def _write_bundle(folder: Path, graph: Any, name: str, precision: str) -> None: 
 
     import numpy as np
 
-    from anomalib_medical.data.io import read_pixels
-    from anomalib_medical.deploy.edge import manifest as facts
-    from anomalib_medical.deploy.edge.predictor import GraphScorer
     from anomalib_medical.deploy.graph import save
     from anomalib_medical.deploy.runtime import copy_runtime
     from anomalib_medical.deploy.self_test import NAME, write_self_test_image
+    from anomalib_medical.edge import manifest as facts
+    from anomalib_medical.edge.predictor import GraphScorer
+    from anomalib_medical.io import read_pixels
 
     (folder / _GRAPH).parent.mkdir(parents=True)
     save(graph, folder / _GRAPH, fp16=precision == "fp16")

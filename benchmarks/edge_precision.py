@@ -26,10 +26,10 @@ from tqdm import tqdm
 from anomalib_medical import MedicalFolder
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.deploy.edge.predictor import GraphScorer
 from anomalib_medical.deploy.facts import image_size_of
 from anomalib_medical.deploy.graph import raw_graph, save
 from anomalib_medical.deploy.quantize import CALIBRATED_WITH, NormalImages, quantize
+from anomalib_medical.edge.predictor import GraphScorer
 from anomalib_medical.metrics import image_auroc
 
 RESULTS = Path(__file__).parent / "results"

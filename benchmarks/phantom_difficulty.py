@@ -25,8 +25,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 
-from anomalib_medical.data import Phantom
-from anomalib_medical.data.datasets import MedicalDataset
+from anomalib_medical.data import MedicalDataset, Phantom
 
 DIFFICULTIES = ("easy", "medium", "hard")
 

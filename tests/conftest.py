@@ -52,7 +52,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundles(tiny_folder, tmp_path_factory):
     """Checkpoints and bundles of all models, made when they are asked for. Do not write to them."""
-    from tests.bundles import Bundles
+    from tests.helpers.bundles import Bundles
 
     return Bundles(tiny_folder, tmp_path_factory.mktemp("bundles"))
 
@@ -60,7 +60,7 @@ def bundles(tiny_folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def scrd(tmp_path_factory):
     """An untrained Scrd with a threshold, and a bundle of it, made by hand in a second. Do not write to it."""
-    from tests.edge_bundles import trained_model, write_bundle
+    from tests.helpers.edge_bundles import trained_model, write_bundle
 
     model = trained_model()
     return model, write_bundle(tmp_path_factory.mktemp("device") / "bundle", model, modality="CT")
@@ -69,7 +69,7 @@ def scrd(tmp_path_factory):
 @pytest.fixture(scope="session")
 def every_kind_of_file(tmp_path_factory) -> Path:
     """Pictures of every format, at small models' own and at odd sizes. Do not write to it."""
-    from tests.picture_files import write_every_kind
+    from tests.helpers.picture_files import write_every_kind
 
     return write_every_kind(tmp_path_factory.mktemp("files"))
 

@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.benchmark.plan import JobSpec, Plan, PlanError
 from anomalib_medical.benchmark.plan_file import expand
-from anomalib_medical.data.datamodules.base import MedicalDataModule
-from anomalib_medical.data.datamodules.few_shot_tasks import FewShotTasks
+from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.data.few_shot.tasks import FewShotTasks
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_medical.models.components.teacher import load_backbone, without_download
 from anomalib_medical.post_processing import MedicalPostProcessor

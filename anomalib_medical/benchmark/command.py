@@ -20,10 +20,10 @@ from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, disk_full_explained, estimate_seconds, is_done
 from anomalib_medical.benchmark.wording import duration
-from anomalib_medical.data.datamodules.phantom import Phantom
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.data.phantom.datamodule import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import agree, counted
 
 _LOCK = ".lock"
 # What must not leave this machine with the results: who holds the salt can try out names, pictures show patients, and

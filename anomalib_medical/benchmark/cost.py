@@ -74,7 +74,7 @@ def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, thr
 
 
 def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
-    from anomalib_medical.models.d24fad.few_shot_device import openvino_core
+    from anomalib_medical.edge.few_shot_device import openvino_core
 
     device = model.device
     with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,8 @@ from anomalib_medical.benchmark.build import build_datamodule
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.records import AuditFinding, DatasetInfo, ShortcutResult
 from anomalib_medical.data.audit import audit, collect_splits
-from anomalib_medical.data.io import counted
 from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.io import counted
 
 
 class DatasetError(ValueError):

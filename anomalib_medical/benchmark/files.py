@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +17,7 @@ from pandas import DataFrame
 
 from anomalib_medical.benchmark.records import Cost, Latency
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import finite_or_none
 
 _T = TypeVar("_T")
 
@@ -68,12 +67,6 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         raise
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
@@ -85,7 +78,7 @@ def _plain(value: object) -> object:
         return _plain(value.item())
     if isinstance(value, Path):
         return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite_or_none(value) if isinstance(value, float) else value
 
 
 def load_json(path: Path) -> Any:  # noqa: ANN401 - JSON

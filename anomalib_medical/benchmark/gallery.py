@@ -12,7 +12,7 @@ from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.records import GalleryEntry
 from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.benchmark.scoring import Scored
-from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.dataset import MedicalDataset
 
 Place = Literal["highest", "lowest"]
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from anomalib_medical.benchmark.files import file_digest
 from anomalib_medical.benchmark.plan import DatasetPlan, Limits, ModelPlan, Plan, PlanError
+from anomalib_medical.io import sha256
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -116,7 +116,7 @@ def teacher_digest(plan: Plan) -> str:
             "teacher_weights out for random weights (results are then floors)."
         )
         raise PlanError(msg)
-    return file_digest(path)
+    return sha256(path)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

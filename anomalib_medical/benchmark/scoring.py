@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from anomalib_medical.benchmark.records import Faults, PixelResult
-from anomalib_medical.data.datasets.base import MedicalDataset
+from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.errors import MedicalError

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from anomalib_medical.benchmark.build import build_datamodule, build_model, build_tasks
 from anomalib_medical.benchmark.plan import JobSpec, Plan
 from anomalib_medical.benchmark.scoring import ScoreCollector, Scored
-from anomalib_medical.data.datamodules.base import MedicalDataModule
+from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.models.d24fad import D24fad
 
 # Test scores during training: about so many of them, whatever the cap.

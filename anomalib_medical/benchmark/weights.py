@@ -10,13 +10,12 @@ import anomalib.models
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer
 
-from anomalib_medical.benchmark.files import file_digest
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.plan_file import expand
 from anomalib_medical.benchmark.records import JobInfo, Weights
 from anomalib_medical.benchmark.run_folder import JobFolder
-from anomalib_medical.data.datamodules.base import MedicalDataModule
-from anomalib_medical.data.io import Slicing
+from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.io import Slicing, sha256
 
 _NAME = "model.ckpt"
 
@@ -36,7 +35,7 @@ def keep_weights(
         written = Path(temporary) / _NAME
         trainer.save_checkpoint(written, weights_only=True)
         # Beside others' weights, of runs with the same names too: nothing is overwritten but by the same.
-        name = _NAME if target == folder.path else f"{folder.path.name}-{file_digest(written)[:12]}.ckpt"
+        name = _NAME if target == folder.path else f"{folder.path.name}-{sha256(written)[:12]}.ckpt"
         written.replace(target / name)
     cls = type(model)
     known = getattr(anomalib.models, cls.__name__, None) is cls

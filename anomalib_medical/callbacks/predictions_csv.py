@@ -25,10 +25,10 @@ from anomalib_medical.callbacks.predictions_file import (
     rank_path,
     read_predictions,
 )
-from anomalib_medical.data.io import counted
 from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.data.visualizer import HEATMAPS
+from anomalib_medical.io import counted
 from anomalib_medical.post_processing import MedicalPostProcessor
-from anomalib_medical.visualization import HEATMAPS
 
 logger = logging.getLogger(__name__)
 

@@ -1,35 +1,22 @@
 """Medical images for anomalib."""
 
-from anomalib_medical.data.datamodules import (
-    APTOS2019,
-    ISIC2018,
-    LAG,
-    RSNA,
-    BrainTumorMRI,
-    Camelyon16,
-    FewShotTasks,
-    MedicalDataModule,
-    MedicalFolder,
-    Phantom,
-    PublishedDataModule,
-    VinDrCXR,
-)
-from anomalib_medical.data.datasets import (
-    MedicalDataset,
-    MedicalFolderDataset,
-    MedicalPredictDataset,
-    PhantomDataset,
-    PublishedDataset,
-    make_aptos2019_dataset,
-    make_brain_tumor_mri_dataset,
-    make_camelyon16_dataset,
-    make_isic2018_dataset,
-    make_lag_dataset,
-    make_medical_folder_dataset,
-    make_phantom_dataset,
-    make_rsna_dataset,
-    make_vindr_dataset,
-)
+from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.few_shot.tasks import FewShotTasks
+from anomalib_medical.data.folder.datamodule import MedicalFolder
+from anomalib_medical.data.folder.dataset import MedicalFolderDataset, make_medical_folder_dataset
+from anomalib_medical.data.phantom.datamodule import Phantom
+from anomalib_medical.data.phantom.dataset import PhantomDataset, make_phantom_dataset
+from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
+from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
+from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
+from anomalib_medical.data.published.datamodule import PublishedDataModule
+from anomalib_medical.data.published.dataset import PublishedDataset
+from anomalib_medical.data.published.isic2018 import ISIC2018, make_isic2018_dataset
+from anomalib_medical.data.published.lag import LAG, make_lag_dataset
+from anomalib_medical.data.published.rsna import RSNA, make_rsna_dataset
+from anomalib_medical.data.published.vindr_cxr import VinDrCXR, make_vindr_dataset
 
 __all__ = [
     "APTOS2019",

@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from anomalib_medical.data.fingerprints import THUMBNAIL_SIZE, Fingerprint, available_cores, fingerprint_all
-from anomalib_medical.data.io import Window
+from anomalib_medical.io import Window
 
 DuplicateKind = Literal["same file", "same pixels", "near", "mirrored"]
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, ImageReadError, Window
+from anomalib_medical.io import ImageAddress, ImageReadError, Window
 
 THUMBNAIL_SIZE = 64
 COLOUR_SIZE = 32

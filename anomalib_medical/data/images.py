@@ -1,4 +1,4 @@
-"""Images and masks as tensors, read by ``data/io``, which knows no torch: edge devices read with the same code."""
+"""Images and masks as tensors, read by ``io``, which knows no torch: edge devices read with the same code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anomalib_medical.data.io import ImageAddress, MaskRule, Window, read_mask_pixels, read_pixels
+from anomalib_medical.io import ImageAddress, MaskRule, Window, read_mask_pixels, read_pixels
 
 
 def read_image(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from anomalib_medical.data.io.dicom_header import dicom_facts, is_dicom_file
+from anomalib_medical.io.dicom_header import dicom_facts, is_dicom_file
 
 # Where patients come from if neither a list nor a file's name says who they are.
 PatientSource = Literal["header", "study", "series", "folder", "file"]

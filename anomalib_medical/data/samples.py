@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 from pandas import DataFrame
 
-from anomalib_medical.data.io import Listing
+from anomalib_medical.io import Listing
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from anomalib_medical.data.io import counted
 from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.io import counted
 
 # Our default threshold, the ceil((n + 1) * 0.95)-th smallest of n held-out normal scores, exists from n = 19 on (up to
 # n = 38 it is the largest of them).

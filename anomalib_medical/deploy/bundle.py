@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 import anomalib_medical
 from anomalib_medical.data import MedicalFolder
+from anomalib_medical.data.geometry import UnknownPlaceError, model_steps
 from anomalib_medical.data.images import read_image
-from anomalib_medical.geometry import UnknownPlaceError, model_steps
+from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
+from anomalib_medical.edge.predictor import MODEL, GraphScorer
+from anomalib_medical.edge.scores import normalize
+from anomalib_medical.io import sha256
 
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
-from .edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files, sha256
-from .edge.predictor import MODEL, GraphScorer
-from .edge.scores import normalize
 from .facts import image_size_of, post_processing_of
 from .graph import BundleExportError, raw_graph, save
 from .measure import measure, open_normals, open_test_data
@@ -183,9 +184,9 @@ def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
 
 def _save_few_shot(model: AnomalibModule, folder: Path, *, fp16: bool) -> bool:
     """Add the two graphs that bind another support on the device, if the model can."""
+    from anomalib_medical.deploy.few_shot_graphs import export_edge
+    from anomalib_medical.edge import few_shot_device
     from anomalib_medical.models import D24fad
-    from anomalib_medical.models.d24fad import few_shot_device
-    from anomalib_medical.models.d24fad.edge import export_edge
 
     if not isinstance(model, D24fad):
         return False

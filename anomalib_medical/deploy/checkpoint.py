@@ -9,7 +9,7 @@ import anomalib.models
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 
-from anomalib_medical.checkpoints import (
+from anomalib_medical.models.components.checkpoints import (
     CheckpointError,
     check_restorable,
     classes_of,

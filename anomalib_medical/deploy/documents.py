@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .edge.manifest import Manifest, PostProcessing
-from .edge.scores import raw_threshold
+from anomalib_medical.edge.manifest import Manifest, PostProcessing
+from anomalib_medical.edge.scores import raw_threshold
+
 from .measure import Measured
 from .quantize import Quantized
 

@@ -5,9 +5,9 @@ from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import PostProcessor
 from torchvision.transforms.v2 import Compose, Resize
 
+from anomalib_medical.edge.manifest import Calibration, Normalization, PostProcessing, ThresholdRule
+from anomalib_medical.io import finite_or_none
 from anomalib_medical.post_processing import MedicalPostProcessor
-
-from .edge.manifest import Calibration, Normalization, PostProcessing, ThresholdRule, number
 
 
 def post_processing_of(model: AnomalibModule) -> PostProcessing:
@@ -26,16 +26,16 @@ def post_processing_of(model: AnomalibModule) -> PostProcessing:
         rule, held_out = post_processor.threshold, post_processor.held_out or None
     thresholds = bool(post_processor.enable_thresholding)
     image = Calibration(
-        threshold=number(float(post_processor.image_threshold)),
-        minimum=number(float(post_processor.image_min)),
-        maximum=number(float(post_processor.image_max)),
-        limit=number(float(post_processor.normalized_image_threshold)) if thresholds else None,
+        threshold=finite_or_none(float(post_processor.image_threshold)),
+        minimum=finite_or_none(float(post_processor.image_min)),
+        maximum=finite_or_none(float(post_processor.image_max)),
+        limit=finite_or_none(float(post_processor.normalized_image_threshold)) if thresholds else None,
     )
     pixel = Calibration(
-        threshold=number(float(post_processor.pixel_threshold)),
-        minimum=number(float(post_processor.pixel_min)),
-        maximum=number(float(post_processor.pixel_max)),
-        limit=number(float(post_processor.normalized_pixel_threshold)) if thresholds else None,
+        threshold=finite_or_none(float(post_processor.pixel_threshold)),
+        minimum=finite_or_none(float(post_processor.pixel_min)),
+        maximum=finite_or_none(float(post_processor.pixel_max)),
+        limit=finite_or_none(float(post_processor.normalized_pixel_threshold)) if thresholds else None,
     )
     return PostProcessing(
         normalization=normalization if post_processor.enable_normalization else "none",

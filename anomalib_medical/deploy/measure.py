@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomalib_medical.data import MedicalFolder, MedicalFolderDataset, MedicalPredictDataset
-from anomalib_medical.data.io import Slicing, Window
+from anomalib_medical.edge.manifest import PostProcessing, Reading
+from anomalib_medical.edge.predictor import GraphScorer
+from anomalib_medical.edge.scores import raw_threshold
+from anomalib_medical.io import Slicing, Window
 from anomalib_medical.metrics import Estimate, image_auroc
-
-from .edge.manifest import PostProcessing, Reading
-from .edge.predictor import GraphScorer
-from .edge.scores import raw_threshold
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomalib_medical.data import MedicalPredictDataset
-from anomalib_medical.data.datasets.base import MedicalDataset
-from anomalib_medical.data.io import counted
+from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.edge.few_shot_device import openvino_core
+from anomalib_medical.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
-from .edge.few_shot_device import openvino_core
 from .graph import F32, SCORE, BundleExportError
 
 logger = logging.getLogger(__name__)

@@ -3,22 +3,20 @@
 import shutil
 from pathlib import Path
 
-from anomalib_medical.data import io
-from anomalib_medical.models.d24fad import few_shot_device
+from anomalib_medical import edge, io
 
-from . import edge
-
-# Here they lead to the code of the training, there a copy of it stands in their place.
-_SHIMS = ("io.py", "few_shot_device.py")
+_LAUNCHER = Path(__file__).parent / "templates" / "edge.py"
 
 
 def copy_runtime(bundle: Path) -> None:
-    """Make the package `edge` of a bundle: the runtime, with a copy of the code that reads images.
+    """Put the packages `edge` and `io` into a bundle, as they are, and the file that `python -m edge` runs.
 
     Args:
-        bundle: The bundle; it must not hold an `edge` yet.
+        bundle: The bundle; it must not hold a `runtime` yet.
     """
-    source, target = Path(edge.__file__).parent, bundle / "edge"
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", *_SHIMS))
-    shutil.copytree(Path(io.__file__).parent, target / "io", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(few_shot_device.__file__, target)
+    target = bundle / "runtime"
+    for package in (edge, io):
+        source = Path(package.__path__[0])
+        shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "__init__.py").touch()
+    shutil.copy(_LAUNCHER, bundle)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from .edge.manifest import Calibration, PostProcessing
-from .edge.predictor import GraphScorer
-from .edge.scores import above, normalize
+from anomalib_medical.edge.manifest import Calibration, PostProcessing
+from anomalib_medical.edge.predictor import GraphScorer
+from anomalib_medical.edge.scores import above, normalize
+
 from .graph import BundleExportError
 
 NAME = "self_test/noise.png"

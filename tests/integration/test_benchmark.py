@@ -14,16 +14,16 @@ import psutil
 import pytest
 import yaml
 
-from anomalib_medical import cli
 from anomalib_medical.benchmark.build import build_datamodule
 from anomalib_medical.benchmark.plan_file import load_run_plan
 from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.cli.main import main as cli
 from anomalib_medical.config_files import configs_dir
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.edge.manifest import Manifest
-from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
-from anomalib_medical.deploy.edge.scores import raw_threshold
-from tests.commands import start
+from anomalib_medical.edge.manifest import Manifest
+from anomalib_medical.edge.predictor import MODEL, GraphScorer
+from anomalib_medical.edge.scores import raw_threshold
+from tests.helpers.commands import start
 
 # One of every kind: trivial, memory bank, an anomalib model that trains, and our three.
 KINDS = {

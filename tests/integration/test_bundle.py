@@ -7,22 +7,23 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 
-from anomalib_medical import Ddad, cli
+from anomalib_medical import Ddad
 from anomalib_medical.callbacks.predictions_file import read_predictions
+from anomalib_medical.cli.main import main as cli
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.edge.io import list_folder
-from anomalib_medical.deploy.edge.manifest import Manifest, hash_files
-from anomalib_medical.deploy.edge.predictor import MODEL, GraphScorer
-from anomalib_medical.deploy.edge.processing import Processor
-from anomalib_medical.deploy.edge.scores import normalize
-from anomalib_medical.deploy.edge.support import make_predictor
 from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.self_test import compare_post_processing
-from tests.bundles import MODELS, save_few_shot, train
-from tests.commands import fail
-from tests.exports import NATIVE, ODD, TOLERANCE, compiled, images
-from tests.few_shot_tree import make_normals
-from tests.picture_files import COUNT
+from anomalib_medical.edge.manifest import Manifest, hash_files
+from anomalib_medical.edge.predictor import MODEL, GraphScorer
+from anomalib_medical.edge.processing import Processor
+from anomalib_medical.edge.scores import normalize
+from anomalib_medical.edge.support import make_predictor
+from anomalib_medical.io import list_folder
+from tests.helpers.bundles import MODELS, save_few_shot, train
+from tests.helpers.commands import fail
+from tests.helpers.exports import NATIVE, ODD, TOLERANCE, compiled, images
+from tests.helpers.few_shot_tree import make_normals
+from tests.helpers.picture_files import COUNT
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
@@ -107,7 +108,7 @@ def test_every_bundle_is_complete(made):
         "model/model.bin",
         "self_test/noise.png",
     }
-    assert needed | {"edge/manifest.py", "edge/io/__init__.py"} <= set(manifest.files)
+    assert needed | {"runtime/edge/manifest.py", "edge/io/__init__.py"} <= set(manifest.files)
     graphs = {"model/support_encoder.xml", "model/query_scorer.xml"} & set(manifest.files)
     assert len(graphs) == (2 if manifest.model.few_shot else 0)
     assert manifest.model.few_shot == (name == "D24fad")

@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from anomalib_medical import cli
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.cli.main import main as cli
 from anomalib_medical.data.images import read_image
-from tests.commands import fail, start, succeed
 from tests.conftest import make_folder
-from tests.dicom_files import write_dicom
+from tests.helpers.commands import fail, start, succeed
+from tests.helpers.dicom_files import write_dicom
 
 SIZE = 64
 SCRD = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -105,7 +105,7 @@ def test_fit_and_validate_by_class_path(trained, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("subcommand", ["train", "fit", "test", "validate", "predict", "export"])
 def test_a_checkpoint_of_another_class_is_named_before_anything_is_built(here, capsys, monkeypatch, subcommand):
-    monkeypatch.setattr("anomalib_medical.cli.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built"))
+    monkeypatch.setattr("anomalib_medical.cli.main.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built"))
     torch.save({"state_dict": {}, "model_class": "Ddad"}, here / "other.ckpt")
     options = ["--export_type=onnx"] if subcommand == "export" else ["--data=."] if subcommand == "predict" else []
     options += ["--data=Phantom"] if subcommand in {"train", "fit", "test", "validate"} else []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_medical.callbacks.predictions_file import read_predictions
-from tests.few_shot_tree import make_normals, make_tasks
+from tests.helpers.few_shot_tree import make_normals, make_tasks
 
 pytestmark = pytest.mark.slow
 

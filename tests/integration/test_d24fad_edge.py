@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.models.d24fad.few_shot_device import FewShotDevice
+from anomalib_medical.edge.few_shot_device import FewShotDevice
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4

@@ -9,13 +9,14 @@ import torch
 from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_medical import D24fad, FewShotTasks, MedicalFolder, cli
+from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import read_predictions
-from anomalib_medical.data.datasets.predict import MedicalPredictDataset
-from anomalib_medical.data.io import ImageReadError, Window
+from anomalib_medical.cli.main import main as cli
+from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.io import ImageReadError, Window
 from anomalib_medical.models.d24fad.torch_model import D24fadError
-from tests.few_shot_tree import make_normals, make_tasks
+from tests.helpers.few_shot_tree import make_normals, make_tasks
 
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
 

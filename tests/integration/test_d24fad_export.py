@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anomalib_medical import D24fad
-from tests.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
+from tests.helpers.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
 
 
 @pytest.fixture(scope="module")

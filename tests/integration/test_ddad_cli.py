@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from tests.commands import fail, succeed
 from tests.conftest import LAYOUT, make_folder
+from tests.helpers.commands import fail, succeed
 
 MODEL = ["--model", "anomalib_medical.Ddad", "--model.image_size", "16", "--model.members", "2"]
 DATA = ["--data", "anomalib_medical.MedicalFolder", "--data.train_batch_size", "4", "--data.num_workers", "0"]

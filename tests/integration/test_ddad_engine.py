@@ -22,7 +22,7 @@ from anomalib_medical.models.components import DivergedError
 from anomalib_medical.models.ddad.networks import NETWORKS
 from anomalib_medical.models.ddad.torch_model import to_grey
 from tests.conftest import LAYOUT, make_folder
-from tests.engines import assert_same, datamodule, engine, weights_of
+from tests.helpers.engines import assert_same, datamodule, engine, weights_of
 
 SMALL = {"image_size": 16, "members": 2, "seed": 0}
 WITH_POOL = LAYOUT | {"unlabeled": 9}
@@ -102,7 +102,7 @@ def test_members_train_on_different_batches(pooled, tmp_path, monkeypatch):
 
 
 def test_every_image_is_read_once_and_the_datamodule_gets_its_loader_back(pooled, tmp_path, monkeypatch):
-    from anomalib_medical.data.datasets import base
+    from anomalib_medical.data import dataset as base
 
     read = []
     original = base.read_image

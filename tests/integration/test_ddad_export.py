@@ -8,8 +8,8 @@ import torch
 
 from anomalib_medical import Ddad
 from tests.conftest import LAYOUT, make_folder
-from tests.engines import datamodule, engine
-from tests.exports import (
+from tests.helpers.engines import datamodule, engine
+from tests.helpers.exports import (
     NATIVE,
     ODD,
     TOLERANCE,

@@ -17,7 +17,7 @@ from PIL import Image
 from pydicom.datadict import DicomDictionary
 
 from anomalib_medical.callbacks.predictions_file import read_predictions
-from tests.dicom_files import make_dicom
+from tests.helpers.dicom_files import make_dicom
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ from PIL import Image
 from pydicom import dcmread
 
 from anomalib_medical.data.images import read_image
-from tests.dicom_files import STUDY
-from tests.edge_bundles import MISSING, device_environment, on_device
-from tests.exports import TOLERANCE, by_engine
-from tests.picture_files import COUNT, PATIENT
+from tests.helpers.dicom_files import STUDY
+from tests.helpers.edge_bundles import MISSING, device_environment, on_device
+from tests.helpers.exports import TOLERANCE, by_engine
+from tests.helpers.picture_files import COUNT, PATIENT
 
 NAME = PATIENT
 
@@ -170,9 +170,9 @@ def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
     content = bytearray(weights.read_bytes())
     content[1000] ^= 1
     weights.write_bytes(content)
-    (changed / "edge" / "overlay.py").open("a").write("# changed")
+    (changed / "runtime" / "edge" / "overlay.py").open("a").write("# changed")
     # Modules that Python would find before the ones it looks for.
-    for planted in (changed / "numpy.py", changed / "edge" / "x.py"):
+    for planted in (changed / "numpy.py", changed / "runtime" / "edge" / "x.py"):
         planted.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     words = [{"IN": files, "OUT": tmp_path / "out"}.get(word, word) for word in command]
     process = on_device(changed, *words)
@@ -180,7 +180,7 @@ def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
     assert not (tmp_path / "ran").exists()
     assert "4 of its files differ from manifest.json" in process.stderr
     assert "- model/model.bin: changed" in process.stderr
-    assert "- edge/x.py: not of this bundle\n- numpy.py: not of this bundle" in process.stderr
+    assert "- runtime/edge/x.py: not of this bundle\n- numpy.py: not of this bundle" in process.stderr
     assert "Copy the bundle again" in process.stderr
 
 
@@ -189,7 +189,7 @@ def test_python_s_compiled_files_are_no_tampering(bundle, tmp_path):
     for _ in range(2):
         process = on_device(tmp_path / "bundle", "self-test", compiled_files=True)
         assert process.returncode == 0, process.stderr
-    assert list((tmp_path / "bundle" / "edge" / "__pycache__").iterdir())
+    assert list((tmp_path / "bundle" / "runtime" / "edge" / "__pycache__").iterdir())
 
 
 def test_a_machine_that_scores_otherwise_fails_the_self_test(bundle, tmp_path):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
-from tests.edge_bundles import on_device
-from tests.exports import TOLERANCE
-from tests.few_shot_tree import make_normals
+from tests.helpers.edge_bundles import on_device
+from tests.helpers.exports import TOLERANCE
+from tests.helpers.few_shot_tree import make_normals
 
 pytestmark = pytest.mark.slow
 

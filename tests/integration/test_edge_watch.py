@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.dicom_files import write_dicom
-from tests.edge_bundles import device_environment, on_device
+from tests.helpers.dicom_files import write_dicom
+from tests.helpers.edge_bundles import device_environment, on_device
 
 NAME = "DOE^JANE"
 PATIENCE = 60

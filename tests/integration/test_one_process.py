@@ -7,9 +7,9 @@ from torchmetrics import Metric
 
 from anomalib_medical import D24fad, Ddad, FewShotTasks, Scrd
 from tests.conftest import LAYOUT, make_folder
-from tests.engines import datamodule, engine, weights_of
-from tests.exports import ODD, assert_equal_results, by_engine, by_export, images
-from tests.few_shot_tree import make_tasks
+from tests.helpers.engines import datamodule, engine, weights_of
+from tests.helpers.exports import ODD, assert_equal_results, by_engine, by_export, images
+from tests.helpers.few_shot_tree import make_tasks
 
 _RESNET = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
 

@@ -10,17 +10,17 @@ from PIL import Image
 from pydicom import dcmread
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, RandomHorizontalFlip, Resize
 
-from anomalib_medical.checkpoints import CheckpointError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.bundle import BundleExportError, BundleRequest, check_model, make_bundle
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.deploy.edge.dicom_objects import DicomObjects
-from anomalib_medical.deploy.edge.manifest import Manifest
-from anomalib_medical.deploy.edge.processing import Processor
-from anomalib_medical.deploy.edge.support import make_predictor
-from tests.dicom_files import PLACE, write_dicom
-from tests.edge_bundles import trained_model
+from anomalib_medical.edge.dicom_objects import DicomObjects
+from anomalib_medical.edge.manifest import Manifest
+from anomalib_medical.edge.processing import Processor
+from anomalib_medical.edge.support import make_predictor
+from anomalib_medical.models.components.checkpoints import CheckpointError
+from tests.helpers.dicom_files import PLACE, write_dicom
+from tests.helpers.edge_bundles import trained_model
 
 SIZES = [(90, 130), (130, 90)]
 NORMALIZE = Normalize([0.5] * 3, [0.2] * 3)

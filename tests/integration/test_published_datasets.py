@@ -12,11 +12,12 @@ import pytest
 from anomalib.engine import Engine
 
 import anomalib_medical
-from anomalib_medical import Scrd, cli
-from anomalib_medical.data.datamodules.published import PublishedDataModule
-from anomalib_medical.data.datasets.published import PublishedCounts
+from anomalib_medical import Scrd
+from anomalib_medical.cli.main import main as cli
 from anomalib_medical.data.images import read_image
-from tests.published_trees import ORIGINALS, write_anomalib_bmad, write_prepared
+from anomalib_medical.data.published.datamodule import PublishedDataModule
+from anomalib_medical.data.published.dataset import PublishedCounts
+from tests.helpers.published_trees import ORIGINALS, write_anomalib_bmad, write_prepared
 
 SIZE = 64
 PREPARED = PublishedCounts(train=8, test_normal=3, test_abnormal=3, unlabeled_normal=2, unlabeled_abnormal=2)

@@ -15,9 +15,9 @@ from anomalib.models import get_model
 from anomalib.post_processing import PostProcessor
 
 from anomalib_medical import MedicalFolder, Scrd
-from anomalib_medical.checkpoints import MedicalCheckpointIO
+from anomalib_medical.models.components.checkpoints import MedicalCheckpointIO
 from tests.conftest import make_folder
-from tests.engines import assert_same, datamodule, engine, weights_of
+from tests.helpers.engines import assert_same, datamodule, engine, weights_of
 
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
 

@@ -11,7 +11,7 @@ from anomalib.engine import Engine
 
 from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.models.components import OPSET
-from tests.exports import (
+from tests.helpers.exports import (
     NATIVE,
     ODD,
     TOLERANCE,

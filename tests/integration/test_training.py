@@ -13,8 +13,8 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 from anomalib_medical import D24fad, Ddad, MedicalFolder, Scrd
 from anomalib_medical.models.components import DivergedError, PrecisionError
 from tests.conftest import LAYOUT, make_folder
-from tests.engines import assert_same, datamodule, engine, weights_of
-from tests.few_shot_tree import make_tasks
+from tests.helpers.engines import assert_same, datamodule, engine, weights_of
+from tests.helpers.few_shot_tree import make_tasks
 from tests.integration.test_d24fad_engine import tasks_of
 
 TEACHER = {"backbone": "resnet18", "image_size": 64, "pre_trained": False}

@@ -12,10 +12,10 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from anomalib_medical.commands import CommandError
+from anomalib_medical.cli.commands import CommandError
 from anomalib_medical.data import MedicalPredictDataset
-from anomalib_medical.data.io import ImageReadError
 from anomalib_medical.errors import MedicalError, is_user_error, shell_argument, user_message
+from anomalib_medical.io import ImageReadError
 
 
 def test_a_workers_error_is_its_message_alone(tmp_path):

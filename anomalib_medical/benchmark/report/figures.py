@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from anomalib_medical.benchmark.report.evaluate import normalised_of, threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 from anomalib_medical.benchmark.report.svg import TEXT, new_axes, to_svg
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics import reliability_curve
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 

@@ -15,7 +15,7 @@ from anomalib_medical.benchmark.report.evaluate import N_RESAMPLES
 from anomalib_medical.benchmark.report.figures import Picture
 from anomalib_medical.benchmark.report.view import View
 from anomalib_medical.benchmark.wording import duration
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 
 _PROTOCOL = {
     "clean": "Protocol: clean. Thresholds come from held-out normal images of the training side; the last weights are "

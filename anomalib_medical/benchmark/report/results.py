@@ -12,7 +12,7 @@ from anomalib_medical.benchmark.files import RunFolderError, mapping
 from anomalib_medical.benchmark.records import Cost, DatasetInfo, Faults, JobInfo, PixelResult, RunInfo, Thresholds
 from anomalib_medical.benchmark.report.missing import PlannedJob, Problem, planned_job
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 METADATA = "meta_"

@@ -9,7 +9,7 @@ from anomalib_medical.benchmark.report.missing import PlannedJob
 from anomalib_medical.benchmark.report.results import Run
 from anomalib_medical.benchmark.report.standing import Standing
 from anomalib_medical.benchmark.report.tables import Cell, Table
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 
 _SHORTCUTS = 3
 _SUMMARY_NOTE = (

@@ -14,7 +14,7 @@ from anomalib_medical.benchmark.report.evaluate import RANKING, Metric, Value
 from anomalib_medical.benchmark.report.faults import Effect
 from anomalib_medical.benchmark.report.results import Dataset, Model
 from anomalib_medical.benchmark.wording import duration
-from anomalib_medical.data.io import counted
+from anomalib_medical.io import counted
 from anomalib_medical.metrics import Estimate
 
 NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there

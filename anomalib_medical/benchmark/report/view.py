@@ -16,20 +16,14 @@ from anomalib_medical.benchmark.report.compare import by_patient, group_columns,
 from anomalib_medical.benchmark.report.comparison_figures import forest_picture, latency_pictures
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, METRICS, PIXEL, RANKING, Value, evaluate
 from anomalib_medical.benchmark.report.faults import effects
-from anomalib_medical.benchmark.report.figures import (
-    Picture,
-    colours,
-    curve_pictures,
-    raincloud,
-    reliability_picture,
-)
+from anomalib_medical.benchmark.report.figures import Picture, colours, curve_pictures, raincloud, reliability_picture
 from anomalib_medical.benchmark.report.metrics_file import metric_rows
 from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
 from anomalib_medical.benchmark.report.results import METADATA, Dataset, Run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.report.tables import Table
-from anomalib_medical.data.io import counted
+from anomalib_medical.io import counted
 
 
 @dataclass

@@ -20,8 +20,8 @@ from anomalib_medical.data.audit.leaks import (
 from anomalib_medical.data.audit.shortcuts import Shortcut, find_shortcuts, image_features
 from anomalib_medical.data.duplicates import MIN_SIMILARITY
 from anomalib_medical.data.fingerprints import Fingerprint, UnreadableImage, fingerprint_all
-from anomalib_medical.data.io import FORMATS, Listing, Window, agree, counted
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import FORMATS, Listing, Window, agree, counted
 
 _SIGNIFICANCE = 0.05
 

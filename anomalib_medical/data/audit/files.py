@@ -13,9 +13,9 @@ from pandas import DataFrame
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.page import render_page
 from anomalib_medical.data.fingerprints import UnreadableImage
-from anomalib_medical.data.io import ImageAddress, Window, readable
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
+from anomalib_medical.io import ImageAddress, Window, readable
 
 
 def claim_folder(wanted: Path) -> Path:

@@ -16,7 +16,7 @@ from PIL import Image
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.shortcuts import Shortcut
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import Window, counted
+from anomalib_medical.io import Window, counted
 
 # Each pair takes about 15 kB of the page.
 _SHOWN_PAIRS = 60

@@ -16,8 +16,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import TargetEncoder
 
 from anomalib_medical.data.fingerprints import Fingerprint
-from anomalib_medical.data.io import ImageAddress, image_stem
 from anomalib_medical.data.samples import METADATA
+from anomalib_medical.io import ImageAddress, image_stem
 from anomalib_medical.metrics import image_auroc
 
 FloatArray = NDArray[np.float64]

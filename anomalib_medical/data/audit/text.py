@@ -6,7 +6,7 @@ import math
 
 from anomalib_medical.data.audit.audit import AuditReport
 from anomalib_medical.data.audit.shortcuts import Shortcut
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 
 
 def format_report(report: AuditReport, name: str) -> str:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from anomalib_medical.data.phantom.anatomy import Patient
 from anomalib_medical.data.phantom.lesions import DIFFICULTIES, KINDS, add_lesion
+from anomalib_medical.io import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def is_complete(folder: Path) -> bool:
     """Tell whether every file that the manifest lists is there, byte for byte, and the manifest itself is whole."""
     try:
         rows = read_manifest(folder)
-        return all(_sha256(folder / name) == digest for row in rows for name, digest in _listed_files(row))
+        return all(sha256(folder / name) == digest for row in rows for name, digest in _listed_files(row))
     except (OSError, ValueError, KeyError):
         return False
 
@@ -147,10 +148,6 @@ def _listed_files(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     yield row["file"], row["sha256"]
     if row["mask"]:
         yield row["mask"], row["mask_sha256"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _publish(temporary: Path, folder: Path) -> None:
@@ -234,4 +231,4 @@ def _write(folder: Path, spec: PhantomSpec) -> None:
 def _save(path: Path, pixels: NDArray[np.uint8]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-    return _sha256(path)
+    return sha256(path)

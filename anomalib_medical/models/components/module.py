@@ -15,13 +15,13 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_medical.checkpoints import check_class
+from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
+from anomalib_medical.models.components.checkpoints import check_class
+from anomalib_medical.models.components.run_files import RunFiles
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.post_processing.held_out import tested_validation_images
-from anomalib_medical.run_files import RunFiles
-from anomalib_medical.visualization import MedicalVisualizer
 
 from .arguments import check_precision
 from .divergence import StopOnDivergence, refuse_broken_weights

@@ -1,7 +1,6 @@
 """The frozen teacher network that the distillation models share."""
 
 import contextlib
-import hashlib
 import logging
 import pickle
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def load_backbone(network: nn.Module, path: str | Path, architecture: str) -> st
         )
         raise TeacherWeightsError(msg) from error
     _load(network, weights, str(path), architecture)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def _load(network: nn.Module, weights: dict[str, torch.Tensor], source: str, architecture: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window, agree
+from anomalib_medical.io import ImageAddress, Window, agree
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .support import Support, SupportImage, list_pictures_in, repeated_in

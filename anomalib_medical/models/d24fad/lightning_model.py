@@ -19,8 +19,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window, counted
 from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.io import ImageAddress, Window, counted
 from anomalib_medical.models.components import (
     DistillationMixin,
     check_choice,

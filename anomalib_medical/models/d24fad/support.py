@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.io import ImageAddress, Window, counted, list_folder, list_pictures, on_disk
 from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.io import ImageAddress, Window, counted, list_folder, list_pictures, on_disk
 
 from .torch_model import D24fadError
 

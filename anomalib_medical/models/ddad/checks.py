@@ -7,8 +7,8 @@ import torch
 from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer
 
-from anomalib_medical.checkpoints import CheckpointError, read_checkpoint
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.models.components.checkpoints import CheckpointError, read_checkpoint
 
 from .torch_model import DdadModel
 

@@ -18,7 +18,7 @@ from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchvision.transforms.v2 import Resize
 
-from anomalib_medical.data.io import counted
+from anomalib_medical.io import counted
 from anomalib_medical.models.components import (
     AntialiasedPreProcessor,
     MedicalModuleMixin,

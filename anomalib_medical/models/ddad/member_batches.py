@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import Transform
 from tqdm.auto import tqdm
 
-from anomalib_medical.data.io import agree, counted
+from anomalib_medical.io import agree, counted
 
 from .torch_model import DdadDataError, check_size, to_grey
 

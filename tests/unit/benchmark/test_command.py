@@ -15,7 +15,7 @@ from anomalib_medical.benchmark.records import JobInfo, JobStatus
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import DiskFullError
 from anomalib_medical.config_files import configs_dir
-from tests.commands import fail
+from tests.helpers.commands import fail
 
 PLAN = {
     "models": {"random": {"class_path": "RandomScore"}, "padim": {"class_path": "Padim"}},

@@ -9,7 +9,7 @@ from anomalib_medical.benchmark.files import RunFolderError
 from anomalib_medical.benchmark.publish import local_paths, publish
 from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.report.results import load_run
-from tests.run_folders import make_run
+from tests.helpers.run_folders import make_run
 
 
 def test_a_copy_has_all_figures_and_no_pictures(tmp_path):

@@ -22,7 +22,7 @@ from anomalib_medical.benchmark.report.results import Dataset, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.run_folder import AuditFinding, GalleryEntry, RunFolder, RunFolderError, write_json
-from tests.run_folders import make_run, write_job
+from tests.helpers.run_folders import make_run, write_job
 
 EVIL = "<script>alert(1)</script>|x"
 

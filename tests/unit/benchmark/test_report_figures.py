@@ -17,7 +17,7 @@ from anomalib_medical.benchmark.report.figures import raincloud
 from anomalib_medical.benchmark.report.results import align, load_run
 from anomalib_medical.benchmark.report.svg import new_axes, to_svg
 from anomalib_medical.benchmark.run_folder import RunFolder
-from tests.run_folders import make_run
+from tests.helpers.run_folders import make_run
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from anomalib_medical.benchmark.report.results import load_run
 from anomalib_medical.benchmark.report.standing import make_standing
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
-from anomalib_medical.bundle_command import add_bundle_arguments
-from tests.run_folders import make_run
+from anomalib_medical.cli.bundle import add_bundle_arguments
+from tests.helpers.run_folders import make_run
 
 
 class MyPatchcore(Patchcore):

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.post_processing import MedicalPostProcessor
-from anomalib_medical.visualization import MedicalVisualizer
 
 VALUES = (0.0, 1.0, 2.0, 3.0, 10.0)
 

@@ -16,7 +16,7 @@ import pytest
 
 from anomalib_medical.data import download as downloading
 from anomalib_medical.data.download import Archive, DownloadError, download, fetch, is_interrupted, zenodo_archive
-from tests.file_server import FileServer, serve
+from tests.helpers.file_server import FileServer, serve
 
 CONTENT = bytes(range(256)) * 400
 

@@ -10,7 +10,7 @@ from anomalib_medical.data.fingerprints import (
     fingerprint,
     fingerprint_all,
 )
-from anomalib_medical.data.io import ImageReadError
+from anomalib_medical.io import ImageReadError
 
 
 @pytest.fixture

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 
 from anomalib_medical.deploy.documents import CardFacts, model_card, readme
-from anomalib_medical.deploy.edge.geometry import Step
-from anomalib_medical.deploy.edge.manifest import (
-    Calibration,
-    Manifest,
-    ModelFacts,
-    PostProcessing,
-    Reading,
-    SelfTest,
-)
 from anomalib_medical.deploy.measure import summarize
+from anomalib_medical.edge.geometry import Step
+from anomalib_medical.edge.manifest import Calibration, Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 
 MANIFEST = Manifest(
     created="2026-01-02T03:04:05+00:00",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_medical.deploy.edge.manifest import Reading
 from anomalib_medical.deploy.measure import open_normals, open_test_data
+from anomalib_medical.edge.manifest import Reading
 
 ROWS = """path,label,patient,split,mask
 a.png,normal,p1,train,

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from anomalib_medical.data.audit import AuditError, AuditLimits, audit
-from anomalib_medical.data.io import Listing
+from anomalib_medical.io import Listing
 
 COUNTS = {"train": 8, "val": 3, "test": 16}
 

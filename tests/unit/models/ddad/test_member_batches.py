@@ -8,13 +8,7 @@ from torchvision.transforms import v2
 
 from anomalib_medical import MedicalFolder
 from anomalib_medical.models.ddad import member_batches
-from anomalib_medical.models.ddad.member_batches import (
-    DdadDataError,
-    Images,
-    MemberBatches,
-    is_random,
-    read_images,
-)
+from anomalib_medical.models.ddad.member_batches import DdadDataError, Images, MemberBatches, is_random, read_images
 from tests.conftest import make_folder
 
 A, B = 0, 1

@@ -1,0 +1,1 @@
+"""`anomalib-medical`: anomalib's command line with our subcommands."""

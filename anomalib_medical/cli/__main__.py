@@ -1,0 +1,5 @@
+"""`python -m anomalib_medical.cli`."""
+
+from anomalib_medical.cli.main import main
+
+main()

@@ -1,0 +1,155 @@
+"""From nothing to an exported model: train, test, export, run the export, and say where everything is."""
+
+import hashlib
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from anomalib.cli.cli import AnomalibCLI
+from lightning.pytorch import Callback
+from sklearn.metrics import roc_auc_score
+
+from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.cli.commands import CommandError
+from anomalib_medical.config_files import configs_dir
+from anomalib_medical.data.images import read_image
+from anomalib_medical.io import counted
+
+STAMP = "quickstart.json"
+CHECKED_IMAGES = 8
+TOLERANCE = 1e-4
+
+
+@dataclass
+class FinishedRun:
+    """What a complete run left behind; paths are relative to the output folder.
+
+    Attributes:
+        made_by: Versions and configuration that the run depends on.
+        run: The run's folder.
+        predictions: Scores of the test images.
+        model: The OpenVINO model.
+        pixel_auroc: Of the test images, None if they have no masks.
+    """
+
+    made_by: str
+    run: str
+    predictions: str
+    model: str
+    pixel_auroc: float | None
+
+
+def quickstart(output: Path, *, fresh: bool = False) -> None:
+    """Run the quickstart, or only the check of its exported model if `output` holds a finished run.
+
+    Args:
+        output: Folder for the results. What is there stays: a new run goes to a new version folder.
+        fresh: Train again even if there is a finished run.
+
+    Raises:
+        CommandError: If a step did not give what it should.
+    """
+    config = configs_dir() / "quickstart.yaml"
+    made_by = _made_by(config)
+    finished = None if fresh else _load(output, made_by)
+    if finished:
+        print(f"Found a finished run in {output}; --fresh trains again.")
+    else:
+        finished = _train_and_export(config, output, made_by)
+    predictions = read_predictions(output / finished.predictions)
+    difference, checked = _check_export(output / finished.model, predictions)
+    (output / STAMP).write_text(json.dumps(asdict(finished), indent=2), encoding="utf-8")
+    _summarise(output, finished, predictions, difference, checked)
+
+
+def _made_by(config: Path) -> str:
+    digest = hashlib.sha256(config.read_bytes()).hexdigest()
+    return f"anomalib-medical {version('anomalib-medical')}, anomalib {version('anomalib')}, config {digest}"
+
+
+def _load(output: Path, made_by: str) -> FinishedRun | None:
+    """The finished run in `output`, if it is complete and was made by the same versions and configuration."""
+    try:
+        run = FinishedRun(**json.loads((output / STAMP).read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+    complete = all((output / path).exists() for path in (run.predictions, run.model))
+    return run if complete and run.made_by == made_by else None
+
+
+def _train_and_export(config: Path, output: Path, made_by: str) -> FinishedRun:
+    trained = _anomalib("train", "--config", str(config), "--default_root_dir", str(output))
+    trainer = trained.engine.trainer
+    root, run = output.resolve(), Path(trainer.default_root_dir).resolve()
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
+    predictions = next((callback.path for callback in callbacks if isinstance(callback, PredictionsCSV)), None)
+    if predictions is None:
+        msg = f"{config} lists no PredictionsCSV among the trainer's callbacks, so there are no scores to show."
+        raise CommandError(msg)
+    pixel_auroc = trainer.callback_metrics.get("pixel_AUROC")
+    checkpoint = run / "weights" / "lightning" / "model.ckpt"
+    export = ["export", "--config", str(config), "--export_type", "openvino"]
+    _anomalib(*export, "--ckpt_path", str(checkpoint), "--export_root", str(run))
+    return FinishedRun(
+        made_by=made_by,
+        run=str(run.relative_to(root)),
+        predictions=str(predictions.resolve().relative_to(root)),
+        model=str(run.relative_to(root) / "weights" / "openvino" / "model.xml"),
+        pixel_auroc=None if pixel_auroc is None else float(pixel_auroc),
+    )
+
+
+def _anomalib(*arguments: str) -> AnomalibCLI:
+    """Run an anomalib command in this process (a new one would spend seven seconds on imports)."""
+    print(f"\n$ {shlex.join(['anomalib', *arguments])}", flush=True)
+    return AnomalibCLI(arguments)
+
+
+def _check_export(model: Path, predictions: list[Prediction]) -> tuple[float, int]:
+    """Compare scores of the exported model with those of the test.
+
+    Returns:
+        Largest difference, and the number of images compared.
+    """
+    import openvino
+
+    print(f"\nRunning {model} with OpenVINO ...")
+    # Without the hint OpenVINO computes in bfloat16 where the processor can, which changes scores by 3e-3.
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    picked = predictions[:: max(1, len(predictions) // CHECKED_IMAGES)][:CHECKED_IMAGES]
+    differences = []
+    for prediction in picked:
+        image = read_image(prediction.path).numpy()[None]
+        score = float(np.squeeze(compiled(image)["pred_score"]))
+        differences.append(abs(score - float(prediction.score)))
+    worst = max(differences, default=0.0)
+    if not worst <= TOLERANCE:
+        msg = f"The exported model {model} gives other scores than the test: they differ by up to {worst:.2g}."
+        raise CommandError(msg)
+    return worst, len(picked)
+
+
+def _summarise(
+    output: Path,
+    finished: FinishedRun,
+    predictions: list[Prediction],
+    difference: float,
+    checked: int,
+) -> None:
+    abnormal = np.array([prediction.gt_label == "abnormal" for prediction in predictions])
+    # The raw scores: anomalib's own post-processor clamps normalised ones to [0, 1], where they tie at the ends.
+    auroc = roc_auc_score(abnormal, [float(prediction.raw_score) for prediction in predictions])
+    pixel = "unknown (no masks)" if finished.pixel_auroc is None else f"{finished.pixel_auroc:.3f}"
+    counts = f"{counted(len(abnormal), 'test image')}: {(~abnormal).sum()} normal, {abnormal.sum()} abnormal"
+    print(
+        f"\nImage AUROC     {auroc:.3f} ({counts})\n"
+        f"Pixel AUROC     {pixel}\n"
+        f"OpenVINO        same scores on {counted(checked, 'image')} (largest difference {difference:.1e})\n"
+        f"Heatmaps        {output / finished.run / 'images'}\n"
+        f"Scores          {output / finished.predictions}\n"
+        f"OpenVINO model  {output / finished.model}",
+    )

@@ -1,0 +1,179 @@
+"""A CSV file that says what each image is."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from anomalib.data.utils import LabelName
+from pandas import DataFrame
+
+from anomalib_medical.data.checks import TableError, read_table, row_error
+from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
+from anomalib_medical.data.samples import METADATA, UNLABELED
+from anomalib_medical.data.splits import hold_out_patients
+from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular
+from anomalib_medical.io.identifiers import normalise_id
+
+SPLITS = ("train", "val", "test", UNLABELED)
+# A patient may have images both in the training and in the unlabeled pool.
+_SIDES = {"train": 0, UNLABELED: 0, "val": 1, "test": 2}
+logger = logging.getLogger(__name__)
+
+_NORMAL = frozenset({"normal", "0", NORMAL_CLASS})
+_ABNORMAL = {"abnormal": "abnormal", "1": "abnormal"}
+_PREFIX = "abnormal:"
+# Without a split column this share of the normal images goes to the test.
+_TEST_SHARE = 0.2
+
+
+def read_manifest(file: Path, root: Path) -> list[Entry]:
+    """Read a manifest.
+
+    Its columns: ``path`` (below ``root``), ``label`` (``normal`` or ``abnormal``, 0 or 1, or ``abnormal:<class>``;
+    empty in the unlabeled pool), and optionally ``patient``, ``mask`` (below ``root``), ``split`` (``train``, ``val``,
+    ``test``, ``unlabeled``) and anything that starts with ``meta_``.
+
+    Args:
+        file: The CSV file, UTF-8, with a header.
+        root: Folder that paths are relative to.
+
+    Returns:
+        The files; without a ``split`` column those with a label have the split ``""``, see `split_samples`.
+
+    Raises:
+        FileNotFoundError: If the file, or an image or mask that it names, is missing.
+        TableError: If its content cannot be used; the message names the row.
+    """
+    entries = []
+    seen: dict[Path, int] = {}
+    table = read_table(file, ("path", "label"), ("patient", "mask", "split"), METADATA)
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+        entry = _entry(file, line, row, root)
+        path = Path(str(entry.path)).resolve()
+        if path in seen:
+            raise row_error(file, line, f"lists the same image as line {seen[path]}", "each image once")
+        seen[path] = line
+        entries.append(entry)
+    return entries
+
+
+def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
+    """Decide on the split of images that have none, by patient.
+
+    Abnormal images and all others of their patients go to the test, with a fifth of the other normal images. Images of
+    tested patients leave the unlabeled pool; how many is logged.
+
+    Args:
+        samples: Columns split (``""`` where it is to be decided), label_index and patient_id.
+        seed: Decides which normal patients are in the test.
+    """
+    undecided = samples[samples.split == ""]
+    ill = set(undecided[undecided.label_index == LabelName.ABNORMAL].patient_id)
+    healthy = [patient for patient in undecided.patient_id if patient not in ill]
+    tested = set(ill)
+    if len(set(healthy)) > 1:
+        tested |= hold_out_patients(healthy, max(1, round(len(healthy) * _TEST_SHARE)), seed)
+    decided = ["test" if patient in tested else "train" for patient in samples.patient_id]
+    samples = samples.assign(split=samples.split.where(samples.split != "", decided))
+    leaking = (samples.split == UNLABELED) & samples.patient_id.isin(tested)
+    if leaking.any():
+        dropped = counted(int(leaking.sum()), "unlabeled image")
+        logger.info("Dropped %s of patients who have images in the test.", dropped)
+    return samples[~leaking].reset_index(drop=True)
+
+
+def check_patients(file: Path, entries: Sequence[Entry]) -> None:
+    """Refuse patients who stand on both sides of the test or of the validation.
+
+    Raises:
+        TableError: Naming the lines; ids are not shown.
+    """
+    first: dict[str | None, Entry] = {}
+    for entry in (entry for entry in entries if entry.split):
+        other = first.setdefault(entry.patient, entry)
+        if _SIDES[other.split] != _SIDES[entry.split]:
+            where = f"line {other.line} puts" if other.line else f"{other.path} puts"
+            if not entry.line:
+                msg = f"{file}: {entry.path} is of a patient whom {where} into {other.split}. Take it out of the pool."
+                raise TableError(msg)
+            raise row_error(
+                file,
+                entry.line,
+                f"is in the split {entry.split}, while {where} the same patient into {other.split}",
+                "a patient of the test or val nowhere else (without a split column we divide by patient)",
+            )
+
+
+def _entry(file: Path, line: int, row: dict[Hashable, str], root: Path) -> Entry:
+    split, patient, mask = (row.get(column, "") for column in ("split", "patient", "mask"))
+    if "split" in row and split not in SPLITS:
+        raise row_error(file, line, f"has the split {split!r}", f"one of {', '.join(SPLITS)}")
+    if not row["path"]:
+        raise row_error(file, line, "has no path", "an image below the data folder")
+    label = _label(file, line, row["label"])
+    if split in {"train", "val"} and label != NORMAL_CLASS:
+        raise row_error(
+            file,
+            line,
+            f"puts an image labelled {row['label']!r} into {split}",
+            "normal images only: those of unknown label go to the split unlabeled, abnormal ones to test",
+        )
+    if split == "test" and label == UNLABELED:
+        raise row_error(file, line, "puts an image without a label into the test", "a label")
+    return Entry(
+        path=_inside(file, line, "path", row["path"], root),
+        split=split or (UNLABELED if label == UNLABELED else ""),
+        # What is known of an image in the pool stays out of the table.
+        label=UNLABELED if split == UNLABELED else label,
+        mask=_inside(file, line, "mask", mask, root) if mask and _may_have_mask(split, label) else None,
+        patient=normalise_id(patient) or None,
+        metadata={
+            str(name).removeprefix(METADATA): value for name, value in row.items() if str(name).startswith(METADATA)
+        },
+        line=line,
+    )
+
+
+def _may_have_mask(split: str, label: str) -> bool:
+    return split != UNLABELED and label not in {NORMAL_CLASS, UNLABELED}
+
+
+def _label(file: Path, line: int, label: str) -> str:
+    if not label:
+        return UNLABELED
+    if label.lower() in _NORMAL:
+        return NORMAL_CLASS
+    if label.lower() in _ABNORMAL:
+        return _ABNORMAL[label.lower()]
+    if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
+        return composed(label[len(_PREFIX) :])
+    raise row_error(
+        file,
+        line,
+        f"has the label {label!r}",
+        "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>, or nothing if it is unlabeled",
+    )
+
+
+def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageAddress:
+    """Resolve a path of the manifest, which must stay below the root."""
+    if "\0" in path:
+        raise row_error(file, line, f"has a {column} with a NUL byte", "a path")
+    address = ImageAddress.parse(root / path)
+    # A link to itself has a real path, but cannot be resolved.
+    if not Path(os.path.realpath(address.path)).is_relative_to(root.resolve()):
+        raise row_error(file, line, f"names the {column} {path!r}, which is outside {root}", "a path below it")
+    if (kind := irregular(address.path)) is not None:
+        raise row_error(file, line, f"names the {column} {path!r}, which is {kind}", "a file")
+    if not address.path.is_file():
+        msg = f"{file}, line {line}: there is no file {address.path} ({column} {path!r})."
+        raise FileNotFoundError(msg)
+    if address.selection:
+        try:
+            image_size(address)
+        except ImageReadError as error:
+            raise row_error(file, line, f"names the {column} {path!r}", f"a picture that is there ({error})") from error
+    return address

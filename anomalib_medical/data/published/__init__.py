@@ -1,0 +1,1 @@
+"""The datasets that the papers use, one file each."""

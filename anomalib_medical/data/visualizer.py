@@ -1,0 +1,236 @@
+"""Heatmaps on what our readers read: anomalib opens files with Pillow, which knows neither DICOM nor 16 bits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from anomalib.utils.path import generate_output_filename
+from anomalib.visualization import ImageVisualizer
+from anomalib.visualization.image.functional import (
+    add_text_to_image,
+    overlay_images,
+    visualize_anomaly_map,
+    visualize_image,
+)
+from PIL import Image as PillowImage
+from torchvision.tv_tensors import Image
+
+from anomalib_medical.data.batch import MedicalImageItem
+from anomalib_medical.data.geometry import Places, UnknownPlaceError
+from anomalib_medical.data.images import read_image
+from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
+from anomalib_medical.io import ImageAddress, image_size
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_BY_PILLOW = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+HEATMAPS = "images"  # anomalib's name for their folder
+MASKS = "masks"
+UNCERTAINTY = "uncertainty"
+
+
+class MedicalVisualizer(ImageVisualizer):
+    """anomalib's visualizer for every image that we can read, frames and slices too.
+
+    Beside the heatmaps in ``images/`` it saves the predicted masks in ``masks/``, as black and white PNG of the image's
+    own size, and, where the model's step leaves an ``uncertainty_map``, (B, 1, H, W) or (B, H, W), in the batch, that
+    map on the image in ``uncertainty/``. Its colours go from 0 (dark blue) to the value that is written on the picture
+    (dark red): the model's ``uncertainty_scale``, a float, so that pictures can be compared; without one the image's
+    own maximum, so that they cannot.
+
+    Where pre-processing crops or pads, maps and masks are put back to their place. What the model has not seen is
+    hatched, and black in masks. Where that place is not known (turned, bent or random images) nothing is drawn.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 # anomalib's own, passed on
+        super().__init__(**settings)
+        self._written: set[Path] = set()
+        self._warned: set[str] = set()
+
+    def on_test_batch_end(
+        self,
+        trainer: Any,  # noqa: ANN401
+        pl_module: Any,  # noqa: ANN401
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save the pictures of a batch."""
+        del outputs, batch_idx
+        if self.output_dir is None:
+            self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
+        datamodule = getattr(trainer, "datamodule", None)
+        dataset = _dataset(trainer, dataloader_idx)
+        window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
+        # What has the folder's name, below which paths are kept.
+        source = datamodule if datamodule is not None else dataset
+        # Not the item's own: anomalib's plain batches lose it when they are taken apart.
+        uncertainty_maps = getattr(batch, "uncertainty_map", None)
+        try:
+            places = Places(pl_module, dataset)
+        except UnknownPlaceError as error:
+            self._warn_once("No heatmaps and no masks are drawn: %s", error)
+            return
+        placements = self._placements(batch, places)
+        for index, (item, placed) in enumerate(zip(batch, placements, strict=True)):
+            address = ImageAddress.parse(item.image_path or "")
+            pixels = Image(read_image(address, window)) if item.image_path else item.image
+            size = (pixels.shape[-2], pixels.shape[-1])
+            # Without its path the item is drawn from its pixels.
+            shown = cast("MedicalImageItem", replace(item, image=pixels, image_path=None))
+            heatmap = self.visualize(shown if placed.is_whole else _put_back(shown, placed, size))
+            if isinstance(heatmap, PillowImage.Image):
+                self._hatch_tiles(heatmap, placed)
+                heatmap.save(self._free(address, Path(self.output_dir), source))
+            if item.pred_mask is not None:
+                mask = item.pred_mask.reshape(item.pred_mask.shape[-2:]).cpu().numpy().astype(np.uint8) * 255
+                path = self._free(address, _companion(Path(self.output_dir), MASKS), source, ".png")
+                PillowImage.fromarray(put_back(mask, placed, size, PillowImage.Resampling.NEAREST)).save(path)
+            if uncertainty_maps is not None:
+                picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module), placed)
+                picture.save(self._free(address, _companion(Path(self.output_dir), UNCERTAINTY), source, ".png"))
+
+    def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
+        """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
+        paths = list(getattr(batch, "image_path", None) or ())
+        if places.are_whole or not paths:
+            return [WHOLE] * len(batch.image)
+        sizes = [image_size(path) for path in paths]
+        if len(set(sizes)) > 1:
+            self._warn_once(
+                "A batch holds images of %d sizes: they are stretched to one before the model's own pre-processing, so "
+                "that scores depend on the batch. Give --data.eval_batch_size 1, or resize first.",
+                len(set(sizes)),
+            )
+        placements = places.of(sizes)
+        top, left, bottom, right = placements[0].seen
+        share = (bottom - top) * (right - left)
+        if share < 1:
+            self._warn_once(
+                "Pre-processing leaves out a part of the images, of the first one %.0f%%: it is hatched in heatmaps, "
+                "nothing is marked there, and pixel metrics know nothing of it.",
+                100 * (1 - share),
+            )
+        return placements
+
+    def _warn_once(self, message: str, value: object) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, value)
+
+    def _hatch_tiles(self, picture: PillowImage.Image, placed: Placement) -> None:
+        """Hatch what was not seen in each of the pictures side by side."""
+        width, height = self.field_size
+        for left in range(0, 0 if placed.is_whole else picture.width, width):
+            tile = picture.crop((left, 0, left + width, height))
+            hatch(tile, placed)
+            picture.paste(tile, (left, 0))
+
+    def _draw_uncertainty(
+        self, image: torch.Tensor, uncertainty: torch.Tensor, scale: float | None, placed: Placement
+    ) -> PillowImage.Image:
+        """Draw a map on its image as anomalib draws anomaly maps.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            uncertainty: (1, h, w) or (h, w).
+            scale: The value of the strongest colour, None for the map's maximum.
+            placed: Where the map lies on the image.
+        """
+        values = uncertainty.detach().float().cpu().reshape(uncertainty.shape[-2:])
+        full = float(values.max()) if scale is None else scale
+        # anomalib's own scaling would stretch even the flattest map over all colours.
+        shares = (values / full).clamp(0, 1) if full > 0 else torch.zeros_like(values)
+        if not placed.is_whole:
+            shares = _placed(shares, placed, (image.shape[-2], image.shape[-1]))
+        drawn = overlay_images(visualize_image(image).resize(self.field_size), visualize_anomaly_map(shares))
+        hatch(drawn, placed)
+        text = dict(self.text_config)
+        if text.pop("enable", True):
+            return add_text_to_image(drawn, f"Uncertainty up to {full:.2g}", **text)
+        return drawn.convert("RGB")
+
+    def _free(self, address: ImageAddress, folder: Path, source: object, suffix: str | None = None) -> Path:
+        """Return the file to write, numbered where this run has written one of the same name for another image."""
+        wanted = generate_output_filename(
+            input_path=address.path.with_name(_picture_name(address)),
+            output_path=folder,
+            dataset_name=getattr(source, "name", None),
+            category=getattr(source, "category", None),
+        )
+        if suffix is not None:
+            wanted = wanted.with_suffix(suffix)
+        path, number = wanted, 0
+        while path in self._written:
+            number += 1
+            path = wanted.with_stem(f"{wanted.stem}_{number}")
+        self._written.add(path)
+        return path
+
+
+def with_our_reader(callback: object) -> object:
+    """Return anomalib's plain visualizer as ours with the same settings, and every other callback as it is."""
+    if type(callback) is not ImageVisualizer:
+        return callback
+    return MedicalVisualizer(
+        fields=callback.fields,
+        overlay_fields=callback.overlay_fields,
+        field_size=callback.field_size,
+        fields_config=callback.fields_config,
+        overlay_fields_config=callback.overlay_fields_config,
+        text_config=callback.text_config,
+        output_dir=callback.output_dir,
+    )
+
+
+def _picture_name(address: ImageAddress) -> str:
+    selection = "".join(f"_{name}={index}" for name, index in address.selection)
+    name = f"{address.path.name}{selection}"
+    return name if address.path.suffix.lower() in _SHOWN_BY_PILLOW and not selection else f"{name}.png"
+
+
+def _companion(heatmaps: Path, companion: str) -> Path:
+    """Return ``<companion>_1`` for ``images_1``; within a folder of another name, ``<companion>``."""
+    name = heatmaps.name
+    if name.split("_")[0] == HEATMAPS:
+        return heatmaps.with_name(name.replace(HEATMAPS, companion, 1))
+    return heatmaps / companion
+
+
+def _uncertainty_scale(model: object) -> float | None:
+    """Return the uncertainty of the strongest colour, None where the model has no usable one."""
+    scale = getattr(model, "uncertainty_scale", None)
+    # A buffer that no validation has filled is nan.
+    return float(scale) if scale is not None and 0 < float(scale) < math.inf else None
+
+
+def _dataset(trainer: object, index: int) -> object:
+    """Return the dataset that is being tested or predicted, None without one."""
+    stage = "test" if getattr(trainer, "testing", False) else "predict"
+    loader = getattr(trainer, f"{stage}_dataloaders", None)
+    if isinstance(loader, list):
+        loader = loader[index] if loader else None
+    return getattr(loader, "dataset", None)
+
+
+def _put_back(item: MedicalImageItem, placed: Placement, size: tuple[int, int]) -> MedicalImageItem:
+    """Bring the maps of an item to their place on its image."""
+    maps = {name: getattr(item, name) for name in ("anomaly_map", "pred_mask", "gt_mask")}
+    placed_maps: Any = {name: _placed(each, placed, size) for name, each in maps.items() if each is not None}
+    return replace(item, **placed_maps)
+
+
+def _placed(values: torch.Tensor, placed: Placement, size: tuple[int, int]) -> torch.Tensor:
+    """Bring a map, (1, h, w) or (h, w), to its place on an image: (H, W)."""
+    flat = values.detach().cpu().reshape(values.shape[-2:])
+    if values.is_floating_point():
+        return torch.from_numpy(put_back(flat.float().numpy(), placed, size, PillowImage.Resampling.BILINEAR))
+    mask = put_back(flat.to(torch.uint8).numpy(), placed, size, PillowImage.Resampling.NEAREST)
+    return torch.from_numpy(mask).to(values.dtype)

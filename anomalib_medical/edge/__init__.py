@@ -1,0 +1,4 @@
+"""The runtime of a bundle, run there with ``python -m edge``, without torch and anomalib.
+
+Only relative imports, `io`, the standard library and what the bundle's requirements.txt names may be imported here.
+"""

@@ -1,0 +1,185 @@
+"""The command line: ``python -m edge run|watch|support|self-test``, from the bundle's folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..io import ImageReadError, agree, counted
+from .errors import EdgeError
+from .manifest import BundleError
+
+if TYPE_CHECKING:
+    from .processing import Processor
+
+logger = logging.getLogger("edge")
+
+OK, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
+_EPILOG = (
+    "Exit status: 0 all done; 1 some files could not be read, the others are done; 2 nothing, or not all, was done, "
+    "the last line says why; 130 interrupted. Research software, not a medical device."
+)
+
+
+def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        bundle: The bundle's folder.
+        arguments: Those of the command line if None.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _silence_libraries()
+    # Services are stopped by SIGTERM: the same as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return int(_COMMANDS[options.command](options, Path(bundle)))
+    except KeyboardInterrupt:
+        logger.info("Stopped. What was finished is in the output folder.")
+        return OK if options.command == "watch" else INTERRUPTED
+    except (EdgeError, BundleError, ImageReadError) as error:
+        message = str(error)
+    except OSError as error:
+        where = _name_of_ours(error, options)
+        message = f"{error.strerror}{where}. What was finished is kept, no input is lost: see to it, and start again."
+    logger.error("%s", message)
+    return FAILED
+
+
+def _name_of_ours(error: OSError, options: argparse.Namespace) -> str:
+    """Name the file of an error if it is a result: names of inputs may say who they are of."""
+    output = getattr(options, "output", None)
+    if output is None or not isinstance(error.filename, str | Path) or not Path(error.filename).is_relative_to(output):
+        return ""
+    return f" ({error.filename})"
+
+
+def _silence_libraries() -> None:
+    """Keep what libraries say of files out of the log: it may quote names from headers."""
+    warnings.simplefilter("ignore")
+    for name in ("PIL", "highdicom", "nibabel", "pydicom", "tifffile"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m edge", description="Score medical images.", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="score files once", epilog=_EPILOG)
+    run.add_argument("input", help="a folder, a file, or - for paths on standard input, one a line")
+    run.add_argument("--limit", type=_positive, help="only the first so many files")
+    watch = commands.add_parser("watch", help="score files as they arrive in a folder", epilog=_EPILOG)
+    watch.add_argument("drop", type=Path, help="the folder; files leave it when they are done")
+    watch.add_argument(
+        "--settle", type=float, default=2.0, help="seconds that a file must not have changed for (default: %(default)s)"
+    )
+    for command in (run, watch):
+        command.add_argument(
+            "--output", type=Path, required=True, help="folder of the results; run wants a new one, watch goes on in it"
+        )
+        command.add_argument(
+            "--heatmaps", action=argparse.BooleanOptionalAction, default=True, help="draw heatmaps (default: yes)"
+        )
+        command.add_argument(
+            "--dicom",
+            action="store_true",
+            help="for DICOM files also write a Secondary Capture of the heatmap, and a Segmentation of what is above "
+            "the threshold, in the study of the original. They carry the patient's name as the original does",
+        )
+    support = commands.add_parser(
+        "support", help="few-shot models: compare with these normal images from now on", epilog=_EPILOG
+    )
+    support.add_argument("folder", type=Path, help="a few normal images of the new organ")
+    support.add_argument(
+        "--normals",
+        type=Path,
+        help="others, to take the threshold from: 19 or more for 95%% specificity. Without them each support image is "
+        "compared with the others",
+    )
+    support.add_argument("--replace", action="store_true", help="replace the support that was bound before")
+    commands.add_parser("self-test", help="check all files and the scores of an image that came along", epilog=_EPILOG)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"got {text}, expected 1 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _run(options: argparse.Namespace, bundle: Path) -> int:
+    from .run import find_files, prepare_output, run
+
+    files = find_files(options.input, options.limit)
+    prepare_output(options.output)
+    return run(files, options.output, _processor(options, bundle, many=True))
+
+
+def _watch(options: argparse.Namespace, bundle: Path) -> int:
+    from .journal import Journal
+    from .watch import Watcher, check_folders, locked, watch
+
+    check_folders(options.drop, options.output)
+    options.output.mkdir(parents=True, exist_ok=True)
+    with locked(options.drop, options.output):
+        processor = _processor(options, bundle, many=False)
+        journal = Journal(options.output)
+        try:
+            were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
+            logger.info("Watching; %s scored before. Stop with Ctrl-C.", were)
+            watcher = Watcher(options.output, journal, processor)
+            watch(options.drop, watcher, settle=options.settle, interval=min(1.0, max(options.settle / 2, 0.05)))
+        finally:
+            journal.close()
+    return OK
+
+
+def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Processor:
+    from .dicom_objects import DicomObjects
+    from .predictor import open_bundle
+    from .processing import Processor
+    from .support import make_predictor
+
+    manifest = open_bundle(bundle)
+    predictor, facts = make_predictor(bundle, manifest, many=many)
+    if facts is not None:
+        images = f"{counted(len(facts.images), 'support image')} that {agree(len(facts.images), 'was', 'were')}"
+        logger.info("Comparing with the %s bound on this device.", images)
+    dicom = DicomObjects(bundle, options.output) if options.dicom else None
+    return Processor(predictor, manifest.reading, options.output, heatmaps=options.heatmaps, dicom=dicom)
+
+
+def _support(options: argparse.Namespace, bundle: Path) -> int:
+    from .predictor import open_bundle
+    from .support import bind_support
+
+    facts = bind_support(bundle, open_bundle(bundle), options.folder, options.normals, again=options.replace)
+    source = counted(facts.normals, "other normal image") if facts.normals else "each support image against the others"
+    threshold = facts.post_processing.image.threshold
+    images = counted(len(facts.images), "support image")
+    logger.info("Bound %s; threshold %.6g, from %s.", images, threshold, source)
+    return OK
+
+
+def _self_test(options: argparse.Namespace, bundle: Path) -> int:
+    from .self_test import self_test
+
+    del options
+    for line in self_test(bundle):
+        logger.info("%s", line)
+    logger.info("Self-test passed.")
+    return OK
+
+
+_COMMANDS = {"run": _run, "watch": _watch, "support": _support, "self-test": _self_test}

@@ -1,0 +1,66 @@
+"""Reading pixels: any supported file becomes a float32 array in [0, 1].
+
+Edge devices read with a copy of this folder: it imports itself relatively, and neither torch nor anomalib; without
+nibabel, which is optional there, NIfTI files are refused.
+"""
+
+from .address import ImageAddress
+from .dicom_header import DicomFacts, dicom_facts
+from .dicom_kinds import OWN_MANUFACTURER
+from .errors import ImageReadError, NoImageError
+from .files import finite_or_none, sha256
+from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
+from .masks import MaskRule, labels_in
+from .names import composed, on_disk, readable
+from .reader import (
+    FORMATS,
+    ImageReader,
+    image_size,
+    list_pictures,
+    read_mask_pixels,
+    read_mask_values,
+    read_pixels,
+    require_file,
+    three_planes,
+)
+from .signatures import irregular
+from .slicing import Axis, Slicing
+from .windows import NAMED_WINDOWS, Window
+from .words import agree, counted
+
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "NAMED_WINDOWS",
+    "OWN_MANUFACTURER",
+    "RASTER_SUFFIXES",
+    "Axis",
+    "DicomFacts",
+    "ImageAddress",
+    "ImageReadError",
+    "ImageReader",
+    "Listing",
+    "MaskRule",
+    "NoImageError",
+    "Slicing",
+    "Window",
+    "agree",
+    "composed",
+    "counted",
+    "dicom_facts",
+    "finite_or_none",
+    "image_size",
+    "image_stem",
+    "irregular",
+    "labels_in",
+    "list_folder",
+    "list_pictures",
+    "on_disk",
+    "read_mask_pixels",
+    "read_mask_values",
+    "read_pixels",
+    "readable",
+    "require_file",
+    "sha256",
+    "three_planes",
+]

@@ -1,0 +1,94 @@
+"""What somebody put into a bundle is found; what Python, the system and the user leave there is not taken for that."""
+
+import os
+import py_compile
+from importlib.util import cache_from_source
+from pathlib import Path
+
+import pytest
+
+from anomalib_medical.edge.additions import additions
+
+OWN = {"README.md", "edge/__init__.py", "edge/run.py", "edge/io/dicom.py", "model/model.xml"}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    for name in OWN:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("answer = 42\n")
+    return tmp_path
+
+
+def write(bundle, name, text=""):
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_text(text)
+
+
+def test_what_is_made_in_the_bundle_s_folder_is_none_of_its_business(bundle):
+    py_compile.compile(bundle / "edge" / "run.py")
+    for name in (
+        "out/predictions.csv",
+        "wheels/numpy.whl",
+        "venv/lib/numpy/__init__.py",
+        "log.txt",
+        ".git/hooks.py",
+        "support/a.png",
+    ):
+        write(bundle, name)
+    for name in ("edge/.DS_Store", "edge/__pycache__/run.cpython-39.opt-2.pyc"):
+        write(bundle, name)
+    assert additions(bundle, OWN) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "edge/x.py",
+        "edge/numpy/__init__.py",
+        "edge/run.so",
+        "edge/io/x.pyc",
+        "edge/__pycache__/evil.cpython-311.pyc",
+        "edge/__pycache__/run.py",
+        "model/model.onnx",
+        "numpy.py",
+        "numpy.so",
+    ],
+)
+def test_what_was_added_is_named(bundle, name):
+    write(bundle, name)
+    assert additions(bundle, OWN) == [f"{name}: not of this bundle"]
+
+
+def test_a_package_beside_the_runtime_is_named(bundle):
+    write(bundle, "numpy/__init__.py")
+    assert additions(bundle, OWN) == ["numpy: not of this bundle"]
+
+
+def test_a_linked_folder_is_named(bundle):
+    (bundle / "edge" / "io2").symlink_to(bundle / "model", target_is_directory=True)
+    assert additions(bundle, OWN) == ["edge/io2: not of this bundle"]
+
+
+@pytest.mark.parametrize(
+    "mode", [py_compile.PycInvalidationMode.TIMESTAMP, py_compile.PycInvalidationMode.UNCHECKED_HASH]
+)
+def test_a_compiled_file_of_another_program_is_named(bundle, mode):
+    source = bundle / "edge" / "run.py"
+    times = source.stat().st_atime, source.stat().st_mtime
+    source.write_text("answer = 43\n")
+    os.utime(source, times)
+    py_compile.compile(source, invalidation_mode=mode)
+    source.write_text("answer = 42\n")
+    os.utime(source, times)
+    assert additions(bundle, OWN) == ["edge/run.py: its compiled file is of another program"]
+
+
+def test_a_compiled_file_that_python_would_make_anew_is_not(bundle):
+    source = bundle / "edge" / "run.py"
+    source.write_text("answer = 4\n")
+    py_compile.compile(source)
+    source.write_text("answer = 42\n")  # of another size
+    assert additions(bundle, OWN) == []
+    Path(cache_from_source(source)).write_bytes(b"cut off")
+    assert additions(bundle, OWN) == []

@@ -1,0 +1,57 @@
+"""Graphs are run from several threads at a time, and a graph that cannot be loaded is named."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openvino
+import pytest
+from openvino import opset13 as ops
+
+from anomalib_medical.edge.errors import EdgeError
+from anomalib_medical.edge.geometry import WHOLE, Step
+from anomalib_medical.edge.manifest import PostProcessing
+from anomalib_medical.edge.predictor import GraphScorer, Predictor
+
+
+def graph():
+    """The mean as score, the first channel as map."""
+    image = ops.parameter([1, 3, -1, -1], np.float32, name="input")
+    score = ops.reduce_mean(image, ops.constant([0, 1, 2, 3]), keep_dims=False)
+    score.output(0).set_names({"pred_score"})
+    heat = ops.gather(image, ops.constant(0), ops.constant(1))
+    heat.output(0).set_names({"anomaly_map"})
+    return openvino.Model([score, heat], [image])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_every_thread_gets_the_results_of_its_own_image(many):
+    scorer = GraphScorer(graph(), many=many)
+    images = [np.full((3, 8 + index, 9), index, np.float32) for index in range(60)]
+    with ThreadPoolExecutor(6) as pool:  # more than there are requests
+        results = list(pool.map(scorer.score, images))
+    assert [score for score, _ in results] == pytest.approx(range(60))
+    for (_, heat), image in zip(results, images, strict=True):
+        np.testing.assert_array_equal(heat, image[0])
+    assert scorer.workers >= 1
+
+
+def test_a_graph_without_a_map_gives_none():
+    whole = graph()
+    scorer = GraphScorer(openvino.Model([whole.output("pred_score").get_node().input_value(0)], whole.get_parameters()))
+    assert not scorer.has_map
+    assert scorer.score(np.ones((3, 4, 5), np.float32)) == (1.0, None)
+
+
+def test_a_graph_that_cannot_be_loaded_is_named(tmp_path):
+    (tmp_path / "model.xml").write_text("no graph")
+    with pytest.raises(EdgeError, match=r"OpenVINO .* cannot load model.xml \("):
+        GraphScorer(tmp_path / "model.xml")
+
+
+def test_each_map_is_placed_by_its_image_s_size():
+    geometry = (Step("resize_shorter", (10,)), Step("center_crop", (10, 10)))
+    predictor = Predictor(GraphScorer(graph()), PostProcessing(), geometry=geometry)
+    wide, high = (predictor(np.zeros((3, *size), np.float32)).placed for size in ((10, 40), (40, 10)))
+    assert wide.box == wide.seen == (0, 15 / 40, 1, 25 / 40)
+    assert high.box == high.seen == (15 / 40, 0, 25 / 40, 1)
+    assert Predictor(GraphScorer(graph()), PostProcessing())(np.zeros((3, 4, 5), np.float32)).placed == WHOLE
