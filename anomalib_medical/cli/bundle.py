@@ -100,7 +100,8 @@ def run_bundle(arguments: Mapping[str, Any]) -> int:
         MedicalError: If the checkpoint or the images cannot be used, or the folder is there already.
     """
     from anomalib_medical.deploy.bundle import BundleRequest, make_bundle
-    from anomalib_medical.edge.manifest import NAME, Reading, sha256
+    from anomalib_medical.edge.manifest import NAME, Reading
+    from anomalib_medical.io import sha256
 
     window = arguments["window"]
     request = BundleRequest(

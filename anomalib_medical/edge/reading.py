@@ -22,6 +22,7 @@ from ..io import (
     list_pictures,
     read_pixels,
     require_file,
+    sha256,
     three_planes,
 )
 from .manifest import Reading

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 
 
 def start(program: str, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

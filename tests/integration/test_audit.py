@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 
 PATIENT = "Mustermann-19551224"
 

@@ -9,7 +9,7 @@ from anomalib.data import ImageBatch
 
 from anomalib_medical import Ddad
 from anomalib_medical.callbacks.predictions_file import read_predictions
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.self_test import compare_post_processing

@@ -12,7 +12,7 @@ import pytest
 from anomalib.engine import Engine
 
 from anomalib_medical import RSNA, Ddad, Scrd, VinDrCXR
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 from anomalib_medical.data import PublishedDataModule
 from anomalib_medical.data.images import read_image
 from tests.helpers.chest_trees import make_prepared, make_rsna, make_vindr, write_mapping

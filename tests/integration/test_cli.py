@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
 from tests.conftest import make_folder
 from tests.helpers.commands import fail, start, succeed

@@ -12,7 +12,7 @@ from PIL import Image
 from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import read_predictions
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 from anomalib_medical.data.predict import MedicalPredictDataset
 from anomalib_medical.io import ImageReadError, Window
 from anomalib_medical.models.d24fad.torch_model import D24fadError

@@ -13,7 +13,7 @@ from anomalib.engine import Engine
 
 import anomalib_medical
 from anomalib_medical import Scrd
-from anomalib_medical.cli.main import main as cli
+from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.published.datamodule import PublishedDataModule
 from anomalib_medical.data.published.dataset import PublishedCounts

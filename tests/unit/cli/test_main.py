@@ -14,9 +14,9 @@ from jsonargparse import Namespace
 
 from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.cli import main as cli
 from anomalib_medical.cli.benchmark import CheckedBenchmark
 from anomalib_medical.cli.commands import COMMANDS, Command, CommandError
-from anomalib_medical.cli.main import main as cli
 from anomalib_medical.config_files import list_configs
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import MedicalVisualizer

@@ -156,12 +156,12 @@ def test_only_files_of_one_size_and_sample_are_read(tmp_path: Path, monkeypatch:
         for name, content in contents.items():
             (tmp_path / side / name).write_bytes(content)
     opened: dict[str, list[str]] = {}
-    for stage in ("_sample", "_digest"):
+    for stage in ("_sample", "sha256"):
         monkeypatch.setattr(pool_copies, stage, _recorded(getattr(pool_copies, stage), opened.setdefault(stage, [])))
     pool = [tmp_path / "pool" / name for name in ("start", "same")]
     others = [tmp_path / "test" / name for name in ("short", "middle", "end", "same")]
     assert find_copies(pool, others) == {tmp_path / "pool/same": [tmp_path / "test/same"]}
-    assert opened == {"_sample": ["start", "same", "middle", "end", "same"], "_digest": ["same", "end", "same"]}
+    assert opened == {"_sample": ["start", "same", "middle", "end", "same"], "sha256": ["same", "end", "same"]}
 
 
 def _recorded(measure: Callable[[Path], object], names: list[str]) -> Callable[[Path], object]:
