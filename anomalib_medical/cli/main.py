@@ -32,7 +32,7 @@ from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_
 from anomalib_medical.models.components.checkpoints import check_restorable, post_processor_of, read_checkpoint
 from anomalib_medical.models.components.run_files import RunFiles, settle_latest
 
-# Our own subcommands: modules with a DESCRIPTION, `add_arguments(parser)` and `run(arguments)`, which gives the exit code.
+# Ours: modules with a DESCRIPTION, `add_arguments(parser)`, and `run(arguments)`, which gives the exit code.
 COMMANDS: dict[str, Any] = {
     "audit": audit,
     "bundle": bundle,
