@@ -41,7 +41,8 @@ def _added(folder: Path, own: frozenset[str]) -> Iterator[str]:
 
 
 def _is_module(path: Path) -> bool:
-    return path.name.endswith(tuple(all_suffixes())) or (path / "__init__.py").exists()
+    suffixes = all_suffixes()
+    return path.name.endswith(tuple(suffixes)) or any((path / f"__init__{suffix}").exists() for suffix in suffixes)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import pytest
 
 from anomalib_medical.edge.additions import additions
 
-OWN = {"README.md", "edge/__init__.py", "edge/run.py", "edge/io/dicom.py", "model/model.xml"}
+OWN = {"README.md", "edge.py", "runtime/__init__.py", "runtime/edge/run.py", "runtime/io/dicom.py", "model/model.xml"}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def write(bundle, name, text=""):
 
 
 def test_what_is_made_in_the_bundle_s_folder_is_none_of_its_business(bundle):
-    py_compile.compile(bundle / "edge" / "run.py")
+    py_compile.compile(bundle / "runtime" / "edge" / "run.py")
     for name in (
         "out/predictions.csv",
         "wheels/numpy.whl",
@@ -36,7 +36,7 @@ def test_what_is_made_in_the_bundle_s_folder_is_none_of_its_business(bundle):
         "support/a.png",
     ):
         write(bundle, name)
-    for name in ("edge/.DS_Store", "edge/__pycache__/run.cpython-39.opt-2.pyc"):
+    for name in ("runtime/.DS_Store", "runtime/edge/__pycache__/run.cpython-39.opt-2.pyc"):
         write(bundle, name)
     assert additions(bundle, OWN) == []
 
@@ -44,15 +44,18 @@ def test_what_is_made_in_the_bundle_s_folder_is_none_of_its_business(bundle):
 @pytest.mark.parametrize(
     "name",
     [
-        "edge/x.py",
-        "edge/numpy/__init__.py",
-        "edge/run.so",
-        "edge/io/x.pyc",
-        "edge/__pycache__/evil.cpython-311.pyc",
-        "edge/__pycache__/run.py",
+        "runtime/edge/x.py",
+        "runtime/edge/numpy/__init__.py",
+        "runtime/edge/run.so",
+        "runtime/io/x.pyc",
+        "runtime/edge/__pycache__/evil.cpython-311.pyc",
+        "runtime/edge/__pycache__/run.py",
         "model/model.onnx",
         "numpy.py",
         "numpy.so",
+        "edge.pyc",
+        "edge.so",
+        "runtime.py",
     ],
 )
 def test_what_was_added_is_named(bundle, name):
@@ -60,32 +63,34 @@ def test_what_was_added_is_named(bundle, name):
     assert additions(bundle, OWN) == [f"{name}: not of this bundle"]
 
 
-def test_a_package_beside_the_runtime_is_named(bundle):
-    write(bundle, "numpy/__init__.py")
-    assert additions(bundle, OWN) == ["numpy: not of this bundle"]
+@pytest.mark.parametrize("name", ["numpy/__init__.py", "edge/__init__.py", "edge/__init__.pyc", "edge/__init__.so"])
+def test_a_package_beside_the_runtime_is_named(bundle, name):
+    """Python takes a package `edge` rather than `edge.py`; a bundle of 0.1.0 that was here before leaves one behind."""
+    write(bundle, name)
+    assert additions(bundle, OWN) == [f"{name.partition('/')[0]}: not of this bundle"]
 
 
 def test_a_linked_folder_is_named(bundle):
-    (bundle / "edge" / "io2").symlink_to(bundle / "model", target_is_directory=True)
-    assert additions(bundle, OWN) == ["edge/io2: not of this bundle"]
+    (bundle / "runtime" / "io2").symlink_to(bundle / "model", target_is_directory=True)
+    assert additions(bundle, OWN) == ["runtime/io2: not of this bundle"]
 
 
 @pytest.mark.parametrize(
     "mode", [py_compile.PycInvalidationMode.TIMESTAMP, py_compile.PycInvalidationMode.UNCHECKED_HASH]
 )
 def test_a_compiled_file_of_another_program_is_named(bundle, mode):
-    source = bundle / "edge" / "run.py"
+    source = bundle / "runtime" / "edge" / "run.py"
     times = source.stat().st_atime, source.stat().st_mtime
     source.write_text("answer = 43\n")
     os.utime(source, times)
     py_compile.compile(source, invalidation_mode=mode)
     source.write_text("answer = 42\n")
     os.utime(source, times)
-    assert additions(bundle, OWN) == ["edge/run.py: its compiled file is of another program"]
+    assert additions(bundle, OWN) == ["runtime/edge/run.py: its compiled file is of another program"]
 
 
 def test_a_compiled_file_that_python_would_make_anew_is_not(bundle):
-    source = bundle / "edge" / "run.py"
+    source = bundle / "runtime" / "edge" / "run.py"
     source.write_text("answer = 4\n")
     py_compile.compile(source)
     source.write_text("answer = 42\n")  # of another size
