@@ -2,12 +2,15 @@
 
 import os
 import py_compile
+from dataclasses import replace
 from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
-from anomalib_medical.edge.additions import additions
+from anomalib_medical.edge import EdgeError
+from anomalib_medical.edge.integrity import additions, check_scores
+from anomalib_medical.edge.manifest import Manifest
 
 OWN = {"README.md", "edge.py", "runtime/__init__.py", "runtime/edge/run.py", "runtime/io/dicom.py", "model/model.xml"}
 
@@ -97,3 +100,16 @@ def test_a_compiled_file_that_python_would_make_anew_is_not(bundle):
     assert additions(bundle, OWN) == []
     Path(cache_from_source(source)).write_bytes(b"cut off")
     assert additions(bundle, OWN) == []
+
+
+def test_another_threshold_than_the_bundle_was_made_with_is_found(scrd):
+    _, bundle = scrd
+    manifest = Manifest.read(bundle)
+    assert "off by" in check_scores(bundle, manifest)
+    processing = manifest.post_processing
+    for changed in (
+        replace(processing, image=replace(processing.image, threshold=processing.image.threshold + 0.01)),
+        replace(processing, normalization="linear"),
+    ):
+        with pytest.raises(EdgeError, match=r"is normalised to .* by the thresholds in manifest.json, expected"):
+            check_scores(bundle, replace(manifest, post_processing=changed))
