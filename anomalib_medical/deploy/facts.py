@@ -3,7 +3,6 @@
 from anomalib.models.components import AnomalibModule
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import PostProcessor
-from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_medical.edge.manifest import Calibration, Normalization, PostProcessing, ThresholdRule
 from anomalib_medical.io import finite_or_none
@@ -45,13 +44,3 @@ def post_processing_of(model: AnomalibModule) -> PostProcessing:
         threshold_rule=rule if thresholds else None,
         held_out=held_out if thresholds else None,
     )
-
-
-def image_size_of(model: AnomalibModule) -> tuple[int, int] | None:
-    """Height and width that the model's pre-processor resizes to; None if it does not."""
-    transform = getattr(model.pre_processor, "transform", None)
-    parts = transform.transforms if isinstance(transform, Compose) else [transform]
-    for part in parts:
-        if isinstance(part, Resize) and part.size is not None and len(part.size) == 2:
-            return int(part.size[0]), int(part.size[1])
-    return None

@@ -16,8 +16,7 @@ from scipy.ndimage import gaussian_filter
 from anomalib_medical.edge.manifest import Calibration, PostProcessing
 from anomalib_medical.edge.predictor import GraphScorer
 from anomalib_medical.edge.scores import above, normalize
-
-from .graph import BundleExportError
+from anomalib_medical.errors import MedicalError
 
 NAME = "self_test/noise.png"
 # Share of the raw score, or of 1, by which a graph may differ from the engine.
@@ -29,14 +28,7 @@ _SIZE = (180, 264)
 
 
 def write_self_test_image(folder: Path) -> Path:
-    """Write smooth noise, the same whenever it is called, so that no patient's image leaves the hospital.
-
-    Args:
-        folder: The bundle.
-
-    Returns:
-        The path.
-    """
+    """Write smooth noise into a bundle, the same whenever it is called: no patient's image leaves the hospital."""
     noise = gaussian_filter(np.random.default_rng(0).standard_normal(_SIZE), sigma=6)
     pixels = np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8)
     path = folder / NAME
@@ -48,13 +40,10 @@ def write_self_test_image(folder: Path) -> Path:
 def difference_to_engine(
     model: AnomalibModule, graph: openvino.Model, post_processing: PostProcessing, image: torch.Tensor
 ) -> float:
-    """Compare graph and post-processing with the engine: raw scores of an image, and what is made of raw values.
-
-    Returns:
-        Difference of the raw scores.
+    """Compare graph and post-processing with the engine; returns the difference of the raw scores of an image.
 
     Raises:
-        BundleExportError: If anything differs by more than rounding.
+        MedicalError: If anything differs by more than rounding.
     """
     with torch.no_grad():
         batch = ImageBatch(image=image[None].clone())
@@ -67,7 +56,7 @@ def difference_to_engine(
             f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "
             f"torch, {difference:.2g} off in OpenVINO."
         )
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
     compare_post_processing(model, post_processing)
     return difference
 
@@ -76,7 +65,7 @@ def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> N
     """Compare normalised values, labels and masks that engine and bundle make of the same raw values.
 
     Raises:
-        BundleExportError: If any differs by more than rounding.
+        MedicalError: If any differs by more than rounding.
     """
     for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
         raw = _raw_values(calibration)
@@ -107,7 +96,7 @@ def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> N
                 f"another {'label' if what == 'score' else 'mask'} of the same raw values. Train it with "
                 "anomalib_medical.MedicalPostProcessor or anomalib's PostProcessor."
             )
-            raise BundleExportError(msg)
+            raise MedicalError(msg)
 
 
 def _raw_values(calibration: Calibration) -> NDArray[np.float32]:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from anomalib_medical import Scrd
 from anomalib_medical.data.images import read_image
+from anomalib_medical.deploy.bundle import copy_runtime
 from anomalib_medical.deploy.facts import post_processing_of
-from anomalib_medical.deploy.runtime import copy_runtime
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.scores import normalize
 from tests.helpers.exports import compiled
