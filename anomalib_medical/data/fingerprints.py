@@ -65,15 +65,14 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """An image that could not be read.
+    """An image that could not be read."""
 
-    Attributes:
-        path: Path or address of the picture.
-        message: The reader's error.
-    """
+    path: str  # or address of the picture
+    reason: str  # without the path, which may say who it is of
 
-    path: str
-    message: str
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"Cannot read the image {self.path}: {self.reason}"
 
 
 def fingerprint(path: str | Path | ImageAddress, window: Window | None = None) -> Fingerprint:
@@ -153,7 +152,8 @@ class _Reader(Dataset[Any]):
         try:
             return fingerprint(path, self.window)
         except (OSError, ImageReadError) as error:
-            return UnreadableImage(path, str(error))
+            reason = error.reason if isinstance(error, ImageReadError) else error.strerror
+            return UnreadableImage(path, reason or f"{type(error).__name__}.")
 
 
 def _digest_file(path: Path) -> str:
