@@ -26,10 +26,10 @@ from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models import D24fad
+from anomalib_medical.post_processing import device_facts
 
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
-from .facts import post_processing_of
 from .few_shot_graphs import export_edge
 from .graph import raw_graph
 from .measure import measure, open_normals, open_test_data
@@ -150,7 +150,7 @@ def _fill(
     fp32 = raw_graph(model)
     (folder / "model").mkdir(parents=True)
     image = read_image(write_self_test_image(folder))
-    post_processing = post_processing_of(model)
+    post_processing = device_facts(model.post_processor)
     difference = difference_to_engine(model, fp32, post_processing, image)
     quantized = None if normals is None else quantize(fp32, normals)
     graph = fp32 if quantized is None else quantized.graph

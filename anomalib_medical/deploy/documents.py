@@ -58,7 +58,7 @@ def model_card(manifest: Manifest, facts: CardFacts) -> str:
 
 def readme(manifest: Manifest) -> str:
     """Write the README for the engineer, in Markdown."""
-    threshold = raw_threshold(manifest.post_processing)
+    threshold = raw_threshold(manifest.post_processing.image, manifest.post_processing.normalization)
     return _render("README.md.jinja", manifest=manifest, threshold="none" if threshold is None else f"{threshold:.6g}")
 
 
@@ -74,7 +74,7 @@ def _render(name: str, **values: Any) -> str:  # noqa: ANN401 - what the templat
 
 
 def _threshold_text(processing: PostProcessing) -> str:
-    threshold = raw_threshold(processing)
+    threshold = raw_threshold(processing.image, processing.normalization)
     if threshold is None:
         return "None: the model gives raw scores and calls no image abnormal."
     count = "number not recorded" if processing.held_out is None else str(processing.held_out)

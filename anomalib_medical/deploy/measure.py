@@ -49,7 +49,8 @@ def measure(graph: Path, fp32: openvino.Model, data: MedicalFolder, post_process
     )
     labels = test.samples.label_index.to_numpy().astype(int)
     patients = [str(patient) for patient in test.samples.patient_id]
-    return summarize(scores[:, 0], scores[:, 1], labels, patients, raw_threshold(post_processing))
+    threshold = raw_threshold(post_processing.image, post_processing.normalization)
+    return summarize(scores[:, 0], scores[:, 1], labels, patients, threshold)
 
 
 def summarize(

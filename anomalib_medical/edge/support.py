@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from ..io import ImageAddress, ImageReadError, counted, list_folder, list_pictures, read_pixels, sha256, three_planes
 from . import EdgeError
-from .few_shot_device import FewShotDevice, order_statistic
+from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
 from .predictor import MODEL, GraphScorer, Predictor
 from .results import write_atomically
+from .scores import order_statistic
 
 logger = logging.getLogger("edge")
 
