@@ -17,7 +17,7 @@ ALWAYS = {"filelock"}
 HIDDEN = {Requirement(line).name for extra in ("edge", "int8", "report") for line in EXTRAS[extra]} - ALWAYS
 USES = {
     "int8": "from anomalib_medical.deploy.quantize import check_quantizable\ncheck_quantizable(300)",
-    "report": "from anomalib_medical.cli.main import main\nmain(['--debug', 'benchmark', '--config', 'plan.yaml'])",
+    "report": "from anomalib_medical.cli.main import main\nmain(['benchmark', '--config', 'plan.yaml'])",
 }
 CODE = f"""
 import sys
