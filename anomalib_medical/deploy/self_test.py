@@ -40,11 +40,7 @@ def write_self_test_image(folder: Path) -> Path:
 def difference_to_engine(
     model: AnomalibModule, graph: openvino.Model, post_processing: PostProcessing, image: torch.Tensor
 ) -> float:
-    """Compare graph and post-processing with the engine; returns the difference of the raw scores of an image.
-
-    Raises:
-        MedicalError: If anything differs by more than rounding.
-    """
+    """Refuse what does not score or judge as the engine does; returns the difference of an image's raw scores."""
     with torch.no_grad():
         batch = ImageBatch(image=image[None].clone())
         if isinstance(model.pre_processor, PreProcessor):
@@ -62,11 +58,7 @@ def difference_to_engine(
 
 
 def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> None:
-    """Compare normalised values, labels and masks that engine and bundle make of the same raw values.
-
-    Raises:
-        MedicalError: If any differs by more than rounding.
-    """
+    """Refuse post-processing that makes other normalised values, labels or masks of raw values than the engine."""
     for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
         raw = _raw_values(calibration)
         count = len(raw) if what == "score" else 1

@@ -65,9 +65,6 @@ class Processor:
         """Process files: pictures are read by a thread, scored by others, and drawn by one more.
 
         Results come in the order of the files, each when all that belongs to it is written.
-
-        Raises:
-            OSError: If results cannot be written.
         """
         under_way: deque[_Unfinished] = deque()
         pictures: deque[tuple[Future[_Scored], int]] = deque()
