@@ -59,21 +59,20 @@ def difference_to_engine(
 
 def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> None:
     """Refuse post-processing that makes other normalised values, labels or masks of raw values than the engine."""
-    for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
-        raw = _raw_values(calibration)
-        count = len(raw) if what == "score" else 1
-        # Copies, which the engine changes.
-        given = torch.from_numpy(raw.copy())
-        batch = ImageBatch(
-            image=torch.zeros(count, 3, 1, 1),
-            pred_score=given if what == "score" else torch.zeros(1),
-            anomaly_map=None if what == "score" else given[None, None, None],
-        )
-        if isinstance(model.post_processor, PostProcessor):
-            model.post_processor.post_process_batch(batch)
-        expected, decided = (
-            (batch.pred_score, batch.pred_label) if what == "score" else (batch.anomaly_map, batch.pred_mask)
-        )
+    scores, values_of_maps = _raw_values(bundled.image), _raw_values(bundled.pixel)
+    # Copies, which the engine changes; each image has the same map.
+    batch = ImageBatch(
+        image=torch.zeros(len(scores), 3, 1, 1),
+        pred_score=torch.tensor(scores),
+        anomaly_map=torch.tensor(values_of_maps).repeat(len(scores), 1, 1, 1),
+    )
+    if isinstance(model.post_processor, PostProcessor):
+        model.post_processor.post_process_batch(batch)
+    mask = None if batch.pred_mask is None else batch.pred_mask[0]
+    for what, raw, calibration, expected, decided in (
+        ("score", scores, bundled.image, batch.pred_score, batch.pred_label),
+        ("map", values_of_maps, bundled.pixel, batch.anomaly_map[0], mask),  # type: ignore[index]  # given above
+    ):
         values = normalize(raw, calibration, bundled.normalization)
         difference = float(np.abs(values - np.asarray(expected).ravel()).max())
         abnormal = above(values, calibration)
