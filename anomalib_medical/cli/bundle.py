@@ -73,7 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float | None,
         help="For --test_data: values of masks above it are abnormal, instead.",
     )
-    add_reading_options(parser, "For the device")
+    add_reading_options(parser, "As in training")
     parser.add_argument(
         "--modality",
         type=str | None,

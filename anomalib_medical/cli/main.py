@@ -79,7 +79,7 @@ class MedicalCLI(AnomalibCLI):
     def add_predict_arguments(self, parser: ArgumentParser) -> None:
         """Add how DICOM and NIfTI files of a folder are read, which must be as in training."""
         super().add_predict_arguments(parser)
-        add_reading_options(parser, "For --data FOLDER")
+        add_reading_options(parser, "For --data FOLDER, as in training")
 
     def instantiate_classes(self) -> None:
         """Build model, data and engine, which our own subcommands do not have, for a checkpoint that fits them."""

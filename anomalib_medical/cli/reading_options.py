@@ -15,16 +15,16 @@ def add_reading_options(parser: ArgumentParser, what: str, *, volumes: bool = Tr
     parser.add_argument(
         "--window",
         type=str | tuple[float, float] | None,
-        help=f"{what}: the window as in training (bone, brain, lung, soft_tissue or [center, width]); what DICOM files "
-        "say themselves if not given.",
+        help=f"{what}: the window for DICOM and NIfTI files (bone, brain, lung, soft_tissue or [center, width]); what "
+        "DICOM files say themselves if not given.",
     )
     if volumes:
-        parser.add_argument("--axis", type=Axis, default="axial", help=f"{what}: how volumes are cut, as in training.")
+        parser.add_argument("--axis", type=Axis, default="axial", help=f"{what}: how volumes are cut.")
         parser.add_argument(
             "--slice_range",
             type=tuple[float, float],
             default=(0.0, 1.0),
-            help=f"{what}: first and last slice as shares of the volume, as in training.",
+            help=f"{what}: first and last slice as shares of the volume.",
         )
 
 
