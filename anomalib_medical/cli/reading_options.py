@@ -15,7 +15,8 @@ def add_reading_options(parser: ArgumentParser, what: str, *, volumes: bool = Tr
     parser.add_argument(
         "--window",
         type=str | tuple[float, float] | None,
-        help=f"{what}: the window for DICOM and NIfTI files (bone, brain, lung, soft_tissue or [center, width]); what "
+        # No brackets: the help would take them for markup.
+        help=f"{what}: the window for DICOM and NIfTI files (bone, brain, lung, soft_tissue, or center and width); what "
         "DICOM files say themselves if not given.",
     )
     if volumes:
