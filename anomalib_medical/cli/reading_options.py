@@ -16,8 +16,8 @@ def add_reading_options(parser: ArgumentParser, what: str, *, volumes: bool = Tr
         "--window",
         type=str | tuple[float, float] | None,
         # No brackets: the help would take them for markup.
-        help=f"{what}: the window for DICOM and NIfTI files (bone, brain, lung, soft_tissue, or center and width); what "
-        "DICOM files say themselves if not given.",
+        help=f"{what}: the window for DICOM and NIfTI files (bone, brain, lung, soft_tissue, or center and width); "
+        "what DICOM files say themselves if not given.",
     )
     if volumes:
         parser.add_argument("--axis", type=Axis, default="axial", help=f"{what}: how volumes are cut.")
