@@ -46,40 +46,30 @@ class _Seen(Metric):
     """What a metric was given, counted over batches and processes."""
 
     full_state_update = False
-    scores: Tensor
-    not_finite: Tensor
-    normal: Tensor
-    abnormal: Tensor
+    counts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in _Counts._fields:
-            self.add_state(name, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", default=torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Count a batch."""
         abnormal = target.bool().sum()
+        not_finite = (~scores.isfinite()).sum().to(abnormal)
+        sizes = abnormal.new_tensor([scores.numel(), target.numel()])
         # Not in place: these may come from Lightning's inference mode.
-        self.scores = self.scores + scores.numel()
-        self.not_finite = self.not_finite + (~scores.isfinite()).sum()
-        self.normal = self.normal + target.numel() - abnormal
-        self.abnormal = self.abnormal + abnormal
+        self.counts = self.counts + torch.stack([sizes[0], not_finite, sizes[1] - abnormal, abnormal]).to(self.counts)
 
     def compute(self) -> _Counts:
         """Return the counts."""
-        return _Counts(int(self.scores), int(self.not_finite), int(self.normal), int(self.abnormal))
+        return _Counts(*self.counts.tolist())
 
 
 class MedicalEvaluator(Evaluator):
     """anomalib's evaluator with NaN for what is undefined, and one warning that says why.
 
     Undefined is every metric of scores or maps that are in part NaN or infinite, of labels where there is no threshold,
-    and, but for accuracy, sensitivity and specificity, of one class alone.
-
-    Args:
-        val_metrics: As anomalib's.
-        test_metrics: As anomalib's.
-        compute_on_cpu: As anomalib's.
+    and, but for accuracy, sensitivity and specificity, of one class alone. Takes anomalib's arguments.
     """
 
     def __init__(

@@ -113,10 +113,7 @@ def pooled_dice(true_positive: ArrayLike, false_positive: ArrayLike, false_negat
 def mean_dice(true_positive: ArrayLike, false_positive: ArrayLike, false_negative: ArrayLike) -> Sample:
     """Mean over the abnormal images of each image's Dice: every lesion image counts the same, normal images do not.
 
-    Args:
-        true_positive: Abnormal pixels above the threshold in each image, ``(N,)``.
-        false_positive: Normal pixels above it, ``(N,)``.
-        false_negative: Abnormal pixels not above it, ``(N,)``.
+    Takes what `pooled_dice` takes.
     """
     tp, fp, fn = _cells(true_positive, false_positive, false_negative)
     abnormal = tp + fn > 0
