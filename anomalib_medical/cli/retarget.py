@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.cli.reading_options import add_reading_options, window_of
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import counted
 
@@ -36,11 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--selection", type=Literal["random", "diverse"], default="random", help="Which of them, see D24fad."
     )
-    parser.add_argument(
-        "--window",
-        type=str | tuple[float, float] | None,
-        help="The window for DICOM and NIfTI files: bone, brain, lung, soft_tissue, or center and width.",
-    )
+    add_reading_options(parser, "For the images", volumes=False)
 
 
 def run(arguments: Mapping[str, Any]) -> int:
@@ -69,7 +66,7 @@ def run(arguments: Mapping[str, Any]) -> int:
             support_dir=str(arguments["support_dir"]),
             support_shots=arguments["shots"],
             support_selection=arguments["selection"],
-            support_window=arguments["window"],
+            support_window=window_of(arguments),
         ),
     )
     normals, count = arguments["normals_dir"], len(model.support_images)
