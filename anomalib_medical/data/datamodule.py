@@ -94,18 +94,6 @@ class MedicalDataModule(AnomalibDataModule):
         self._val_share = val_split_ratio
         self._split_seed = seed
 
-    @property
-    def external_collate_fn(self) -> Callable[[list[Any]], Any] | None:
-        """What collates instead of the dataset's own function."""
-        return self._external_collate_fn
-
-    @external_collate_fn.setter
-    def external_collate_fn(self, function: Any) -> None:  # noqa: ANN401 - a function with an attribute
-        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
-        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
-            function.default_collate_fn = collate_masked
-        self._external_collate_fn: Callable[[list[Any]], Any] | None = function
-
     def setup(self, stage: str | None = None) -> None:
         """Set up the parts of the data, and forget whatever is known about unlabeled images."""
         super().setup(stage)
@@ -224,7 +212,7 @@ class MedicalDataModule(AnomalibDataModule):
             shuffle=True,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
-            collate_fn=self.external_collate_fn or data.collate_fn,
+            collate_fn=self._collate_fn(data),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -243,8 +231,14 @@ class MedicalDataModule(AnomalibDataModule):
             ordered = SequentialSampler(data)
             unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=has_mask)
             batches = {"batch_sampler": unmixed}
-        collate_fn = self.external_collate_fn or data.collate_fn
-        return DataLoader(data, num_workers=self.num_workers, collate_fn=collate_fn, **batches)
+        return DataLoader(data, num_workers=self.num_workers, collate_fn=self._collate_fn(data), **batches)
+
+    def _collate_fn(self, data: MedicalDataset) -> Callable[[list[Any]], Any]:
+        function: Any = self.external_collate_fn
+        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
+        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
+            function.default_collate_fn = collate_masked
+        return function or data.collate_fn
 
 
 class _UnmixedBatchSampler(BatchSampler):

@@ -29,6 +29,8 @@ class MedicalDataset(AnomalibDataset):
     image (view, sex, ...). An abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
 
     Args:
+        samples: The table, which may also be set later.
+        name: Name of the dataset.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
         mask_rule: Which values of masks belong to them; all that are not 0 if None.
@@ -36,13 +38,23 @@ class MedicalDataset(AnomalibDataset):
 
     def __init__(
         self,
+        samples: DataFrame | None = None,
+        name: str | None = None,
         augmentations: Transform | None = None,
         window: Window | None = None,
         mask_rule: MaskRule | None = None,
     ) -> None:
         super().__init__(augmentations=augmentations)
+        self._name = name or super().name
         self.window = window
         self.mask_rule = mask_rule
+        if samples is not None:
+            self.samples = samples
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self._name
 
     @property
     def samples(self) -> DataFrame:

@@ -9,10 +9,9 @@ from .dicom_header import DicomFacts, dicom_facts, is_dicom_file
 from .dicom_kinds import OWN_MANUFACTURER, kind_of_file
 from .errors import ImageReadError, NoImageError
 from .files import finite_or_none, sha256
-from .identifiers import names_nobody, normalise_id
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
-from .names import composed, on_disk, readable
+from .names import composed, names_nobody, normalise_id, on_disk, readable
 from .pairing import pair_masks, require_same_size
 from .reader import (
     FORMATS,

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from anomalib_medical.data.datamodule import MedicalDataModule
-from anomalib_medical.data.folder.dataset import MedicalFolderDataset
+from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.folder.dataset import make_medical_folder_dataset
 from anomalib_medical.data.folder.folder_tree import is_bare
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
 from anomalib_medical.data.predict import MedicalPredictDataset
@@ -101,20 +102,19 @@ class MedicalFolder(MedicalDataModule):
         super().setup(stage)
 
     def _setup(self, _stage: str | None = None) -> None:
-        everything = MedicalFolderDataset(
+        samples = make_medical_folder_dataset(
             self.root,
-            self.name,
-            window=self.window,
-            mask_rule=self.mask_rule,
+            patient_pattern=self.patient_pattern,
             unlabeled_dir=self.unlabeled_dir,
             manifest=self.manifest,
-            patient_pattern=self.patient_pattern,
-            patient_from=self.patient_from,
-            deduplicate=self.deduplicate,
             slicing=self.slicing,
+            deduplicate=self.deduplicate,
             seed=self._split_seed,
+            mask_rule=self.mask_rule,
+            patient_from=self.patient_from,
         )
-        self.left_out = take_left_out(everything.samples)
+        self.left_out = take_left_out(samples)
+        everything = MedicalDataset(samples, self.name, window=self.window, mask_rule=self.mask_rule)
         self.train_data, self.val_data = everything.of_split("train"), everything.of_split("val")
         if len(test := everything.of_split("test")):
             self.test_data = test

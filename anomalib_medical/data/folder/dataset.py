@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
-from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.clean import drop_leaks, merge_copies
-from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.folder.folder_tree import list_tree, list_unlabeled
 from anomalib_medical.data.folder.manifest import check_patients, read_manifest, split_samples
@@ -24,7 +21,6 @@ from anomalib_medical.io import (
     Listing,
     MaskRule,
     Slicing,
-    Window,
     agree,
     counted,
     kind_of_file,
@@ -34,40 +30,6 @@ from anomalib_medical.io import (
 logger = logging.getLogger(__name__)
 
 _SAME_FORMAT = {".jpeg": ".jpg", ".tiff": ".tif"}
-
-
-class MedicalFolderDataset(MedicalDataset):
-    """One split of a folder.
-
-    Args:
-        root: The folder.
-        name: Name of the dataset. Defaults to the folder's.
-        split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
-        augmentations: Augmentations of image and mask.
-        window: Which values of DICOM and NIfTI files become black and white.
-        mask_rule: Which values of masks count.
-        kwargs: The other arguments of `make_medical_folder_dataset`.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        name: str | None = None,
-        split: str | None = None,
-        augmentations: Transform | None = None,
-        window: Window | None = None,
-        mask_rule: MaskRule | None = None,
-        **kwargs: Any,  # noqa: ANN401 # those of the function, which checks them
-    ) -> None:
-        super().__init__(augmentations=augmentations, window=window, mask_rule=mask_rule)
-        self.root = on_disk(Path(root))
-        self._name = name or self.root.resolve().name
-        self.samples = make_medical_folder_dataset(root, split, mask_rule=mask_rule, **kwargs)
-
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-        return self._name
 
 
 def make_medical_folder_dataset(
@@ -92,15 +54,14 @@ def make_medical_folder_dataset(
         root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``; or the
             folder that a manifest's paths are below.
         split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
-        patient_pattern: See `MedicalFolder`, as for the next two and the last.
-        unlabeled_dir: The unlabeled pool, if it is not ``<root>/unlabeled``.
-        manifest: CSV file, see `read_manifest`; the folder tree is not looked at then.
+        patient_pattern: As for `MedicalFolder`.
+        unlabeled_dir: As for `MedicalFolder`.
+        manifest: As for `MedicalFolder`; see `read_manifest`.
         slicing: How volumes become slices; all axial slices if None.
-        deduplicate: Whether near-duplicates count as images of one patient, are kept once in each split (in training
-            set and pool together), and are dropped from these two if one is in validation or test.
+        deduplicate: As for `MedicalFolder`.
         seed: Decides which normal patients of a manifest without splits are in the test.
         mask_rule: Which values of masks count; all that are not 0 if None.
-        patient_from: Where patients come from if neither manifest nor pattern says so, see `find_patients`.
+        patient_from: As for `MedicalFolder`.
 
     Returns:
         Columns image_path, split, label (the class), label_index, mask_path, patient_id, meta_*; ``attrs["task"]``.
