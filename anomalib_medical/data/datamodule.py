@@ -17,7 +17,13 @@ from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.geometry import keeps_places_until_resize
-from anomalib_medical.data.samples import automatic_holdout, concat_samples, hold_out_patients, without_labels
+from anomalib_medical.data.samples import (
+    UNLABELED,
+    automatic_holdout,
+    concat_samples,
+    hold_out_patients,
+    without_labels,
+)
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.io import Listing, Window, counted
 
@@ -100,6 +106,13 @@ class MedicalDataModule(AnomalibDataModule):
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.samples = without_labels(self.unlabeled_data.samples)
         self._use_our_visualizer()
+
+    def _set_parts(self, everything: MedicalDataset) -> None:
+        """Set the parts that the column ``split`` names; a validation set may be empty, others are then not set."""
+        for part in ("train", "val", "test", UNLABELED):
+            rows = np.flatnonzero(everything.samples.split == part).tolist()
+            if rows or part == "val":
+                setattr(self, f"{part}_data", everything.subsample(rows))
 
     def _use_our_visualizer(self) -> None:
         """Let heatmaps be drawn on what our readers read, whatever the model."""

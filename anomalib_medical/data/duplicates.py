@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -87,12 +88,7 @@ def find_duplicates(
     """Find duplicates over all pairs, the most similar first.
 
     Of several identical images only enough pairs are returned to link them all. Blank images have no duplicates.
-
-    Args:
-        fingerprints: The images.
-        parts: Part (such as the split) of each image; only pairs of different parts are looked for. None for all.
-        min_similarity: Correlation from which on two images are near duplicates.
-        progress: Whether to show a bar.
+    With a part (such as the split) of each image only pairs of different parts are looked for.
     """
     shown = [index for index, record in enumerate(fingerprints) if not is_blank(record)]
     records = [fingerprints[index] for index in shown]
@@ -149,7 +145,11 @@ def _near(
             if not mirrored:  # a mirrored crop is too rare to be looked for
                 alignable = (pixels >= _MIN_DETAIL_PIXELS_TO_ALIGN)[candidates].all(axis=1)
                 doubtful = np.flatnonzero(closest & alignable & (similarity < min_similarity))
-                similarity[doubtful] = _align_and_correlate(thumbnails, candidates[doubtful], progress=progress)
+                # OpenCV lets other threads run meanwhile.
+                with ThreadPoolExecutor(available_cores()) as pool:
+                    values = pool.map(partial(_aligned, thumbnails), candidates[doubtful])
+                    aligned = tqdm(values, "Aligning", len(doubtful), leave=False, unit="pair", disable=not progress)
+                    similarity[doubtful] = list(aligned)
             kind: DuplicateKind = "mirrored" if mirrored else "near"
             pairs += [
                 DuplicatePair(int(first), int(second), kind, float(value))
@@ -212,18 +212,9 @@ def _correlate(fine: NDArray[np.float32], pairs: NDArray[np.intp], *, mirrored: 
     return similarity
 
 
-def _align_and_correlate(thumbnails: NDArray[np.float32], pairs: NDArray[np.intp], *, progress: bool) -> list[float]:
-    def similarity(pair: NDArray[np.intp]) -> float:
-        return _aligned(thumbnails[pair[0]], thumbnails[pair[1]])
-
-    # OpenCV lets other threads run meanwhile.
-    with ThreadPoolExecutor(available_cores()) as pool:
-        values = pool.map(similarity, pairs)
-        return list(tqdm(values, desc="Aligning", unit="pair", total=len(pairs), leave=False, disable=not progress))
-
-
-def _aligned(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def _aligned(thumbnails: NDArray[np.float32], pair: NDArray[np.intp]) -> float:
     """Correlate the detail of two thumbnails after an affine alignment; -1 if there is none."""
+    first, second = thumbnails[pair]
     start = np.eye(2, 3, dtype=np.float32)
     everywhere = np.ones(first.shape, dtype=np.uint8)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)

@@ -56,10 +56,7 @@ class Phantom(MedicalDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         # Without a trainer nobody calls prepare_data; where the images are there, this only checks them.
-        everything = MedicalDataset(make_phantom_dataset(ensure_phantom(self.root, self.spec)), self.name)
-        self.train_data = everything.of_split("train")
-        if len(test := everything.of_split("test")):
-            self.test_data = test
+        self._set_parts(MedicalDataset(make_phantom_dataset(ensure_phantom(self.root, self.spec)), self.name))
 
 
 def make_phantom_dataset(folder: str | Path, split: str | None = None) -> DataFrame:
