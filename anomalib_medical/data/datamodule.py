@@ -151,7 +151,7 @@ class MedicalDataModule(AnomalibDataModule):
             self.val_data = copy.deepcopy(self.test_data)
             return
         logger.warning(
-            "val_split_mode=from_test: thresholds fitted in validation have seen labelled anomalies like the test's.",
+            "val_split_mode=from_test: thresholds fitted in validation have seen labelled anomalies like the test's."
         )
         self._split_test_by_patient()
 
