@@ -52,7 +52,11 @@ class UnreadableImage:
     """An image that could not be read."""
 
     path: str  # or address of the picture
-    message: str  # the reader's error
+    reason: str  # without the path, which may say who it is of
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"Cannot read the image {self.path}: {self.reason}"
 
 
 def fingerprint(path: str | Path | ImageAddress, window: Window | None = None) -> Fingerprint:
@@ -112,7 +116,8 @@ def _read(paths: Sequence[str], window: Window | None) -> list[Fingerprint | Unr
         try:
             records.append(fingerprint(path, window))
         except (OSError, ImageReadError) as error:
-            records.append(UnreadableImage(path, str(error)))
+            reason = error.reason if isinstance(error, ImageReadError) else error.strerror
+            records.append(UnreadableImage(path, reason or f"{type(error).__name__}."))
     return records
 
 
