@@ -135,12 +135,13 @@ def _near(
     thumbnails = np.stack([record.thumbnail for record in records]).astype(np.float32)
     fine = _detail(thumbnails)
     coarse = _detail(thumbnails.reshape(count, _COARSE_SIZE, 2, _COARSE_SIZE, 2).mean(axis=(2, 4)))
+    parts = np.arange(count) if codes is None else codes
     pixels = _count_detail_pixels(fine)
     coarse[pixels < _MIN_DETAIL_PIXELS] = 0
     pairs = []
     with tqdm(total=2 * count, desc="Comparing all pairs", unit="image", disable=not progress) as bar:
         for mirrored in (False, True):
-            candidates, closest = _candidates(coarse, codes, mirrored=mirrored, bar=bar)
+            candidates, closest = _candidates(coarse, parts, mirrored=mirrored, bar=bar)
             similarity = _correlate(fine, candidates, mirrored=mirrored)
             if not mirrored:  # a mirrored crop is too rare to be looked for
                 alignable = (pixels >= _MIN_DETAIL_PIXELS_TO_ALIGN)[candidates].all(axis=1)
@@ -175,21 +176,19 @@ def _count_detail_pixels(detail: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _candidates(
-    coarse: NDArray[np.float32], codes: NDArray[np.intp] | None, *, mirrored: bool, bar: tqdm[object]
+    coarse: NDArray[np.float32], codes: NDArray[np.intp], *, mirrored: bool, bar: tqdm[object]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return the pairs worth a closer look, (P, 2), and whether one is among the other's closest, (P,)."""
     count = len(coarse)
     rows = torch.from_numpy(coarse.reshape(count, -1))
     columns = torch.from_numpy(np.ascontiguousarray(coarse[:, :, ::-1]).reshape(count, -1)) if mirrored else rows
-    parts = None if codes is None else torch.from_numpy(codes)
+    parts = torch.from_numpy(codes)
     ranks = torch.arange(min(_MOST_ALIKE, count))
     found, closest = [], []
     for start in range(0, count, _BLOCK):
         block = torch.arange(start, min(start + _BLOCK, count))
         similarity = rows[block] @ columns.T
-        similarity[block - start, block] = -1
-        if parts is not None:
-            similarity[parts[block, None] == parts] = -1
+        similarity[parts[block, None] == parts] = -1
         values, neighbours = similarity.topk(len(ranks), dim=1)
         close = (values >= _ALIGNABLE) & (ranks < _ALIGNED)
         row, column = ((values >= _ALIKE) | close).nonzero(as_tuple=True)

@@ -157,9 +157,8 @@ class MedicalFolder(MedicalDataModule):
 
 def make_medical_folder_dataset(
     root: str | Path,
-    split: str | None = None,
-    patient_pattern: str | None = None,
     *,
+    patient_pattern: str | None = None,
     unlabeled_dir: str | Path | None = None,
     manifest: str | Path | None = None,
     slicing: Slicing | None = None,
@@ -176,7 +175,6 @@ def make_medical_folder_dataset(
     Args:
         root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``; or the
             folder that a manifest's paths are below.
-        split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
         patient_pattern: As for `MedicalFolder`.
         unlabeled_dir: As for `MedicalFolder`.
         manifest: As for `MedicalFolder`; see `read_manifest`.
@@ -225,9 +223,7 @@ def make_medical_folder_dataset(
         _require_normals(manifest, samples)
     if deduplicate:
         samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
-    if split != "train":
-        _report(samples, unused_masks)
-    samples = samples if split is None else samples[samples.split == split].reset_index(drop=True)
+    _report(samples, unused_masks)
     return with_left_out(samples, left_out, str(root))
 
 

@@ -59,19 +59,17 @@ class Phantom(MedicalDataModule):
         self._set_parts(MedicalDataset(make_phantom_dataset(ensure_phantom(self.root, self.spec)), self.name))
 
 
-def make_phantom_dataset(folder: str | Path, split: str | None = None) -> DataFrame:
+def make_phantom_dataset(folder: str | Path) -> DataFrame:
     """List the images of a phantom from its manifest, so that files put beside them by others change nothing.
 
     Args:
         folder: What ``ensure_phantom`` returned.
-        split: ``"train"``, ``"test"``, or None for both.
 
     Returns:
         Columns image_path, split, label (the kind), label_index, mask_path, patient_id, lesion_area;
         ``attrs["task"]``.
     """
     rows = DataFrame(read_manifest(Path(folder)))
-    rows = rows if split is None else rows[rows.split == split].reset_index(drop=True)
     samples = DataFrame(
         {
             "image_path": [str(Path(folder, file)) for file in rows.file],
