@@ -13,7 +13,7 @@ from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.cli import main as cli
-from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.data.dataset import MedicalPredictDataset
 from anomalib_medical.io import ImageReadError, Window
 from anomalib_medical.models.d24fad.torch_model import D24fadError
 from tests.helpers.few_shot_tree import make_normals, make_tasks

@@ -99,13 +99,14 @@ def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
         raise row_error(file, line, f"has the split {split!r}", f"one of {', '.join(_SIDES)}")
     if not row["path"]:
         raise row_error(file, line, "has no path", "an image below the data folder")
-    label = _label(file, line, row["label"])
+    label = _label(row["label"])
+    if label is None:
+        classes = "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>"
+        raise row_error(file, line, f"has the label {row['label']!r}", f"{classes}, or nothing if it is unlabeled")
     if split in {"train", "val"} and label != NORMAL_CLASS:
+        others = "those of unknown label go to the split unlabeled, abnormal ones to test"
         raise row_error(
-            file,
-            line,
-            f"puts an image labelled {row['label']!r} into {split}",
-            "normal images only: those of unknown label go to the split unlabeled, abnormal ones to test",
+            file, line, f"puts an image labelled {row['label']!r} into {split}", f"normal images only: {others}"
         )
     if split == "test" and label == UNLABELED:
         raise row_error(file, line, "puts an image without a label into the test", "a label")
@@ -122,29 +123,23 @@ def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
     )
 
 
-def _label(file: Path, line: int, label: str) -> str:
-    if label.lower() in _LABELS:
-        return _LABELS[label.lower()]
-    if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
-        return composed(label[len(_PREFIX) :])
-    raise row_error(
-        file,
-        line,
-        f"has the label {label!r}",
-        "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>, or nothing if it is unlabeled",
-    )
+def _label(label: str) -> str | None:
+    """The class, None for what is no label."""
+    name = composed(label[len(_PREFIX) :]) if label.lower().startswith(_PREFIX) else ""
+    return name if is_abnormal_class(name) else _LABELS.get(label.lower())
 
 
 def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageAddress:
     """Resolve a path of the manifest, which must stay below the root."""
     if "\0" in path:
         raise row_error(file, line, f"has a {column} with a NUL byte", "a path")
+    names = f"names the {column} {path!r}"
     address = ImageAddress.parse(root / path)
     # A link to itself has a real path, but cannot be resolved.
     if not Path(os.path.realpath(address.path)).is_relative_to(root.resolve()):
-        raise row_error(file, line, f"names the {column} {path!r}, which is outside {root}", "a path below it")
+        raise row_error(file, line, f"{names}, which is outside {root}", "a path below it")
     if (kind := irregular(address.path)) is not None:
-        raise row_error(file, line, f"names the {column} {path!r}, which is {kind}", "a file")
+        raise row_error(file, line, f"{names}, which is {kind}", "a file")
     if not address.path.is_file():
         msg = f"{file}, line {line}: there is no file {address.path} ({column} {path!r})."
         raise FileNotFoundError(msg)
@@ -152,5 +147,5 @@ def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageA
         try:
             image_size(address)
         except ImageReadError as error:
-            raise row_error(file, line, f"names the {column} {path!r}", f"a picture that is there ({error})") from error
+            raise row_error(file, line, names, f"a picture that is there ({error})") from error
     return address

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anomalib_medical.data.folder import pool_copies
-from anomalib_medical.data.folder.dataset import make_medical_folder_dataset
+from anomalib_medical.data.folder.datamodule import make_medical_folder_dataset
 from anomalib_medical.data.folder.pool_copies import find_copies
 from anomalib_medical.data.pool import PoolError
 from anomalib_medical.io import ImageReadError
