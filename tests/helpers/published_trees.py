@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.data.published.description import PublishedCounts
 
 ISIC_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 

@@ -16,7 +16,7 @@ from anomalib_medical import Scrd
 from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.data.published.description import PublishedCounts
 from tests.helpers.published_trees import ORIGINALS, write_anomalib_bmad, write_prepared
 
 SIZE = 64

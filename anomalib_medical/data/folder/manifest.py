@@ -10,10 +10,11 @@ from pathlib import Path
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
-from anomalib_medical.data.checks import TableError, read_table, row_error
+from anomalib_medical.data.checks import read_table, row_error
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular
 from anomalib_medical.io.identifiers import normalise_id
 
@@ -45,7 +46,7 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
 
     Raises:
         FileNotFoundError: If the file, or an image or mask that it names, is missing.
-        TableError: If its content cannot be used; the message names the row.
+        MedicalError: If its content cannot be used; the message names the row.
     """
     entries = []
     seen: dict[Path, int] = {}
@@ -89,7 +90,7 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
     """Refuse patients who stand on both sides of the test or of the validation.
 
     Raises:
-        TableError: Naming the lines; ids are not shown.
+        MedicalError: Naming the lines; ids are not shown.
     """
     first: dict[str | None, Entry] = {}
     for entry in (entry for entry in entries if entry.split):
@@ -98,7 +99,7 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
             where = f"line {other.line} puts" if other.line else f"{other.path} puts"
             if not entry.line:
                 msg = f"{file}: {entry.path} is of a patient whom {where} into {other.split}. Take it out of the pool."
-                raise TableError(msg)
+                raise MedicalError(msg)
             raise row_error(
                 file,
                 entry.line,
