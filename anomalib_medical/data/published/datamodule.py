@@ -26,20 +26,7 @@ from anomalib_medical.io import counted
 
 
 class PublishedDataModule(MedicalDataModule, ABC):
-    """Base of datamodules of published datasets.
-
-    Args:
-        root: The dataset's folder, ``./datasets/<class name>`` if None.
-        protocol: ``"clean"``: patient-disjoint and deduplicated; what is dropped is logged. ``"published"``: the
-            papers' images exactly, an error if they are not there.
-        deduplicate: Whether ``"clean"`` takes near-duplicates as one patient, and keeps copies once; None
-            for what the dataset needs.
-        unlabeled_count: Images of the unlabeled pool, None for all there are.
-        unlabeled_anomaly_rate: Share of abnormal images in the unlabeled pool, for ablations; None for what comes.
-        download: Whether to download the dataset where it is missing and its source needs no account. Setting it
-            accepts the source's licence.
-        kwargs: As `MedicalDataModule` has them; ``seed`` also decides the split where the files have none.
-    """
+    """Base of datamodules of published datasets."""
 
     about: ClassVar[PublishedSet]
     deduplicate_by_default: ClassVar[bool] = False
@@ -54,6 +41,22 @@ class PublishedDataModule(MedicalDataModule, ABC):
         download: bool = False,
         **kwargs: Any,  # noqa: ANN401 # those of the base class, which checks them
     ) -> None:
+        """Take the dataset's folder and how to read it.
+
+        Said here and not of the class: what a subclass inherits, the command line's help shows of its parameters.
+
+        Args:
+            root: The dataset's folder, ``./datasets/<class name>`` if None.
+            protocol: ``"clean"``: patient-disjoint and deduplicated; what is dropped is logged. ``"published"``: the
+                papers' images exactly, an error if they are not there.
+            deduplicate: Whether ``"clean"`` takes near-duplicates as one patient, and keeps copies once; None
+                for what the dataset needs.
+            unlabeled_count: Images of the unlabeled pool, None for all there are.
+            unlabeled_anomaly_rate: Share of abnormal images in the unlabeled pool, for ablations; None for what comes.
+            download: Whether to download the dataset where it is missing and its source needs no account. Setting it
+                accepts the source's licence.
+            kwargs: As `MedicalDataModule` has them; ``seed`` also decides the split where the files have none.
+        """
         super().__init__(**kwargs)
         require_protocol(protocol)
         if unlabeled_count is not None and unlabeled_count < 0:

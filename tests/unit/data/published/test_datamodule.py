@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from anomalib import TaskType
+from jsonargparse import ArgumentParser
 
 from anomalib_medical.data import RSNA, PublishedDataModule, VinDrCXR
 from anomalib_medical.data.download import Archive
@@ -177,6 +178,15 @@ def test_copies_are_dropped_on_request(prepared: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         assert sizes(ready(prepared, deduplicate=True)) == (19, 4, 12, 8)
     assert "dropped 1 of 24 images from train, whose patient or copy has images in the test" in caplog.text
+
+
+@pytest.mark.parametrize("cls", PublishedDataModule.__subclasses__())
+def test_the_command_lines_help_explains_every_argument(cls: type[PublishedDataModule]) -> None:
+    parser = ArgumentParser()
+    names = parser.add_class_arguments(cls)
+    assert {"root", "protocol", "unlabeled_count", "download", "window", "train_batch_size", "seed"} <= set(names)
+    unexplained = [action.dest for action in parser._actions if not action.help]
+    assert not unexplained
 
 
 @pytest.mark.parametrize(
