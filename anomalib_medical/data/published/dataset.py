@@ -13,8 +13,7 @@ from anomalib_medical.data.clean import drop_leaks, merge_copies
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
 from anomalib_medical.data.published.layouts import NO_SPLIT
-from anomalib_medical.data.samples import UNLABELED
-from anomalib_medical.data.splits import divide_patients
+from anomalib_medical.data.samples import UNLABELED, divide_patients
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import Window, agree, counted
 
