@@ -21,20 +21,10 @@ def read_table(
     optional: Collection[str] | None = (),
     prefix: str | None = None,
 ) -> DataFrame:
-    """Read a CSV file whose columns are known.
-
-    Args:
-        file: The file, UTF-8, with a header.
-        columns: Columns that it must have.
-        optional: Columns that it may have; None if it may have any.
-        prefix: It may have any columns that start so.
+    """Read a CSV file in UTF-8 that has these columns, any of the optional ones (None: of all) or of that prefix.
 
     Returns:
         Its cells as text without surrounding space; the index is the line in the file, as an editor counts.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        MedicalError: If it is not such a table, or has no rows.
     """
     if (kind := irregular(file)) is not None:
         msg = f"{file} is {kind}: expected a CSV file."
@@ -148,11 +138,7 @@ def _number(text: str) -> float:
 
 
 def require_images(file: Path, folder: Path, paths: Iterable[Path]) -> None:
-    """Refuse a list of images in a folder of which some are not there.
-
-    Raises:
-        FileNotFoundError: With the number of missing images and the first of them.
-    """
+    """Refuse a list of images in a folder of which some are not there: a `FileNotFoundError` counts them."""
     paths = list(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:

@@ -18,14 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def merge_copies(samples: DataFrame) -> tuple[list[str], list[int]]:
-    """Take near-duplicates as images of one patient.
+    """Return the patient of each image, and the group of copies that it belongs to.
 
-    Args:
-        samples: Columns image_path and patient_id.
-
-    Returns:
-        The patient of each image, where patients who share an image (directly or through others) are one, with the name
-        of the first of them; and the group of copies that each image belongs to.
+    Patients who share an image, directly or through others, are one, with the name of the first of them.
     """
     from anomalib_medical.data.duplicates import group_duplicates
 
@@ -46,12 +41,8 @@ def drop_leaks(samples: DataFrame, copies: Sequence[int] | None, name: str) -> D
 
     The held-out parts decide: images of the training set and the unlabeled pool whose patient has test or validation
     images are dropped. Copies are kept once in each part, where training set and pool are one: what is known to be
-    normal is not unlabeled. In the test, copies of different labels are all kept.
-
-    Args:
-        samples: Columns split, label_index and patient_id.
-        copies: Group of copies that each image belongs to, None if copies do not matter.
-        name: The dataset, for the log.
+    normal is not unlabeled. In the test, copies of different labels are all kept. ``copies`` is the group of copies
+    that each image belongs to, None if copies do not matter.
     """
     tested = samples[samples.split == "test"].patient_id
     validated = samples[samples.split == "val"].patient_id

@@ -55,10 +55,6 @@ def fetch(archives: Sequence[Archive], root: Path) -> None:
 
     The archives are kept in ``<root>/.downloads``, where a broken download goes on. Which of them are unpacked is kept
     there too, so that an interruption between two of them does no harm.
-
-    Raises:
-        MedicalError: If a download fails; or if an archive is damaged, holds what it must not, or would overwrite
-            files.
     """
     for archive in archives:
         if not _unpacked(archive, root).exists():
@@ -77,11 +73,7 @@ def _unpacked(archive: Archive, root: Path) -> Path:
 
 
 def download(archive: Archive, folder: Path) -> Path:
-    """Download a file, or go on with a broken download.
-
-    Raises:
-        MedicalError: If it cannot be had, or the file is not what it was at its first download.
-    """
+    """Download a file, or go on with a broken download; refuse one that is not what it was at its first download."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / archive.name
     if not file.exists():

@@ -21,16 +21,10 @@ def compose_pool(pool: DataFrame, count: int | None, anomaly_rate: float | None,
     a larger one.
 
     Args:
-        pool: All images there are for it, with their labels.
+        pool: All images there are for it, with their labels; the outcome has their order.
         count: Size of the pool. None: as large as the rate allows.
         anomaly_rate: Share of abnormal images. None: what comes.
         seed: Another seed, another choice.
-
-    Returns:
-        The chosen rows, in the order of ``pool``.
-
-    Raises:
-        MedicalError: If there are not enough images.
     """
     ranks = [_rank(path, patient, seed) for path, patient in zip(pool.image_path, pool.patient_id, strict=True)]
     ranked = pool.iloc[sorted(range(len(pool)), key=ranks.__getitem__)]

@@ -16,17 +16,11 @@ _SPARE_BYTES = 100 << 20
 
 
 def unpack(file: Path, folder: Path, marker: str | None = None) -> None:
-    """Unpack a zip or tar archive: beside first, and moved into place when complete.
+    """Unpack a zip or tar archive into a folder: beside first, and moved into place when complete.
 
-    Args:
-        file: The archive.
-        folder: Where to; made if missing.
-        marker: A file or folder inside that will stand directly in ``folder``, with its neighbours, wherever the
-            archive has it; the rest is left out. None: everything is unpacked as the archive has it.
-
-    Raises:
-        MedicalError: If the archive is damaged, holds files for elsewhere, has no marker or would overwrite something,
-            or if the disk is too full.
+    Nothing is unpacked if the archive is damaged, holds files for elsewhere or would overwrite something, or if the
+    disk is too full. A ``marker`` is a file or folder inside that will stand directly in the folder, with its
+    neighbours, wherever the archive has it; the rest is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
@@ -51,11 +45,7 @@ def unpack(file: Path, folder: Path, marker: str | None = None) -> None:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Refuse to fill the disk with that many bytes.
-
-    Raises:
-        MedicalError: If there is not enough room; ``what`` says for what.
-    """
+    """Refuse to fill the disk with that many bytes; ``what`` says for what."""
     needed += _SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if needed > free:

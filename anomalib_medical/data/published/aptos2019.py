@@ -11,8 +11,7 @@ from pandas import DataFrame
 from anomalib_medical.data.checks import check_values, read_table
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.data.published.layouts import NO_SPLIT, image_row, images_named, own_patient
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def make_aptos2019_dataset(
 
     Patients are unknown: every image is taken for one. Arguments, outcome and errors are those of `apply_protocol`.
     """
-    samples = ABOUT.list_images(Path(root), _list_graded)
+    samples = ABOUT.samples_in(Path(root), _list_graded)
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 

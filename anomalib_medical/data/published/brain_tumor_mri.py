@@ -9,8 +9,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.data.published.layouts import image_row, list_class_folders, own_patient
 from anomalib_medical.data.samples import with_left_out
 from anomalib_medical.io import Listing, counted
@@ -50,7 +49,7 @@ def make_brain_tumor_mri_dataset(
     papers do: 88% of the normal test images have a copy in Training. Without ``data.json`` only ``"clean"`` is
     possible, which divides anew. Arguments, outcome and errors are those of `apply_protocol`.
     """
-    samples = ABOUT.list_images(Path(root), _list_parts)
+    samples = ABOUT.samples_in(Path(root), _list_parts)
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 

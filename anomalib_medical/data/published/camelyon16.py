@@ -10,8 +10,7 @@ from pandas import DataFrame, Series
 from anomalib_medical.data.download import Archive
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.data.published.layouts import image_names, image_row, list_class_folders, own_patient
 from anomalib_medical.data.samples import with_left_out
 from anomalib_medical.io import Listing, agree, counted, list_folder
@@ -55,7 +54,7 @@ def make_camelyon16_dataset(
     ``root`` may be the folder of all of BMAD's sets. The other arguments, outcome and errors are those of
     `apply_protocol`; the files give the split.
     """
-    samples = ABOUT.list_images(Path(root), _list_patches)
+    samples = ABOUT.samples_in(Path(root), _list_patches)
     samples = samples.assign(patient_id=_slides(samples))
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 

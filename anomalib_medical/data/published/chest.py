@@ -26,16 +26,9 @@ _MANY_FILES = 2000
 def add_boxes(
     samples: DataFrame, boxes: Mapping[str, Sequence[Box]], drawn_on: Mapping[str, Size] | None = None
 ) -> DataFrame:
-    """Add the column ``boxes`` of abnormal images outside the unlabeled pool: JSON, or ``""``.
+    """Add the column ``boxes``, JSON or ``""``; the unlabeled pool gets none.
 
-    Args:
-        samples: The images.
-        boxes: Boxes by image.
-        drawn_on: Size of the image that an image's boxes were drawn on, for images that were resized since; None if
-            none were.
-
-    Raises:
-        ImageReadError: If an image's header cannot be read.
+    Images that were resized since their boxes were drawn come with the size on which these were ``drawn_on``.
     """
     shown = (samples.label_index == LabelName.ABNORMAL) & (samples.split != UNLABELED)
     placed = []
@@ -51,11 +44,7 @@ def add_boxes(
 
 
 def read_headers(paths: Sequence[Path]) -> tuple[list[str | None], DataFrame]:
-    """Read each file's patient, a pseudonym or None, and columns ``meta_*``; only DICOM says anything.
-
-    Raises:
-        ImageReadError: If a header cannot be read.
-    """
+    """Read each file's patient, a pseudonym or None, and columns ``meta_*``; only DICOM says anything."""
     hidden = len(paths) < _MANY_FILES
     facts = [file_facts(path) for path in tqdm(paths, desc="Reading headers", unit="file", disable=hidden)]
     metadata = DataFrame([fact.metadata for fact in facts]).add_prefix(METADATA).fillna("")

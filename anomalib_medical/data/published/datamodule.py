@@ -19,8 +19,7 @@ from pandas import DataFrame
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.download import fetch, is_interrupted
 from anomalib_medical.data.pool import compose_pool
-from anomalib_medical.data.published.dataset import Protocol, PublishedDataset, require_protocol
-from anomalib_medical.data.published.description import PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedDataset, PublishedSet, require_protocol
 from anomalib_medical.data.samples import UNLABELED, take_left_out
 from anomalib_medical.io import counted
 

@@ -12,8 +12,7 @@ from anomalib_medical.data.checks import parse_numbers, read_table, refuse_dupli
 from anomalib_medical.data.download import Archive, download
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet, first_there
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol, first_there
 from anomalib_medical.data.published.layouts import image_names, image_row, images_named, own_patient
 from anomalib_medical.io import agree, counted
 
@@ -67,7 +66,7 @@ def make_isic2018_dataset(
     lesion groupings are there. Arguments, outcome and errors are those of `apply_protocol`; the files give the split.
     """
     root = Path(root)
-    samples = ABOUT.list_images(root, _list_diagnosed)
+    samples = ABOUT.samples_in(root, _list_diagnosed)
     samples = samples.assign(patient_id=_lesions(root, samples))
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
@@ -75,7 +74,7 @@ def make_isic2018_dataset(
 def _list_diagnosed(root: Path) -> DataFrame:
     rows = []
     for part, split in (("Training", "train"), ("Test", "test")):
-        file = first_there(root, _TABLES[part]) or root
+        file = first_there(root, _TABLES[part])
         table = read_table(file, ("image", *_CLASSES))
         paths = images_named(file, table, "image", root / _IMAGES[part], ".jpg")
         for path, name in zip(paths, _diagnoses(file, table), strict=True):

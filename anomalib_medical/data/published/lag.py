@@ -9,8 +9,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.data.published.layouts import image_row, list_images, own_patient
 from anomalib_medical.data.samples import with_left_out
 from anomalib_medical.errors import MedicalError
@@ -51,7 +50,7 @@ def make_lag_dataset(
     in a column of their own, ``attention_map``. Patients are unknown: every image is taken for one. ``"published"`` is
     possible with ``data.json`` only. Arguments, outcome and errors are those of `apply_protocol`.
     """
-    samples = ABOUT.list_images(Path(root), _list_classes)
+    samples = ABOUT.samples_in(Path(root), _list_classes)
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 

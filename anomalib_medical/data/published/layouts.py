@@ -62,12 +62,7 @@ def image_names(samples: DataFrame) -> Series[str]:
 
 
 def list_class_folders(folder: Path, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Listing]:
-    """List what is at any depth of each class's folder, by the class's name as given here.
-
-    Raises:
-        MedicalError: If there is a folder of another name, whose label nobody knows.
-        FileNotFoundError: If a required class has no images.
-    """
+    """List what is at any depth of each class's folder, and refuse folders of other names, whose label nobody knows."""
     known = (*required, *optional)
     folders = sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
     if unknown := [name for name in folders if name not in known and not name.startswith(".")]:
@@ -89,11 +84,9 @@ def list_images(folder: Path, *, required: bool = True) -> Listing:
 
 
 def images_named(file: Path, table: DataFrame, column: str, folder: Path, suffix: str) -> list[Path]:
-    """Return the files of the images that a table names; those that it does not name are counted in the log.
+    """Return the files of the images that a table names, all of which must be there, in the folder and named once.
 
-    Raises:
-        MedicalError: If a name stands twice, or is none of a file in the folder.
-        FileNotFoundError: If a file is missing.
+    Images that it does not name are counted in the log.
     """
     refuse_duplicates(file, table, column)
     wrong = ~table[column].map(composed).str.fullmatch(_PLAIN_NAME)
@@ -112,15 +105,9 @@ def find_prepared(root: Path, folders: Sequence[str] = ("images",)) -> Path | No
 
 
 def read_data_json(images: Path) -> DataFrame:
-    """Read what ``data.json`` says of each image in the folder beside it.
+    """Read what ``data.json`` says of each image in the folder beside it; it may name none twice and none elsewhere.
 
-    Returns:
-        Rows as `image_row` makes them: the split is ``"train"``, ``"unlabeled"`` or ``"test"``, the label ``"good"`` or
-        ``"abnormal"``, and every image is its own patient.
-
-    Raises:
-        MedicalError: If its content is not as expected, or names an image twice or outside the folder.
-        FileNotFoundError: If it names an image that is not there.
+    The label is ``"good"`` or ``"abnormal"``, and every image is its own patient.
     """
     file = images.parent / DATA_JSON
 

@@ -22,8 +22,7 @@ from anomalib_medical.data.download import zenodo_archive
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.chest import Box, add_boxes, read_headers
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.data.published.layouts import image_names, image_row
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import agree, counted
@@ -85,7 +84,7 @@ def make_rsna_dataset(
     and errors are those of `apply_protocol`.
     """
     root = Path(root)
-    samples = ABOUT.list_images(root, _list_dicom)
+    samples = ABOUT.samples_in(root, _list_dicom)
     if "boxes" not in samples and (root / _BOXES_FILE).is_file():
         samples = _add_boxes(samples, root)
     samples = _add_patients(samples, root, mapping_file)

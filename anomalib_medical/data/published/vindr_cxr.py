@@ -18,8 +18,7 @@ from anomalib_medical.data.download import zenodo_archive
 from anomalib_medical.data.entries import NORMAL_CLASS
 from anomalib_medical.data.published.chest import Box, Size, add_boxes, read_headers
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet, first_there
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol, first_there
 from anomalib_medical.data.published.layouts import image_names, image_row
 
 _FOLDER = "train"
@@ -70,14 +69,14 @@ def make_vindr_dataset(
     boxes where they are known, and meta_* of DICOM files. Arguments, outcome and errors are those of `apply_protocol`.
     """
     root = Path(root)
-    samples = ABOUT.list_images(root, _list_read)
+    samples = ABOUT.samples_in(root, _list_read)
     if "boxes" not in samples and (root / _KAGGLE_FILE).is_file() and (root / _SIZES_FILE).is_file():
         samples = _add_boxes(samples, _read_findings(root / _KAGGLE_FILE), _read_sizes(root))
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 
 def _list_read(root: Path) -> DataFrame:
-    file = first_there(root, _TABLES) or root
+    file = first_there(root, _TABLES)
     findings = _read_findings(file)
     abnormal = {image for image, boxes in findings.items() if boxes}
     if file == root / _PHYSIONET_FILE:

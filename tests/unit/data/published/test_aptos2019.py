@@ -11,7 +11,7 @@ import pytest
 
 from anomalib_medical.data import APTOS2019, make_aptos2019_dataset
 from anomalib_medical.data.published import aptos2019
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_aptos2019, write_image, write_prepared
 

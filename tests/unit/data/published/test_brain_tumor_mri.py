@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomalib_medical.data import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published import brain_tumor_mri
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_brain_tumor_mri, write_prepared
 
@@ -83,10 +83,10 @@ def test_published_needs_the_papers_counts(tmp_path: Path, monkeypatch: pytest.M
 
 def test_clean_of_the_published_split_drops_what_leaks(tmp_path: Path) -> None:
     root = write_prepared(tmp_path, SMALL)
-    shutil.copy(root / "images" / "d0000.png", root / "images" / "a0000.png")
+    shutil.copy(root / "images" / "test_0_0.png", root / "images" / "train_0.png")
     samples = make_brain_tumor_mri_dataset(root)
     assert PublishedCounts.of(samples) == PublishedCounts(4, 3, 2, 2, 3)
-    assert not samples.image_path.str.endswith("a0000.png").any()
+    assert not samples.image_path.str.endswith("train_0.png").any()
 
 
 def test_a_folder_of_unknown_label_is_refused(root: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from anomalib_medical.data import Camelyon16, make_camelyon16_dataset
 from anomalib_medical.data.published import camelyon16
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_anomalib_bmad, write_camelyon16, write_image, write_prepared
 

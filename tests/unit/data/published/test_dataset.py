@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from anomalib_medical.data.published.dataset import apply_protocol
-from anomalib_medical.data.published.description import PublishedCounts, PublishedSet
+from anomalib_medical.data.published.dataset import PublishedCounts, PublishedSet, apply_protocol
 from anomalib_medical.errors import MedicalError
 
 COUNTS = PublishedCounts(train=4, test_normal=2, test_abnormal=1, unlabeled_normal=2, unlabeled_abnormal=1)

@@ -11,7 +11,7 @@ import pytest
 
 from anomalib_medical.data import ISIC2018, make_isic2018_dataset
 from anomalib_medical.data.published import isic2018
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.errors import MedicalError
 from tests.helpers.file_server import serve
 from tests.helpers.published_trees import write_isic2018, write_prepared
@@ -82,7 +82,7 @@ def test_tables_in_folders_of_their_name(root: Path) -> None:
 
 def test_prepared_with_lesions(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path / "prepared", SMALL, ".jpg")
-    lesions = [f"a{number:04d},HAM_{number // 3}" for number in range(6)]
+    lesions = [f"train_{number},HAM_{number // 3}" for number in range(6)]
     (prepared / LESIONS).write_text("\n".join(["image,lesion_id", *lesions]))
     samples = make_isic2018_dataset(prepared)
     assert PublishedCounts.of(samples) == SMALL

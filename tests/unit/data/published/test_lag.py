@@ -10,7 +10,7 @@ import pytest
 
 from anomalib_medical.data import LAG, make_lag_dataset
 from anomalib_medical.data.published import lag
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_lag, write_prepared
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.data.published.rsna import ABOUT, make_rsna_dataset
 from anomalib_medical.errors import MedicalError
 from tests.helpers.chest_trees import RSNA_BOXES, RSNA_CLASSES, RSNA_FOLDER, make_prepared, make_rsna, write_mapping

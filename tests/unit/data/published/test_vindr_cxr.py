@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.data.published.description import PublishedCounts
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.data.published.vindr_cxr import make_vindr_dataset
 from anomalib_medical.errors import MedicalError
 from tests.helpers.chest_trees import make_prepared, make_vindr
