@@ -192,7 +192,7 @@ def make_medical_folder_dataset(
         FileNotFoundError: If there is no training image, or a file of the manifest is missing.
         ValueError: If ``patient_pattern`` does not match every file name, or the unlabeled pool shares images with the
             other parts, be it as copies of other names (those are dropped with ``deduplicate``).
-        TableError: If the manifest cannot be used.
+        MedicalError: If the manifest cannot be used.
         ImageReadError: If a header or mask cannot be read, or a mask cannot be laid over its image.
     """
     if patient_pattern is not None and patient_from != "header":

@@ -11,9 +11,10 @@ from typing import Any
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
-from anomalib_medical.data.checks import TableError, read_table, row_error
+from anomalib_medical.data.checks import read_table, row_error
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.samples import METADATA, UNLABELED, hold_out_patients
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular, normalise_id
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
 
     Raises:
         FileNotFoundError: If the file, or an image or mask that it names, is missing.
-        TableError: If its content cannot be used; the message names the row.
+        MedicalError: If its content cannot be used; the message names the row.
     """
     entries = []
     seen: dict[Path, int] = {}
@@ -84,7 +85,7 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
             where = f"line {other.line} puts" if other.line else f"{other.path} puts"
             if not entry.line:
                 msg = f"{file}: {entry.path} is of a patient whom {where} into {other.split}. Take it out of the pool."
-                raise TableError(msg)
+                raise MedicalError(msg)
             raise row_error(
                 file,
                 entry.line,
