@@ -2,11 +2,13 @@
 
 from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
 from .arguments import PrecisionError, check_choice, check_image_size, check_precision, check_seed
+from .checkpoints import read_checkpoint
 from .distances import feature_distances
 from .distillation import DistillationMixin
 from .divergence import DivergedError, StopOnDivergence
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
+from .numerics import derived_seed, in_float32, seeded
 from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
 from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
 
@@ -30,7 +32,11 @@ __all__ = [
     "check_precision",
     "check_seed",
     "cosine_distance_maps",
+    "derived_seed",
     "exportable",
     "feature_distances",
+    "in_float32",
+    "read_checkpoint",
     "reduce_map",
+    "seeded",
 ]
