@@ -28,8 +28,13 @@ from anomalib_medical.errors import is_user_error, user_message
 from anomalib_medical.io import Axis, Slicing, Window
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
-from anomalib_medical.models.components.checkpoints import check_restorable, post_processor_of, read_checkpoint
-from anomalib_medical.models.components.run_files import RunFiles, settle_latest
+from anomalib_medical.models.components.checkpoints import (
+    RunFiles,
+    check_restorable,
+    post_processor_of,
+    read_checkpoint,
+    settle_latest,
+)
 
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
 

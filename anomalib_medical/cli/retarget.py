@@ -49,7 +49,7 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
         0.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or the new one not be written.
+        MedicalError: If the checkpoint cannot be read, or the new one not be written.
         FewShotCommandError: If it is none of D24fad, or the new one is there already.
         D24fadError: If the images cannot be used.
     """

@@ -65,7 +65,7 @@ def make_bundle(request: BundleRequest) -> Manifest:
 
     Raises:
         BundleExportError: If the folder is there, the model cannot be exported, or INT8 lacks images.
-        CheckpointError: If the checkpoint cannot be used.
+        MedicalError: If the checkpoint cannot be used.
     """
     output = request.output
     check_output(output)

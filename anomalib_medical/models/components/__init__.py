@@ -1,30 +1,23 @@
 """What two or more models share."""
 
-from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
-from .arguments import PrecisionError, check_choice, check_image_size, check_precision, check_seed
+from .anomaly_map import GaussianBlur, cosine_distance_maps, feature_distances, reduce_map
+from .arguments import check_choice, check_image_size, check_precision, check_seed
 from .checkpoints import read_checkpoint
-from .distances import feature_distances
-from .distillation import DistillationMixin
-from .divergence import DivergedError, StopOnDivergence
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
 from .numerics import derived_seed, in_float32, seeded
 from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
-from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
+from .teacher import BACKBONES, DistillationMixin, Teacher, architecture
 
 __all__ = [
     "AntialiasedPreProcessor",
     "AntialiasedResize",
     "BACKBONES",
     "DistillationMixin",
-    "DivergedError",
     "GaussianBlur",
     "MedicalModuleMixin",
     "OPSET",
-    "PrecisionError",
-    "StopOnDivergence",
     "Teacher",
-    "TeacherWeightsError",
     "add_noise_patches",
     "architecture",
     "check_choice",

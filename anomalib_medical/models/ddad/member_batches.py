@@ -45,21 +45,10 @@ def read_images(
     *,
     progress: bool = False,
 ) -> Images:
-    """Read every image of a training loader, in the order of its data set.
+    """Read every image of a training loader, in the order of its data set, and pre-process it to a size.
 
-    Args:
-        loader: Gives data set, batch size, number of workers and collation; its order and last batch do not matter.
-        transform: The model's pre-processing.
-        size: Height and width that must come out of it.
-        device: Where the images are wanted.
-        progress: Show a bar.
-
-    Returns:
-        The images: on a GPU if they take a quarter of its free memory at most, else in the host's, or beyond 4 GiB in a
-        temporary file without a name.
-
-    Raises:
-        MedicalError: If an image has another size, or values that are not finite.
+    They lie on a GPU if they take a quarter of its free memory at most, else in the host's, or beyond 4 GiB in a
+    temporary file without a name.
     """
     data: Any = loader.dataset
     ordered: DataLoader[ImageBatch] = DataLoader(
@@ -108,16 +97,7 @@ class MemberBatches:
     """Draws the batches of every network, each in an order of its own.
 
     One epoch is one pass of module A over all images and one of module B over the known normals; incomplete batches are
-    dropped. Everything follows from seed, epoch and step.
-
-    Args:
-        images: All training images.
-        batch_size: Images a batch; less where there are fewer images.
-        members: Networks a module.
-        seed: Source of all orders.
-
-    Raises:
-        MedicalError: If a batch would hold a single image.
+    dropped, but where there are fewer images than a batch. Everything follows from seed, epoch and step.
     """
 
     def __init__(self, images: Images, batch_size: int, members: int, seed: int) -> None:

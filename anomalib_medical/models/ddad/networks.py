@@ -19,26 +19,15 @@ _MEMORY_ENTROPY_WEIGHT = 2e-4
 
 
 class Reconstruction(NamedTuple):
-    """What a network, or an ensemble of K, says about images.
+    """What a network, or an ensemble of K, says about images."""
 
-    Attributes:
-        mean: Reconstructed images ``(B, 1, H, W)``; of an ensemble ``(K, B, 1, H, W)``.
-        log_variance: Logarithm of the predicted variance, of the same shape; AE-U only.
-        attention: Weights of the memory's slots ``(B, 25)``; MemAE only.
-    """
-
-    mean: torch.Tensor
-    log_variance: torch.Tensor | None = None
-    attention: torch.Tensor | None = None
+    mean: torch.Tensor  # reconstructed images (B, 1, H, W); of an ensemble (K, B, 1, H, W)
+    log_variance: torch.Tensor | None = None  # of the predicted variance, of the same shape; AE-U only
+    attention: torch.Tensor | None = None  # weights of the memory's slots (B, 25); MemAE only
 
 
 class Autoencoder(nn.Module):
-    """Convolutional autoencoder with a latent code of 16 numbers (DDAD, "AE").
-
-    Args:
-        image_size: Height and width, multiples of 16.
-        out_channels: Channels of the output.
-    """
+    """Convolutional autoencoder with a latent code of 16 numbers (DDAD, "AE"), for sides that are multiples of 16."""
 
     def __init__(self, image_size: tuple[int, int], out_channels: int = 1) -> None:
         super().__init__()
@@ -109,10 +98,7 @@ class MemoryAutoencoder(Autoencoder):
 class Memory(nn.Module):
     """Replaces a latent code by a weighted mean of learnt ones.
 
-    Args:
-        slots: Number of learnt codes.
-        size: Their length.
-        shrink_threshold: Addressing weights up to it become zero, the rest is scaled to a sum of one; 0 for all.
+    Weights up to ``shrink_threshold`` become zero, the rest is scaled to a sum of one.
     """
 
     def __init__(self, slots: int = _MEMORY_SLOTS, size: int = _LATENT, shrink_threshold: float = 0.0) -> None:
@@ -140,11 +126,6 @@ class Ensemble(nn.Module):
 
     A plain loop over them: on two CPU cores `torch.func.vmap` over stacked parameters is slower
     (``benchmarks/ddad_training.py``).
-
-    Args:
-        network: Kind of the networks.
-        members: Their number K.
-        image_size: Height and width, multiples of 16.
     """
 
     def __init__(self, network: NetworkName, members: int, image_size: tuple[int, int]) -> None:

@@ -23,19 +23,12 @@ _LARGEST_LOG_VARIANCE = 20.0
 
 
 class DdadMaps(NamedTuple):
-    """Anomaly maps ``(B, 1, H, W)``, float32; None for what the model's parts do not give.
+    """Anomaly maps ``(B, 1, H, W)``, float32; None for what the model's parts do not give."""
 
-    Attributes:
-        reconstruction: Reconstruction error of module B.
-        inter: Inter-discrepancy: distance between the modules.
-        intra: Intra-discrepancy: spread of module B, an uncertainty.
-        refined: Probability of an anomaly by the refinement network.
-    """
-
-    reconstruction: torch.Tensor
-    inter: torch.Tensor | None = None
-    intra: torch.Tensor | None = None
-    refined: torch.Tensor | None = None
+    reconstruction: torch.Tensor  # error of module B
+    inter: torch.Tensor | None = None  # inter-discrepancy: distance between the modules
+    intra: torch.Tensor | None = None  # intra-discrepancy: spread of module B, an uncertainty
+    refined: torch.Tensor | None = None  # probability of an anomaly by the refinement network
 
 
 class DdadInferenceBatch(NamedTuple):
@@ -59,13 +52,7 @@ def needs_module_a(score: str, refinement_input: str) -> bool:
 class DdadModel(nn.Module):
     """Module A (known normals and unlabeled images), module B (known normals) and what is made of their difference.
 
-    Args:
-        network: Kind of the reconstruction networks.
-        members: Networks a module, K.
-        image_size: Height and width, multiples of 16.
-        score: The map that becomes the anomaly map and, as its mean, the score.
-        refinement_input: Maps that the refinement sees.
-        seed: Fixes the initial weights, of each part by itself; None leaves them to the global random state.
+    Arguments as those of `Ddad`; the seed fixes the initial weights of each part by itself.
     """
 
     def __init__(
@@ -92,17 +79,7 @@ class DdadModel(nn.Module):
                 self.refinement = RefinementNet(channels=1 if self.module_a is None else 2)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1], of the size that the model was built for.
-
-        Returns:
-            Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
-
-        Raises:
-            MedicalError: If they have another size.
-        """
+        """Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32, of images ``(B, 3, H, W)`` in [0, 1]."""
         return self.select(self.maps(images))
 
     def select(self, maps: DdadMaps) -> InferenceBatch:
@@ -168,12 +145,9 @@ class DdadModel(nn.Module):
 
 
 def discrepancies(images: torch.Tensor, module_a: Reconstruction | None, module_b: Reconstruction) -> DdadMaps:
-    """What the ensembles' reconstructions say about images (section 3 of the paper): all maps but the refined one.
+    """All maps but the refined one (section 3 of the paper), of grey images ``(B, 1, H, W)`` in [-1, 1].
 
-    Args:
-        images: Grey images ``(B, 1, H, W)`` in [-1, 1].
-        module_a: Reconstructions of module A, ``(K, B, 1, H, W)``, or None.
-        module_b: Reconstructions of module B. With K = 1 there is no intra-discrepancy.
+    Reconstructions are ``(K, B, 1, H, W)``; with K = 1 there is no intra-discrepancy.
     """
     mean_b = module_b.mean.mean(dim=0)
     error = (images - mean_b) ** 2

@@ -26,38 +26,21 @@ class ScrdFeatures(NamedTuple):
 
 
 class ScaleAdaptation(nn.Module):
-    """One weight per image and scale: global max pooling, a linear layer and a softmax (SCRD, scale adaptation).
-
-    Args:
-        channels: Channels of the bottleneck's output.
-    """
+    """One weight per image and scale: global max pooling, a linear layer and a softmax (SCRD, scale adaptation)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, SCALES)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Weigh the scales.
-
-        Args:
-            embedding: The bottleneck's output ``(B, C, H, W)``.
-
-        Returns:
-            ``(B, 3)``, float32, with a mean of 1 over the scales, so that equal weights change nothing.
-        """
+        """Weights ``(B, 3)`` from ``(B, C, H, W)``, float32 and of mean 1, so that equal weights change nothing."""
         logits = self.linear(embedding.amax(dim=(-2, -1)))
         weights: torch.Tensor = SCALES * logits.float().softmax(dim=1)
         return weights
 
 
 class ScrdModel(nn.Module):
-    """Teacher, one-class bottleneck, decoder and scale adaptation.
-
-    Args:
-        backbone: timm name of the teacher.
-        weighting: ``scale_aware`` for learnt weights of the scales, in loss and map; ``none`` for equal ones.
-        score_reduction: ``mean`` or ``max`` of the map as image score.
-    """
+    """Teacher, one-class bottleneck, decoder and scale adaptation; arguments as those of `Scrd`."""
 
     def __init__(
         self,
@@ -77,19 +60,10 @@ class ScrdModel(nn.Module):
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction
 
-    def forward(
-        self,
-        images: torch.Tensor,
-        noisy_images: torch.Tensor | None = None,
-    ) -> ScrdFeatures | InferenceBatch:
-        """Features in training mode, scores and maps in evaluation mode.
+    def forward(self, images: torch.Tensor, noisy_images: torch.Tensor | None = None) -> ScrdFeatures | InferenceBatch:
+        """Features in training mode; in evaluation mode anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
-            noisy_images: The same images with synthetic anomalies; in training only, or None without contrast.
-
-        Returns:
-            In training :class:`ScrdFeatures`; else anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies.
         """
         features = self._features(images, noisy_images)
         if self.training:
