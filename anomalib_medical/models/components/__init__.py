@@ -6,20 +6,17 @@ from .checkpoints import read_checkpoint
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
 from .numerics import derived_seed, in_float32, seeded
-from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
-from .teacher import BACKBONES, DistillationMixin, Teacher, architecture
+from .resize import AntialiasedPreProcessor, exportable
+from .teacher import DistillationMixin, Teacher
 
 __all__ = [
     "AntialiasedPreProcessor",
-    "AntialiasedResize",
-    "BACKBONES",
     "DistillationMixin",
     "GaussianBlur",
     "MedicalModuleMixin",
     "OPSET",
     "Teacher",
     "add_noise_patches",
-    "architecture",
     "check_choice",
     "check_image_size",
     "check_precision",

@@ -11,14 +11,9 @@ from .numerics import in_float32
 
 
 def feature_distances(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``1 - cos`` of the flattened features of each image and scale.
+    """``1 - cos`` ``(B, S)`` of the flattened features of each image and scale, S times ``(B, C_s, H_s, W_s)``.
 
-    Args:
-        first: Features of S scales, each ``(B, C_s, H_s, W_s)``.
-        second: Features of the same shapes.
-
-    Returns:
-        ``(B, S)``, float32 whatever the features are: sums over 10**5 products overflow in half precision.
+    In float32 whatever the features are: sums over 10**5 products overflow in half precision.
     """
     distances = [
         1 - F.cosine_similarity(a.float().flatten(1), b.float().flatten(1)) for a, b in zip(first, second, strict=True)
@@ -29,15 +24,9 @@ def feature_distances(first: Sequence[torch.Tensor], second: Sequence[torch.Tens
 def cosine_distance_maps(
     first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Cosine distance at every position and scale, up-sampled as in reverse distillation, with aligned corners.
+    """Cosine distances ``(B, S, H, W)``, float32, at every position of S scales ``(B, C_s, H_s, W_s)``.
 
-    Args:
-        first: Features of S scales, each ``(B, C_s, H_s, W_s)``.
-        second: Features of the same shapes.
-        size: Height and width of the result.
-
-    Returns:
-        ``(B, S, H, W)``, float32.
+    Up-sampled to a height and width with aligned corners, as in reverse distillation.
     """
     maps = [
         F.interpolate(1 - F.cosine_similarity(a.float(), b.float())[:, None], size, mode="bilinear", align_corners=True)

@@ -129,21 +129,20 @@ def check_restorable(content: dict[str, Any], path: Path, cls: type[AnomalibModu
     With ``resume`` training shall go on from it; without, only its weights be taken.
     """
     check_class(content, cls, str(path))
-    enabled = content.get("anomalib_components_enabled", {})
-    if enabled.get("pre_processor") and content.get("anomalib_pre_processor_config", {"": ""}) == {"transform": None}:
-        msg = (
-            f"{path} lacks the transform of the model's pre-processor, which anomalib could not save: what scores "
-            "depend on is not known. Train with Resize, CenterCrop, SquarePad, Grayscale and Normalize (others belong "
-            "into the data's augmentations), or with pre_processor: false."
+    pre_processes = content.get("anomalib_components_enabled", {}).get("pre_processor")
+    fault = None
+    if pre_processes and content.get("anomalib_pre_processor_config") == {"transform": None}:
+        fault = (
+            "lacks the transform of the model's pre-processor, which anomalib could not save: what scores depend on "
+            "is not known. Train with Resize, CenterCrop, SquarePad, Grayscale and Normalize (others belong into the "
+            "data's augmentations), or with pre_processor: false"
         )
-        raise MedicalError(msg)
-    if "pytorch-lightning_version" not in content:
-        msg = f"{path} holds weights, and not who saved them: no training by Lightning has written it. {_WANTED}"
-        raise MedicalError(msg)
-    if resume and not {"optimizer_states", "loops"} <= content.keys():
-        msg = (
-            f"{path} holds weights only (of `retarget`, or saved without the optimizer): training cannot go on from it."
-        )
+    elif "pytorch-lightning_version" not in content:
+        fault = "holds weights, and not who saved them: no training by Lightning has written it"
+    elif resume and not {"optimizer_states", "loops"} <= content.keys():
+        fault = "holds weights only (of `retarget`, or saved without the optimizer): training cannot go on from it"
+    if fault:
+        msg = f"{path} {fault}."
         raise MedicalError(msg)
 
 

@@ -76,19 +76,10 @@ def fractal_simplex_noise(
     octaves: int = 6,
     persistence: float = 0.6,
 ) -> torch.Tensor:
-    """Sum of simplex noise over octaves, each of half the wavelength and ``persistence`` times the amplitude.
+    """Sum of simplex noise over octaves ``(B, C, H, W)``, float32, from B tables: the noise of AnoDDPM (Wyatt, 2022).
 
-    SCRD's synthetic anomalies; the noise model is that of AnoDDPM (Wyatt et al., 2022).
-
-    Args:
-        shape: Channels, height and width ``(C, H, W)`` of one field; the channel is the third noise axis.
-        permutations: Tables ``(B, 256)`` from :func:`random_permutations`.
-        wavelength: Of the first octave, in pixels.
-        octaves: Number of octaves.
-        persistence: Ratio of the amplitudes of successive octaves.
-
-    Returns:
-        ``(B, C, H, W)``, float32.
+    The channel is the third noise axis. Each octave has half the wavelength (the first one's is in pixels) and
+    ``persistence`` times the amplitude of the one before.
     """
     noise = torch.zeros(len(permutations), math.prod(shape), device=permutations.device)
     for octave in range(octaves):

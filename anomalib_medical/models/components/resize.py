@@ -27,17 +27,16 @@ class AntialiasedPreProcessor(PreProcessor):
 
     def __init__(self, transform: Transform | None = None) -> None:
         super().__init__(transform)
-        self.export_transform = self._exportable()
+        self._make_exportable()
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore what ``checkpoint_config`` gave."""
         super().load_checkpoint_config(config)
-        self.export_transform = self._exportable()
+        self._make_exportable()
 
-    def _exportable(self) -> Transform | None:
-        if self.transform is None or self.export_transform is None:
-            return None
-        return cast("Transform", _exportable(self.transform, self.export_transform))
+    def _make_exportable(self) -> None:
+        if self.transform is not None and self.export_transform is not None:
+            self.export_transform = cast("Transform", _exportable(self.transform, self.export_transform))
 
 
 def exportable(pre_processor: nn.Module | None) -> nn.Module | None:

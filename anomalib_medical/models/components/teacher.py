@@ -42,9 +42,6 @@ class Teacher(nn.Module):
     Args:
         backbone: timm name, one of :data:`BACKBONES`, with or without a pretrained tag (``resnet18.a1_in1k``).
         layers: Which of the residual stages 1..4 to return.
-
-    Raises:
-        ValueError: If the backbone is not one of them.
     """
 
     def __init__(self, backbone: str, layers: tuple[int, ...] = (1, 2, 3)) -> None:
@@ -101,12 +98,9 @@ class DistillationMixin(MedicalModuleMixin):
     teacher_source: str | None = None
 
     def on_fit_start(self) -> None:
-        """Load the teacher's weights, unless a checkpoint brought them.
-
-        Not in the constructor, and after checkpoints are restored, so that testing, predicting, exporting and resuming
-        never need the file or the hub.
-        """
+        """Load the teacher's weights, unless a checkpoint brought them."""
         super().on_fit_start()
+        # Not in the constructor: testing, predicting, exporting and resuming never need the file or the hub.
         if not self._restored:
             self.load_teacher()
             self._restored = True
@@ -140,13 +134,9 @@ class DistillationMixin(MedicalModuleMixin):
 
 
 def load_backbone(network: nn.Module, path: str | Path, architecture: str) -> str:
-    """Load a backbone's weights from a local file, whosever teacher it is; returns the file's sha256.
+    """Load a backbone's weights from a ``.safetensors`` or ``.pth`` file; returns the file's sha256.
 
-    Args:
-        network: timm's ``features_only`` network.
-        path: A ``.safetensors`` or ``.pth`` file in timm's (or torchvision's) key names. A classifier and stages behind
-            the last one used may be in it and are left out.
-        architecture: The network's timm name, for errors.
+    Its keys are timm's (or torchvision's); a classifier and stages behind the last one used are left out.
     """
     path = Path(path)
     if not path.is_file():

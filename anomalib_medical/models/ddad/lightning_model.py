@@ -129,8 +129,6 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         scale = float(self._uncertainty_scale)
         return None if math.isnan(scale) else scale
 
-    # Training
-
     def setup(self, stage: str) -> None:
         """Check what training needs, and let Lightning ask this model, not the datamodule, for the loader."""
         super().setup(stage)
@@ -244,8 +242,6 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
             turn = f"the refinement's turn (the last {self.refinement_epochs} epochs)"
             logger.warning("Training ended in epoch %d, before %s: no refined scores.", self.current_epoch, turn)
 
-    # Scoring
-
     def on_validation_epoch_start(self) -> None:
         """Start looking for the largest uncertainty, the scale of its pictures."""
         super().on_validation_epoch_start()
@@ -289,8 +285,6 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         if self.post_processor is not None:
             outputs = self.post_processor(outputs)
         return DdadInferenceBatch(*outputs, *maps) if self.all_maps else outputs
-
-    # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the data orders come from, and whether the refinement has learnt."""

@@ -34,14 +34,14 @@ class Autoencoder(nn.Module):
         self.grid = (_CHANNELS[-1], image_size[0] // REDUCTION, image_size[1] // REDUCTION)
         features = self.grid[0] * self.grid[1] * self.grid[2]
         self.encoder = nn.Sequential(
-            *(_down(before, after) for before, after in pairwise(_CHANNELS)),
+            *(_block(nn.Conv2d, before, after) for before, after in pairwise(_CHANNELS)),
             nn.Flatten(),
             *_fully_connected(features, _LATENT),
         )
         up = _CHANNELS[:0:-1]
         self.expansion = _fully_connected(_LATENT, features)
         self.decoder = nn.Sequential(
-            *(_up(before, after) for before, after in pairwise(up)),
+            *(_block(nn.ConvTranspose2d, before, after) for before, after in pairwise(up)),
             nn.ConvTranspose2d(up[-1], out_channels, 4, stride=2, padding=1, bias=False),
         )
 
@@ -148,18 +148,9 @@ class Ensemble(nn.Module):
         return torch.stack(losses)
 
 
-def _down(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
-    )
-
-
-def _up(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(after),
-        nn.ReLU(inplace=True),
-    )
+def _block(convolution: type[nn.Conv2d | nn.ConvTranspose2d], before: int, after: int) -> nn.Sequential:
+    halved_or_doubled = convolution(before, after, 4, stride=2, padding=1, bias=False)
+    return nn.Sequential(halved_or_doubled, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
 def _fully_connected(before: int, after: int) -> nn.Sequential:

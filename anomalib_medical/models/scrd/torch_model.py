@@ -11,9 +11,6 @@ from torch import nn
 from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
 
 SCALES = 3
-# Output channels of the bottleneck by the expansion of the residual block; the paper's width of its blocks.
-_BOTTLENECK_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "wide_resnet50_2": 2048}
-_BOTTLENECK_WIDTH = {"wide_resnet50_2": 128}
 
 
 class ScrdFeatures(NamedTuple):
@@ -51,12 +48,14 @@ class ScrdModel(nn.Module):
         super().__init__()
         self.teacher = Teacher(backbone)
         name = self.teacher.architecture
-        width = {"width_per_group": _BOTTLENECK_WIDTH[name]} if name in _BOTTLENECK_WIDTH else {}
+        # The paper's width; anomalib's default is 64.
+        width = {"width_per_group": 128} if name == "wide_resnet50_2" else {}
         self.bottleneck = get_bottleneck_layer(name, **width)
         # Never used by its forward: parameters without a gradient break distributed training.
         del self.bottleneck.conv4, self.bottleneck.bn4
         self.decoder = get_decoder(name)
-        self.scale_adaptation = ScaleAdaptation(_BOTTLENECK_CHANNELS[name]) if weighting == "scale_aware" else None
+        channels = 2 * self.teacher.extractor.out_dims[-1]  # of the bottleneck's output
+        self.scale_adaptation = ScaleAdaptation(channels) if weighting == "scale_aware" else None
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction
 
