@@ -21,7 +21,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from .dicom_file import damaged, read_header
 from .dicom_module import first_number
 from .errors import ImageReadError
-from .identifiers import names_nobody, normalise_id
+from .names import names_nobody, normalise_id
 from .quiet import quiet
 from .signatures import HEAD_BYTES
 
@@ -97,9 +97,9 @@ class DicomFacts:
         metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
     """
 
-    patient: str | None
-    study: str | None
-    series: str | None
+    patient: str | None = None
+    study: str | None = None
+    series: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     issuer: str | None = None
     names_nobody: bool = False
@@ -107,11 +107,7 @@ class DicomFacts:
 
 @contextmanager
 def sanitised(path: Path) -> Generator[None, None, None]:
-    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header.
-
-    Raises:
-        ImageReadError: In place of whatever the body raises, except for files that are missing or forbidden.
-    """
+    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header."""
     try:
         with quiet(*_LOGGERS):
             yield

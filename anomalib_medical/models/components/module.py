@@ -17,8 +17,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
-from anomalib_medical.post_processing import MedicalPostProcessor
-from anomalib_medical.post_processing.held_out import tested_validation_images
+from anomalib_medical.post_processing import MedicalPostProcessor, tested_validation_images
 
 from .arguments import check_precision
 from .checkpoints import RunFiles, check_class
