@@ -12,6 +12,7 @@ _STRETCH = -1.0 / 6.0
 _SQUISH = 1.0 / 3.0
 _NORM = 103.0
 _TABLE_SIZE = 256
+_PERSISTENCE = 0.6
 # Standard deviation of the six-octave simplex noise on a 32-pixel patch, so that both kinds have one strength.
 _SIMPLEX_STD = 0.425
 # Offsets, from the floor of the skewed coordinates, of every lattice point whose kernel (radius sqrt(2)) can reach a
@@ -74,17 +75,16 @@ def fractal_simplex_noise(
     permutations: torch.Tensor,
     wavelength: float = 32.0,
     octaves: int = 6,
-    persistence: float = 0.6,
 ) -> torch.Tensor:
     """Sum of simplex noise over octaves ``(B, C, H, W)``, float32, from B tables: the noise of AnoDDPM (Wyatt, 2022).
 
-    The channel is the third noise axis. Each octave has half the wavelength (the first one's is in pixels) and
-    ``persistence`` times the amplitude of the one before.
+    The channel is the third noise axis. Each octave has half the wavelength (the first one's is in pixels) and 0.6
+    times the amplitude of the one before.
     """
     noise = torch.zeros(len(permutations), math.prod(shape), device=permutations.device)
     for octave in range(octaves):
         geometry = _grid_geometry(shape, wavelength / 2**octave, permutations.device)
-        noise += persistence**octave * simplex3(geometry, math.prod(shape), permutations)
+        noise += _PERSISTENCE**octave * simplex3(geometry, math.prod(shape), permutations)
     return noise.reshape(-1, *shape)
 
 

@@ -101,9 +101,9 @@ class Memory(nn.Module):
     Weights up to ``shrink_threshold`` become zero, the rest is scaled to a sum of one.
     """
 
-    def __init__(self, slots: int = _MEMORY_SLOTS, size: int = _LATENT, shrink_threshold: float = 0.0) -> None:
+    def __init__(self, shrink_threshold: float = 0.0) -> None:
         super().__init__()
-        self.slots = nn.Parameter(torch.empty(slots, size).uniform_(-(size**-0.5), size**-0.5))
+        self.slots = nn.Parameter(torch.empty(_MEMORY_SLOTS, _LATENT).uniform_(-(_LATENT**-0.5), _LATENT**-0.5))
         self.shrink_threshold = shrink_threshold
 
     def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -123,6 +123,21 @@ def test_images_are_read_in_the_order_of_their_data_set(tiny_folder, monkeypatch
         torch.testing.assert_close(grey, loader.dataset[row].image[:1].as_subclass(torch.Tensor), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("share", "moved"), [(0.2, True), (0.3, False)])
+def test_a_gpu_holds_the_images_if_they_leave_most_of_it_free(tiny_folder, monkeypatch, share, moved):
+    loader = loader_of(tiny_folder)
+    needed = len(loader.dataset) * 4 * 64 * 64
+    to, places = torch.Tensor.to, []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed / share, needed / share))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda self, *args: places.append(args[0]) or self if args[0] == torch.device("cuda", 0) else to(self, *args),
+    )
+    read_images(loader, None, (64, 64), "cuda:0")
+    assert bool(places) == moved
+
+
 def test_an_image_of_another_size_is_refused(tiny_folder):
     with pytest.raises(MedicalError, match=r"with 64x64 pixels .* built for 32x32"):
         read_images(loader_of(tiny_folder), None, (32, 32))
