@@ -47,8 +47,7 @@ def run(arguments: Mapping[str, Any]) -> int:
         0.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or the new one not be written.
-        MedicalError: If it is none of D24fad, or the new one is there already.
+        MedicalError: If the checkpoint cannot be used, or the new one is there already or cannot be written.
         D24fadError: If the images cannot be used.
     """
     from anomalib_medical.data.privacy import PatientHasher
