@@ -52,8 +52,8 @@ class PredictionsCSV(Callback):
     write over those in `images/`, go to `images_1/`. A run that stops early leaves `predictions_partial.csv` with the
     images scored so far.
 
-    If the model compares images with a support, `predictions_support.json` beside the file says with which: what the
-    model's `support_record` returns.
+    If the model compares images with a support, `predictions_support.json` beside the file says with which: the model's
+    `support_record`.
 
     In a configuration file:
 
@@ -217,9 +217,9 @@ class PredictionsCSV(Callback):
     def _write_support(self, trainer: Trainer, model: LightningModule) -> None:
         """Say beside the predictions which support images they rest on."""
         record = getattr(model, "support_record", None)
-        if record is None or self.path is None or self._hasher is None or not trainer.is_global_zero:
+        if record is None or self.path is None or not trainer.is_global_zero:
             return
-        content = json.dumps(record(self._hasher), indent=2)
+        content = json.dumps(record, indent=2)
         self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from .address import ImageAddress
 from .dicom_header import DicomFacts, dicom_facts
 from .dicom_kinds import OWN_MANUFACTURER
 from .errors import ImageReadError, NoImageError
-from .files import finite_or_none, sha256
+from .files import finite_or_none, picture_sha256, sha256
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
 from .names import composed, on_disk, readable
@@ -56,6 +56,7 @@ __all__ = [
     "list_folder",
     "list_pictures",
     "on_disk",
+    "picture_sha256",
     "read_mask_pixels",
     "read_mask_values",
     "read_pixels",
