@@ -14,6 +14,7 @@ from pandas import DataFrame
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.folder.datamodule import MedicalFolder
+from anomalib_medical.data.folder.dataset import report_samples
 from anomalib_medical.data.folder.folder_tree import list_tree
 from anomalib_medical.data.images import list_normals, read_image, refuse_repeated
 from anomalib_medical.data.samples import take_left_out, with_left_out
@@ -28,12 +29,13 @@ class SupportedFolder(MedicalFolder):
     def _setup(self, _stage: str | None = None) -> None:
         folder = on_disk(self.root / SUPPORT)
         support, tree = list_folder(folder), list_tree(self.root, needs_normals=False)
-        require_normals(self.name, len(support.images), 1, f"the support in {folder}", support)
+        require_normals(self.root.name, len(support.images), 1, f"the support in {folder}", support)
         entries = [Entry(ImageAddress(path), "train", NORMAL_CLASS, base=folder) for path in support.images]
         entries += [entry for entry in tree.entries if entry.split == "test"]
         # Of support and test together: an issuer of ids counts only where all files name one.
         find_patients(entries, self.root, self.patient_pattern)
         samples = build_samples(entries, mask_rule=self.mask_rule)
+        report_samples(samples, tree.unused_masks)
         self.left_out = take_left_out(with_left_out(samples, tree.listing + support, str(self.root)))
         data = MedicalDataset(window=self.window, mask_rule=self.mask_rule)
         data.samples = samples
