@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.io import Window, counted
+from anomalib_medical.io import counted
 
 DESCRIPTION = (
     "Give a trained D24fad the support of a new task and a threshold for it, without training: a new checkpoint."
@@ -57,11 +57,9 @@ def run(arguments: Mapping[str, Any]) -> int:
     if "support_record" not in checkpoint:
         msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
         raise MedicalError(msg)
-    window = Window.of(arguments["window"])
     model: Any = D24fad.load_from_checkpoint(source, map_location="cpu", support_selection=arguments["selection"])
-    support = read_support(
-        arguments["support_dir"], window, arguments["shots"], model.seed or 0, chooser(model), target.parent
-    )
+    folder, window, shots = arguments["support_dir"], arguments["window"], arguments["shots"]
+    support = read_support(folder, window, shots, model.seed or 0, chooser(model), target.parent)
     model.set_support(*support)
     count = len(model.model.support)
     how = "no threshold, scores are raw: give --normals_dir (one support image has no others to be compared with)"

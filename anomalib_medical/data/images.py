@@ -29,10 +29,13 @@ from anomalib_medical.io import (
 
 logger = logging.getLogger(__name__)
 
+SCORES_AS_NORMAL = "What is in the support scores as normal by construction: take it out of one of the two."
+AnyWindow = str | Sequence[float] | Window | None
+
 
 def read_image(
     path: str | Path | ImageAddress,
-    window: str | Sequence[float] | Window | None = None,
+    window: AnyWindow = None,
     *,
     channels_last: bool = False,
 ) -> torch.Tensor:
@@ -79,21 +82,25 @@ class Pictures(NamedTuple):
 
 
 def read_pictures(
-    addresses: Sequence[ImageAddress], window: Window | None = None, salt_folder: str | Path | None = None
+    addresses: Sequence[ImageAddress], window: AnyWindow = None, salt_folder: str | Path | None = None
 ) -> Pictures:
     """Read pictures; names are hashed with the salt of a folder of results, or left out of the record."""
     names = [str(replace(address, path=Path(address.path.name))) for address in addresses]
-    hashed = [PatientHasher(salt_folder).hash(name, "s") if salt_folder else "" for name in names]
+    hasher = PatientHasher(salt_folder) if salt_folder else None
     facts = [
-        {"name": name, "sha256": picture_sha256(address), "size": address.path.stat().st_size}
-        for address, name in zip(addresses, hashed, strict=True)
+        {
+            "name": hasher.hash(name, "s") if hasher else "",
+            "sha256": picture_sha256(address),
+            "size": address.path.stat().st_size,
+        }
+        for address, name in zip(addresses, names, strict=True)
     ]
     return Pictures([read_image(address, window) for address in addresses], record_of(facts), names)
 
 
 def read_support(
     folder: str | Path,
-    window: Window | None = None,
+    window: AnyWindow = None,
     shots: int | None = None,
     seed: int = 0,
     choose: Callable[[Iterable[torch.Tensor], int], list[int]] | None = None,
@@ -103,7 +110,7 @@ def read_support(
 
     Args:
         folder: The folder, searched at any depth.
-        window: Which values of DICOM and NIfTI files become black and white.
+        window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
         shots: How many of its images to take; all if None.
         seed: Decides which.
         choose: Decides instead, from the images and ``shots``; it returns the places of those to take.
@@ -177,7 +184,6 @@ def refuse_repeated(record: Mapping[str, Any], paths: Iterable[str | Path | Imag
     if repeated:
         msg = (
             f"{len(repeated)} of the {len(addresses)} {what} {agree(len(repeated), 'is', 'are')} in the support too, "
-            f"such as {repeated[0]}. What is in the support scores as normal by construction: take it out of one of "
-            "the two."
+            f"such as {repeated[0]}. {SCORES_AS_NORMAL}"
         )
         raise ValueError(msg)

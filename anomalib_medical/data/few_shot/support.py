@@ -16,9 +16,9 @@ from anomalib_medical.data.entries import NORMAL_CLASS, Entry, build_samples, fi
 from anomalib_medical.data.folder.datamodule import MedicalFolder
 from anomalib_medical.data.folder.dataset import report_samples
 from anomalib_medical.data.folder.folder_tree import list_tree
-from anomalib_medical.data.images import list_normals, read_image, refuse_repeated
+from anomalib_medical.data.images import AnyWindow, list_normals, read_image, refuse_repeated
 from anomalib_medical.data.samples import take_left_out, with_left_out
-from anomalib_medical.io import ImageAddress, Listing, Window, counted, list_folder, on_disk
+from anomalib_medical.io import ImageAddress, Listing, counted, list_folder, on_disk
 
 SUPPORT = "support"
 
@@ -76,7 +76,7 @@ def one_a_patient(normals: DataFrame, shots: int, seed: int) -> DataFrame:
 
 
 def read_normals(
-    normals: str | Path | AnomalibDataModule, support: Mapping[str, Any], window: Window | None = None
+    normals: str | Path | AnomalibDataModule, support: Mapping[str, Any], window: AnyWindow = None
 ) -> Iterator[torch.Tensor]:
     """Read held-out normal images of a task, to take its threshold from: ``model.recalibrate(read_normals(...))``.
 

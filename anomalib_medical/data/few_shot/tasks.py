@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +24,7 @@ from anomalib_medical.data.few_shot.support import (
     require_normals,
 )
 from anomalib_medical.data.folder.datamodule import MedicalFolder
-from anomalib_medical.data.images import Pictures, read_image, read_pictures
+from anomalib_medical.data.images import SCORES_AS_NORMAL, Pictures, read_image, read_pictures
 from anomalib_medical.data.samples import take_left_out, with_left_out
 from anomalib_medical.io import ImageAddress, Listing, MaskRule, agree, composed, counted, list_folder
 
@@ -87,9 +88,7 @@ class FewShotTasks(MedicalDataModule):
             msg = f"FewShotTasks needs either root (a folder of task folders) or tasks, got root={root}, tasks={tasks}."
             raise ValueError(msg)
         if tasks is not None and (mask_labels or mask_threshold is not None):
-            msg = (
-                "mask_labels and mask_threshold are of the tasks in root: give them to each of the given tasks instead."
-            )
+            msg = "mask_labels and mask_threshold are of the tasks in root: give them to each of the given tasks."
             raise ValueError(msg)
         self.shots = shots
         self.target_shots = shots if target_shots is None else target_shots
@@ -102,7 +101,8 @@ class FewShotTasks(MedicalDataModule):
         self.support_seed = support_seed
         self.image_size = image_size
         self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
-        self._given_tasks = tasks
+        named = tasks.items() if isinstance(tasks, dict) else [(task.name, task) for task in tasks or ()]
+        self._given_tasks = [(composed(name), task) for name, task in named]
         self._patient_patterns = {composed(task): pattern for task, pattern in (patient_patterns or {}).items()}
         self.support_data: MedicalDataset
         self._pool: DataFrame
@@ -114,8 +114,7 @@ class FewShotTasks(MedicalDataModule):
 
     def prepare_data(self) -> None:
         """Get the data of the given tasks."""
-        given = self._given_tasks or ()
-        for task in given.values() if isinstance(given, Mapping) else given:
+        for _, task in self._given_tasks:
             task.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -150,24 +149,19 @@ class FewShotTasks(MedicalDataModule):
             tested = self.test_data.samples = _of_task(target.test_data.samples, self.target)
         if not isinstance(target, SupportedFolder):
             # A support image of a tested patient would make that patient's images too easy.
-            normals = support[~support.patient_id.isin(set(tested.patient_id))]
+            normals = support[~support.patient_id.isin(tested.patient_id)]
             require_normals(self.target, len(normals), self.target_shots, "its support")
             support = draw_support(normals, self.target_shots, self.support_seed)
             self._pool = one_a_patient(normals, self.target_shots, self.support_seed)
         self.support_data = target.train_data.subsample([0])
         self.support_data.samples = support
-        files = {Path(path).resolve() for path in tested.image_path}
-        patients = set(tested.patient_id)
-        shared = [
-            path
-            for path, patient in zip(support.image_path, support.patient_id, strict=True)
-            if Path(path).resolve() in files or patient in patients
-        ]
-        if shared:
+        is_tested = support.patient_id.isin(tested.patient_id) | support.image_path.map(os.path.realpath).isin(
+            tested.image_path.map(os.path.realpath)
+        )
+        if shared := list(support.image_path[is_tested]):
             msg = (
                 f"{counted(len(shared), 'support image')} of {self.target} {agree(len(shared), 'is', 'are')} in the "
-                f"test too, or of a patient of the test, such as {shared[0]}. What is in the support scores as normal "
-                "by construction: take it out of one of the two."
+                f"test too, or of a patient of the test, such as {shared[0]}. {SCORES_AS_NORMAL}"
             )
             raise ValueError(msg)
 
@@ -216,34 +210,31 @@ class FewShotTasks(MedicalDataModule):
         )
 
     def _tasks(self) -> dict[str, MedicalDataModule]:
-        if isinstance(self._given_tasks, Mapping):
-            return {composed(name): task for name, task in self._given_tasks.items()}
-        if self._given_tasks is not None:
-            return {composed(task.name): task for task in self._given_tasks}
-        root = self.root or Path()
+        root = self.root
+        if root is None:
+            return dict(self._given_tasks)
         if not root.is_dir():
             msg = f"There is no folder {root}. {EXPECTED_TREE}"
             raise FileNotFoundError(msg)
-        of_target = [child for child in root.iterdir() if composed(child.name) == self.target]
-        supported = {child for child in of_target if (child / SUPPORT).is_dir()}
-        folders = sorted({child for child in root.iterdir() if (child / "train").is_dir()} | supported)
-        self._report_beside(root, folders)
-        unknown = set(self._patient_patterns) - {composed(folder.name) for folder in folders}
-        if unknown:
+        children = {composed(child.name): child for child in sorted(root.iterdir())}
+        supported = {name for name, child in children.items() if name == self.target and (child / SUPPORT).is_dir()}
+        folders = {name: child for name, child in children.items() if name in supported or (child / "train").is_dir()}
+        self._report_beside(root, folders.values())
+        if unknown := set(self._patient_patterns) - folders.keys():
             msg = f"patient_patterns names {', '.join(sorted(unknown))}: there is no such task in {root}."
             raise ValueError(msg)
         return {
-            composed(folder.name): (SupportedFolder if folder in supported else MedicalFolder)(
+            name: (SupportedFolder if name in supported else MedicalFolder)(
                 folder,
-                patient_pattern=self._patient_patterns.get(composed(folder.name)),
+                patient_pattern=self._patient_patterns.get(name),
                 window=None if self.window is None else (self.window.center, self.window.width),
                 mask_labels=list(self.mask_rule.labels),
                 mask_threshold=self.mask_rule.threshold,
             )
-            for folder in folders
+            for name, folder in folders.items()
         }
 
-    def _report_beside(self, root: Path, folders: list[Path]) -> None:
+    def _report_beside(self, root: Path, folders: Iterable[Path]) -> None:
         """Warn of what belongs to no task: others' images would be missed without a word."""
         listing = list_folder(root, deep=False)
         there = [child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")]
@@ -258,9 +249,8 @@ class FewShotTasks(MedicalDataModule):
 
     def _check_names(self, names: list[str]) -> None:
         there = ", ".join(names) or "none"
-        given = self._given_tasks
-        if isinstance(given, list) and len(names) != len(given):
-            msg = f"Tasks must have different names, got {', '.join(task.name for task in given)}."
+        if len(names) < len(self._given_tasks):
+            msg = f"Tasks must have different names, got {', '.join(name for name, _ in self._given_tasks)}."
             raise ValueError(msg)
         if self.target not in names:
             msg = f"There is no task {self.target!r} to test on, found: {there}. {EXPECTED_TREE}"
