@@ -223,7 +223,7 @@ def make_medical_folder_dataset(
         _require_normals(manifest, samples)
     if deduplicate:
         samples = drop_leaks(samples, list(samples.copies), root.name).drop(columns="copies")
-    _report(samples, unused_masks)
+    report_samples(samples, unused_masks)
     return with_left_out(samples, left_out, str(root))
 
 
@@ -250,7 +250,7 @@ def _require_normals(manifest: Path, samples: DataFrame) -> None:
         raise ValueError(msg)
 
 
-def _report(samples: DataFrame, unused_masks: int) -> None:
+def report_samples(samples: DataFrame, unused_masks: int) -> None:
     """Warn, in counts only, of what the user may not intend."""
     test = samples[samples.split == "test"]
     abnormal = test[test.label_index == LabelName.ABNORMAL]
