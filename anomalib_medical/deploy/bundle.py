@@ -20,7 +20,6 @@ from anomalib_medical import __version__, edge, io
 from anomalib_medical.data import MedicalFolder
 from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.data.images import read_image
-from anomalib_medical.edge import few_shot_device
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
@@ -156,7 +155,7 @@ def _fill(
     graph = fp32 if quantized is None else quantized.graph
     openvino.save_model(graph, folder / MODEL, compress_to_fp16=precision == "fp16")
     if isinstance(model, D24fad):
-        _save_few_shot(model, folder / "model", fp16=precision == "fp16")
+        export_edge(model, folder / "model", fp16=precision == "fp16")
     copy_runtime(folder)
     shutil.copy(_HERE / "requirements.txt", folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
@@ -190,12 +189,3 @@ def _fill(
     manifest = replace(manifest, files=hash_files(folder))
     manifest.write(folder)
     return manifest
-
-
-def _save_few_shot(model: D24fad, folder: Path, *, fp16: bool) -> None:
-    """Add the two graphs that bind another support on the device."""
-    with tempfile.TemporaryDirectory() as temporary:
-        export_edge(model, temporary)
-        for name in (few_shot_device.ENCODER, few_shot_device.SCORER):
-            graph = few_shot_device.openvino_core().read_model(Path(temporary) / name)
-            openvino.save_model(graph, folder / name, compress_to_fp16=fp16)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..io import ImageAddress, counted, list_folder, sha256
+from ..io import counted, list_folder, picture_sha256, sha256
 from . import EdgeError
 from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
@@ -133,7 +133,7 @@ def _read(folder: Path, reading: Reading, what: str) -> tuple[list[str], list[Im
     for number, path in enumerate(files, start=1):
         for event in read_file(path, reading):
             if isinstance(event, Picture):
-                digests.append(_digest(event.address))
+                digests.append(picture_sha256(event.address))
                 images.append(event.pixels)
             elif event is not None:
                 result = event
@@ -147,8 +147,3 @@ def _read(folder: Path, reading: Reading, what: str) -> tuple[list[str], list[Im
     if left_out:
         logger.warning("%s: %s", what, left_out)
     return digests, images
-
-
-def _digest(address: ImageAddress) -> str:
-    selection = ",".join(f"{name}={index}" for name, index in address.selection)
-    return f"{sha256(address.path)}#{selection}" if selection else sha256(address.path)
