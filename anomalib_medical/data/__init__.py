@@ -11,7 +11,6 @@ from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_
 from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import PublishedDataset
 from anomalib_medical.data.published.isic2018 import ISIC2018, make_isic2018_dataset
 from anomalib_medical.data.published.lag import LAG, make_lag_dataset
 from anomalib_medical.data.published.rsna import RSNA, make_rsna_dataset
@@ -30,7 +29,6 @@ __all__ = [
     "MedicalPredictDataset",
     "Phantom",
     "PublishedDataModule",
-    "PublishedDataset",
     "RSNA",
     "VinDrCXR",
     "make_aptos2019_dataset",

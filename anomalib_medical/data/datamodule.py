@@ -183,13 +183,12 @@ class MedicalDataModule(AnomalibDataModule):
     def _split_test_by_patient(self) -> None:
         """Divide patients with and without anomalies separately, so that both parts have both."""
         samples = self.test_data.samples
-        ill = set(samples[samples.label_index == LabelName.ABNORMAL].patient_id)
+        is_ill = samples.groupby("patient_id").label_index.transform("max") == LabelName.ABNORMAL
         held_out: set[str] = set()
-        for is_ill in (False, True):
-            patients = [patient for patient in samples.patient_id if (patient in ill) == is_ill]
-            if len(set(patients)) > 1:
+        for _, patients in samples.patient_id.groupby(is_ill):
+            if patients.nunique() > 1:
                 count = max(1, round(len(patients) * (self._val_share or 0.5)))
-                held_out |= hold_out_patients(patients, count, self._split_seed)
+                held_out |= hold_out_patients(list(patients), count, self._split_seed)
         if not held_out:
             msg = (
                 f"val_split_mode=from_test needs at least two test patients of a kind, found "

@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 from pandas import DataFrame
 
 from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.download import fetch, is_interrupted
 from anomalib_medical.data.pool import compose_pool
-from anomalib_medical.data.published.dataset import Protocol, PublishedDataset, PublishedSet, require_protocol
+from anomalib_medical.data.published.dataset import Protocol, PublishedSet, require_protocol
 from anomalib_medical.data.samples import UNLABELED, take_left_out
 from anomalib_medical.io import counted
 
@@ -91,21 +92,15 @@ class PublishedDataModule(MedicalDataModule, ABC):
     def _setup(self, _stage: str | None = None) -> None:
         samples = self._make_samples()
         self.left_out = take_left_out(samples)
-        train, test, pool = (samples[samples.split == part] for part in ("train", "test", UNLABELED))
-        if not len(train):
+        if not (samples.split == "train").any():
             msg = (
                 f"{self.name} in {self.root} leaves no normal image for training, of {counted(len(samples), 'image')} "
                 "in all. Complete the data; with protocol=clean, images whose patient is in the test were dropped (see "
                 "the log)."
             )
             raise ValueError(msg)
-        self.train_data = self._dataset(train)
-        if len(test):
-            self.test_data = self._dataset(test)
         if self.unlabeled_count is not None or self.unlabeled_anomaly_rate is not None:
+            pool = samples[samples.split == UNLABELED]
             pool = compose_pool(pool, self.unlabeled_count, self.unlabeled_anomaly_rate, self._split_seed)
-        if len(pool):
-            self.unlabeled_data = self._dataset(pool)
-
-    def _dataset(self, samples: DataFrame) -> PublishedDataset:
-        return PublishedDataset(samples.reset_index(drop=True), self.name, window=self.window)
+            samples = samples[(samples.split != UNLABELED) | samples.index.isin(pool.index)]
+        self._set_parts(MedicalDataset(samples, self.name, window=self.window))

@@ -12,12 +12,11 @@ from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
 from anomalib_medical.data.clean import drop_leaks, merge_copies
-from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.download import Archive
 from anomalib_medical.data.published.layouts import NO_SPLIT, find_prepared, read_data_json
 from anomalib_medical.data.samples import UNLABELED, divide_patients
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.io import Window, agree, counted
+from anomalib_medical.io import agree, counted
 
 logger = logging.getLogger(__name__)
 
@@ -113,26 +112,6 @@ def _describe(root: Path) -> str:
         return "the folder is empty."
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"found only {', '.join(names[:_SHOWN])}{more}."
-
-
-class PublishedDataset(MedicalDataset):
-    """A published dataset's table, as its ``make_<name>_dataset`` returned it.
-
-    Args:
-        samples: The table.
-        name: Name of the dataset.
-        window: Which values of DICOM files become black and white.
-    """
-
-    def __init__(self, samples: DataFrame, name: str, window: Window | None = None) -> None:
-        super().__init__(window=window)
-        self._name = name
-        self.samples = samples
-
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-        return self._name
 
 
 def require_protocol(protocol: str) -> None:
