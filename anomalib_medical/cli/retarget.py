@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.cli.reading_options import add_reading_options, window_of
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import counted
 
@@ -34,11 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--selection", type=Literal["random", "diverse"], default="random", help="Which of them, see D24fad."
     )
-    parser.add_argument(
-        "--window",
-        type=str | tuple[float, float] | None,
-        help="The window for DICOM and NIfTI files: bone, brain, lung, soft_tissue, or center and width.",
-    )
+    add_reading_options(parser, "For the images", volumes=False)
 
 
 def run(arguments: Mapping[str, Any]) -> int:
@@ -58,7 +55,7 @@ def run(arguments: Mapping[str, Any]) -> int:
         msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
         raise MedicalError(msg)
     model: Any = D24fad.load_from_checkpoint(source, map_location="cpu", support_selection=arguments["selection"])
-    folder, window, shots = arguments["support_dir"], arguments["window"], arguments["shots"]
+    folder, window, shots = arguments["support_dir"], window_of(arguments), arguments["shots"]
     support = read_support(folder, window, shots, model.seed or 0, chooser(model), target.parent)
     model.set_support(*support)
     count = len(model.model.support)

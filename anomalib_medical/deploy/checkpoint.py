@@ -23,10 +23,7 @@ from anomalib_medical.models.components.teacher import without_download
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     """Load a trained model, with the post-processor that it was trained with.
 
-    Args:
-        path: Checkpoint that a training wrote.
-        name: Class of the model, as ``Patchcore`` or ``package.Class``; None if the checkpoint names it, as those of
-            this package do.
+    Its class is named as ``Patchcore`` or ``package.Class``, or by the checkpoint, as those of this package do.
 
     Returns:
         The model in evaluation mode, on the CPU.

@@ -54,11 +54,7 @@ class SupportFacts:
 
 
 def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> tuple[Predictor, SupportFacts | None]:
-    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was.
-
-    Raises:
-        EdgeError: If the support is damaged or of another model.
-    """
+    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was."""
     geometry = manifest.model.geometry
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
@@ -73,10 +69,6 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     """Encode a folder of normal images, take thresholds from others, and keep both in the bundle.
 
     Without other normals each support image is compared with the others; `again` replaces what was bound before.
-
-    Raises:
-        EdgeError: If the model is not of this kind, the images are too few, unreadable or in both
-            folders, or a support is there.
     """
     if not manifest.model.few_shot:
         msg = f"This bundle's model, {manifest.model.name}, compares with no support set: only D24fad binds one."

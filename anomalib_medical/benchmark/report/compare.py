@@ -10,8 +10,7 @@ from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Value,
 from anomalib_medical.benchmark.report.results import METADATA, Model, Training, align
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm
 from anomalib_medical.metrics.arrays import BoolArray
-from anomalib_medical.metrics.groups import class_members, group_members
-from anomalib_medical.metrics.patient import Aggregation
+from anomalib_medical.metrics.groups import Aggregation, class_members, group_members
 
 ALPHA = 0.05
 TOP_K = 3

@@ -7,26 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binomtest
 
+from anomalib_medical import metrics
 from anomalib_medical.benchmark.report.results import Model, Training
-from anomalib_medical.metrics import Estimate, curves
+from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, to_patient_index
-from anomalib_medical.metrics.bootstrap import Statistic, bootstrap
-from anomalib_medical.metrics.calibration import brier_statistic, calibration_error_statistic
-from anomalib_medical.metrics.dice import mean_statistic, pooled_statistic
-from anomalib_medical.metrics.pixel import aupro_statistic, pixel_auroc_statistic
-from anomalib_medical.metrics.statistics import (
-    Curve,
-    Rate,
-    accuracy_rate,
-    at_threshold,
-    f1_rate,
-    mean_of,
-    ranking,
-    sensitivity_rate,
-    specificity_rate,
-)
+from anomalib_medical.metrics.bootstrap import Statistic, bootstrap, mean_of, wilson
 
 N_RESAMPLES = 1000
 
@@ -39,16 +25,13 @@ class Metric:
         key: Its name in metrics.csv.
         title: Its name for readers.
         make: From a training to the statistic; raises `ValueError` with the reason where there is none.
-        rate_of: The label whose images this is a share of, None for other metrics.
-        of_pixels: Whether it is of pixels. All but these and rates need images of both classes: of normal images alone,
-            the F1 score is always 0.
+        needs: The labels without whose images it has no value, as `anomalib_medical.metrics.Metric` has it.
     """
 
     key: str
     title: str
     make: Callable[[Training], Statistic]
-    rate_of: int | None = None
-    of_pixels: bool = False
+    needs: tuple[int, ...] = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -72,8 +55,7 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
     The interval is of the mean over these trainings on other patients; how much trainings differ is in ``trainings``.
     """
     labels = model.first.labels.astype(bool)
-    needed = (metric.rate_of,) if metric.rate_of is not None else () if metric.of_pixels else (0, 1)
-    for label in needed:
+    for label in metric.needs:
         if not (labels == label).any():
             return Value(None, [], f"the test has no {'abnormal' if label else 'normal'} images")
     try:
@@ -85,8 +67,8 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
     if not math.isfinite(estimate.value):
         return Value(None, [], "its value is no number")
     if estimate.low == estimate.high:
-        of_class = np.unique(patients[labels == metric.rate_of]).size
-        estimate = _without_width(estimate, None if metric.rate_of is None else of_class)
+        of_class = np.unique(patients[np.isin(labels, metric.needs)]).size
+        estimate = _without_width(estimate, of_class if len(metric.needs) == 1 else None)
     ones = np.ones((1, labels.size))
     return Value(estimate, [float(statistic(ones)[0]) for statistic in statistics])
 
@@ -122,22 +104,21 @@ def _without_width(estimate: Estimate, n_patients: int | None) -> Estimate:
     """
     low = high = float("nan")
     if n_patients and estimate.value in {0.0, 1.0}:
-        wilson = binomtest(round(estimate.value * n_patients), n_patients).proportion_ci(estimate.level, "wilson")
-        low, high = float(wilson.low), float(wilson.high)
+        low, high = wilson(estimate.value, n_patients)
     return replace(estimate, low=low, high=high)
 
 
-def _ranked(curve: Curve) -> Callable[[Training], Statistic]:
-    return lambda training: ranking(curve, training.scores, training.labels)
+def _ranked(metric: metrics.Metric[...], *target: float) -> Callable[[Training], Statistic]:
+    return lambda training: metric.statistic(training.scores, training.labels, *target)
 
 
-def rated(rate: Rate) -> Callable[[Training], Statistic]:
+def rated(metric: metrics.Metric[...]) -> Callable[[Training], Statistic]:
     """A rate at the threshold from held-out normals."""
-    return lambda training: at_threshold(rate, training.scores, training.labels, threshold_of(training))
+    return lambda training: metric.statistic(training.scores, training.labels, threshold_of(training))
 
 
-def _at(curve: Callable[[FloatArray, FloatArray, float], FloatArray], target: float) -> Callable[[Training], Statistic]:
-    return _ranked(lambda normal, abnormal: curve(normal, abnormal, target))
+def _calibrated(metric: metrics.Metric[...]) -> Callable[[Training], Statistic]:
+    return lambda training: metric.statistic(normalised_of(training), training.labels)
 
 
 def _pixels(training: Training, name: str) -> Statistic:
@@ -145,38 +126,38 @@ def _pixels(training: Training, name: str) -> Statistic:
         msg = "no maps, or abnormal images without masks"
         raise ValueError(msg)
     if name == "auroc":
-        return pixel_auroc_statistic(training.pixels.counts)
+        return metrics.pixel_auroc.statistic(training.pixels.counts)
     if name == "aupro":
-        return aupro_statistic(training.pixels.counts)
+        return metrics.aupro.statistic(training.pixels.counts)
     cells = (training.pixels.true_positive, training.pixels.false_positive, training.pixels.false_negative)
     if any(math.isnan(cell.sum()) for cell in cells):
         msg = "no pixel threshold from held-out normals"
         raise ValueError(msg)
-    return (pooled_statistic if name == "pooled" else mean_statistic)(*cells)
+    return (metrics.pooled_dice if name == "pooled" else metrics.mean_dice).statistic(*cells)
 
 
 RANKING = (
-    Metric("image_auroc", "AUROC", _ranked(curves.auroc)),
-    Metric("image_ap", "AP", _ranked(curves.average_precision)),
-    Metric("sensitivity_at_90", "sens. at 90% spec.", _at(curves.sensitivity_at_specificity, 0.9)),
-    Metric("sensitivity_at_95", "sens. at 95% spec.", _at(curves.sensitivity_at_specificity, 0.95)),
-    Metric("specificity_at_90", "spec. at 90% sens.", _at(curves.specificity_at_sensitivity, 0.9)),
-    Metric("specificity_at_95", "spec. at 95% sens.", _at(curves.specificity_at_sensitivity, 0.95)),
+    Metric("image_auroc", "AUROC", _ranked(metrics.image_auroc)),
+    Metric("image_ap", "AP", _ranked(metrics.image_average_precision)),
+    Metric("sensitivity_at_90", "sens. at 90% spec.", _ranked(metrics.sensitivity_at_specificity, 0.9)),
+    Metric("sensitivity_at_95", "sens. at 95% spec.", _ranked(metrics.sensitivity_at_specificity, 0.95)),
+    Metric("specificity_at_90", "spec. at 90% sens.", _ranked(metrics.specificity_at_sensitivity, 0.9)),
+    Metric("specificity_at_95", "spec. at 95% sens.", _ranked(metrics.specificity_at_sensitivity, 0.95)),
 )
 DECISION = (
-    Metric("sensitivity", "sensitivity", rated(sensitivity_rate), rate_of=1),
-    Metric("specificity", "specificity", rated(specificity_rate), rate_of=0),
-    Metric("f1", "F1", rated(f1_rate)),
-    Metric("accuracy", "accuracy", rated(accuracy_rate)),
+    Metric("sensitivity", "sensitivity", rated(metrics.sensitivity), metrics.sensitivity.needs),
+    Metric("specificity", "specificity", rated(metrics.specificity), metrics.specificity.needs),
+    Metric("f1", "F1", rated(metrics.f1)),
+    Metric("accuracy", "accuracy", rated(metrics.accuracy), metrics.accuracy.needs),
 )
 PIXEL = (
-    Metric("pixel_auroc", "pixel AUROC", lambda training: _pixels(training, "auroc"), of_pixels=True),
-    Metric("aupro", "AUPRO (30%)", lambda training: _pixels(training, "aupro"), of_pixels=True),
-    Metric("dice_mean", "Dice, mean of abnormal images", lambda training: _pixels(training, "mean"), of_pixels=True),
-    Metric("dice_pooled", "Dice, all pixels", lambda training: _pixels(training, "pooled"), of_pixels=True),
+    Metric("pixel_auroc", "pixel AUROC", lambda training: _pixels(training, "auroc"), needs=()),
+    Metric("aupro", "AUPRO (30%)", lambda training: _pixels(training, "aupro"), needs=()),
+    Metric("dice_mean", "Dice, mean of abnormal images", lambda training: _pixels(training, "mean"), needs=()),
+    Metric("dice_pooled", "Dice, all pixels", lambda training: _pixels(training, "pooled"), needs=()),
 )
 CALIBRATION = (
-    Metric("brier", "Brier score", lambda training: brier_statistic(normalised_of(training), training.labels)),
-    Metric("ece", "ECE", lambda training: calibration_error_statistic(normalised_of(training), training.labels)),
+    Metric("brier", "Brier score", _calibrated(metrics.brier_score)),
+    Metric("ece", "ECE", _calibrated(metrics.expected_calibration_error)),
 )
 METRICS = (*RANKING, *DECISION, *PIXEL, *CALIBRATION)

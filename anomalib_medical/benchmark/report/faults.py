@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anomalib_medical import metrics
 from anomalib_medical.benchmark.records import Faults
 from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, normalised_of, rated
 from anomalib_medical.benchmark.report.results import Model, Training
-from anomalib_medical.metrics import Estimate, curves
+from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
-from anomalib_medical.metrics.bootstrap import Statistic
-from anomalib_medical.metrics.statistics import accuracy_rate, difference, f1_rate, ranking
+from anomalib_medical.metrics.bootstrap import Statistic, difference
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ def _added(fault: Fault) -> Callable[[Training], Statistic]:
 
 
 def _f1_published(training: Training) -> Statistic:
-    return ranking(curves.best_f1, training.scores, training.labels)
+    return metrics.best_f1.statistic(training.scores, training.labels)
 
 
 def _accuracy_published(training: Training) -> Statistic:
-    return ranking(curves.accuracy_at_best_f1, training.scores, training.labels)
+    return metrics.accuracy_at_best_f1.statistic(training.scores, training.labels)
 
 
 def _normalised_clean(training: Training) -> Statistic:
-    return ranking(curves.auroc, normalised_of(training), training.labels)
+    return metrics.image_auroc.statistic(normalised_of(training), training.labels)
 
 
 def _normalised_published(training: Training) -> Statistic:
@@ -89,7 +89,7 @@ def _normalised_published(training: Training) -> Statistic:
     scores = training.scores
     width = float(np.ptp(scores)) or 1.0
     scores = np.clip((scores - best_f1_threshold(scores, training.labels)) / width + 0.5, 0, 1)
-    return ranking(curves.auroc, scores, training.labels)
+    return metrics.image_auroc.statistic(scores, training.labels)
 
 
 def _blur(training: Training) -> Faults:
@@ -121,19 +121,19 @@ def _plain(values: list[float], n_images: int) -> Value:
 
 
 FAULTS = (
-    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", rated(f1_rate), _f1_published),
+    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", rated(metrics.f1), _f1_published),
     Fault(
         "batch_blur",
         "maps blurred across the batch, images in class order",
         "AUROC",
-        lambda training: ranking(curves.auroc, _blur(training).image_blur_scores, training.labels),
-        lambda training: ranking(curves.auroc, _blur(training).batch_blur_scores, training.labels),
+        lambda training: metrics.image_auroc.statistic(_blur(training).image_blur_scores, training.labels),
+        lambda training: metrics.image_auroc.statistic(_blur(training).batch_blur_scores, training.labels),
     ),
     Fault(
         "same_as_test_threshold",
         "test set as validation set: threshold",
         "accuracy",
-        rated(accuracy_rate),
+        rated(metrics.accuracy),
         _accuracy_published,
     ),
     Fault(
