@@ -30,8 +30,13 @@ from anomalib_medical.errors import MedicalError, is_user_error, user_message
 from anomalib_medical.io import Window
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
-from anomalib_medical.models.components.checkpoints import check_restorable, post_processor_of, read_checkpoint
-from anomalib_medical.models.components.run_files import RunFiles, settle_latest
+from anomalib_medical.models.components.checkpoints import (
+    RunFiles,
+    check_restorable,
+    post_processor_of,
+    read_checkpoint,
+    settle_latest,
+)
 
 # Ours: modules with a DESCRIPTION, `add_arguments(parser)`, and `run(arguments)`, which gives the exit code.
 COMMANDS: dict[str, Any] = {

@@ -11,7 +11,7 @@ import openvino
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomalib_medical.data import MedicalFolder, MedicalFolderDataset, MedicalPredictDataset
+from anomalib_medical.data import MedicalDataset, MedicalFolder, MedicalPredictDataset, make_medical_folder_dataset
 from anomalib_medical.edge.manifest import PostProcessing, Reading
 from anomalib_medical.edge.predictor import GraphScorer
 from anomalib_medical.edge.scores import raw_threshold
@@ -104,14 +104,14 @@ def open_test_data(
 
 def open_normals(
     data: Path, reading: Reading, manifest_root: Path | None = None
-) -> MedicalPredictDataset | MedicalFolderDataset:
+) -> MedicalPredictDataset | MedicalDataset:
     """Find normal images: all of a folder, or those of a manifest that are in its splits train and val."""
     window = Window.of(reading.window)
     manifest, root = _manifest(data, manifest_root)
     if manifest is None or data.suffix.lower() != ".csv":
         return MedicalPredictDataset(data, window, reading.slicing)
-    listed = MedicalFolderDataset(root, manifest=manifest, slicing=reading.slicing, window=window)
-    return listed.subsample(list(listed.samples.index[listed.samples.split.isin(["train", "val"])]))
+    samples = make_medical_folder_dataset(root, manifest=manifest, slicing=reading.slicing)
+    return MedicalDataset(samples[samples.split.isin(["train", "val"])], window=window)
 
 
 def _manifest(data: Path, root: Path | None) -> tuple[Path | None, Path]:

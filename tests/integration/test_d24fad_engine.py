@@ -13,8 +13,8 @@ from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.cli import main as cli
+from anomalib_medical.data.dataset import MedicalPredictDataset
 from anomalib_medical.data.few_shot.support import read_normals
-from anomalib_medical.data.predict import MedicalPredictDataset
 from anomalib_medical.io import ImageReadError, Window
 from tests.helpers.few_shot_tree import make_normals, make_tasks
 

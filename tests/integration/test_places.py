@@ -19,7 +19,6 @@ from anomalib_medical.edge.manifest import Manifest
 from anomalib_medical.edge.processing import Processor
 from anomalib_medical.edge.support import make_predictor
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components.checkpoints import CheckpointError
 from tests.helpers.dicom_files import PLACE, write_dicom
 from tests.helpers.edge_bundles import trained_model
 
@@ -113,7 +112,7 @@ def test_a_model_whose_pre_processing_its_checkpoint_lost_is_not_bundled(tmp_pat
     model = trained_model()
     model.pre_processor = PreProcessor(Compose([Resize((64, 64)), RandomHorizontalFlip()]))
     path = save(model, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match="lacks the transform of the model's pre-processor"):
+    with pytest.raises(MedicalError, match="lacks the transform of the model's pre-processor"):
         load_model(path)
     model.pre_processor = None
     check_model(load_model(save(model, path)))

@@ -13,8 +13,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, build_samples, find_patients
-from anomalib_medical.data.folder.datamodule import MedicalFolder
-from anomalib_medical.data.folder.dataset import report_samples
+from anomalib_medical.data.folder.datamodule import MedicalFolder, report_samples
 from anomalib_medical.data.folder.folder_tree import list_tree
 from anomalib_medical.data.images import AnyWindow, list_normals, read_image, refuse_repeated
 from anomalib_medical.data.samples import take_left_out, with_left_out
