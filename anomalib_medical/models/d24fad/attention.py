@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from anomalib_medical.models.components.numerics import in_float32
+from anomalib_medical.models.components import in_float32
 
 
 class SupportAttention(nn.Module):

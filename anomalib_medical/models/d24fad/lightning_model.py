@@ -25,8 +25,8 @@ from anomalib_medical.models.components import (
     check_image_size,
     check_seed,
     feature_distances,
+    seeded,
 )
-from anomalib_medical.models.components.numerics import seeded
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
