@@ -34,10 +34,7 @@ AnyWindow = str | Sequence[float] | Window | None
 
 
 def read_image(
-    path: str | Path | ImageAddress,
-    window: AnyWindow = None,
-    *,
-    channels_last: bool = False,
+    path: str | Path | ImageAddress, window: AnyWindow = None, *, channels_last: bool = False
 ) -> torch.Tensor:
     """Read an image as ``read_pixels`` does; grey images are repeated over the three channels.
 

@@ -2,7 +2,7 @@
 
 `anomalib-medical bundle` puts this file and the two graphs that it runs into a folder for the device; there:
 
-    from edge.few_shot_device import FewShotDevice
+    from runtime.edge.few_shot_device import FewShotDevice
 
     device = FewShotDevice("model")
     device.bind(support)                         # a few normal images of the new organ

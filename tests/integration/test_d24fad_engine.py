@@ -167,6 +167,7 @@ def test_the_support_folder_wins_over_the_checkpoint_and_the_data(run, root, new
     assert {(row.score, row.label, row.threshold) for row in rows} == {("", "", "")}
     record = json.loads(writer.path.with_name("predictions_support.json").read_text())
     assert record["count"] == 3
+    assert all(image["name"].startswith("s-") for image in record["images"])
     assert "PATIENT" not in json.dumps(record)
 
 

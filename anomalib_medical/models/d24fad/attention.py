@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from anomalib_medical.models.components.numerics import in_float32
+from anomalib_medical.models.components import in_float32
 
 
 class SupportAttention(nn.Module):
@@ -31,16 +31,9 @@ class SupportAttention(nn.Module):
     def forward(
         self, query: torch.Tensor, support: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Weigh the support for each query.
+        """Weigh support features ``(K, C, H, W)``, with their :meth:`keys`, for each query ``(B, C, H, W)``.
 
-        Args:
-            query: Features ``(B, C, H, W)``.
-            support: Features ``(K, C, H, W)``.
-            keys: What :meth:`keys` makes of ``support``.
-            member: Which images are in the support of which query ``(B, K)``, bool; None for all in all.
-
-        Returns:
-            ``(B, C, H, W)``.
+        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
         """
         mean = self.weights(query, keys, member) @ support.flatten(1)
         return mean.reshape(-1, *support.shape[1:])

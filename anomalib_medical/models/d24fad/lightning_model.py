@@ -25,8 +25,8 @@ from anomalib_medical.models.components import (
     check_image_size,
     check_seed,
     feature_distances,
+    seeded,
 )
-from anomalib_medical.models.components.numerics import seeded
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
@@ -124,8 +124,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         super().__init__(
             pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
-        self.pre_trained = pre_trained
-        self.teacher_weights = teacher_weights
+        self.pre_trained, self.teacher_weights = pre_trained, teacher_weights
         self.stop_gradient = stop_gradient
         self.learning_rate = learning_rate
         self.support_dir, self.support_shots, self.support_window = folder, shots, window
@@ -212,10 +211,9 @@ class D24fad(DistillationMixin, AnomalibModule):
     def take_support(self, support: Pictures, *, warn: bool = True) -> None:
         """Encode a support into the model; if it is another one than before, forget what belonged to that."""
         prepared = [self.prepare(image[None].to(self.device)) for image in support.images]
-        sizes = sorted({f"{image.shape[-2]}x{image.shape[-1]}" for image in prepared})
-        if len(sizes) > 1:
-            several = f"The support images have different sizes ({', '.join(sizes)})"
-            msg = f"{several}, and the model has no pre-processor to resize them."
+        if len({image.shape for image in prepared}) > 1:
+            sizes = ", ".join(f"{image.shape[-2]}x{image.shape[-1]}" for image in prepared)
+            msg = f"The support images have different sizes ({sizes}), and no pre-processor resizes them."
             raise ValueError(msg)
         images = torch.cat(prepared)
         is_another = self.model.support.fill(self.model.encode_support(images))

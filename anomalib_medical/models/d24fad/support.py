@@ -15,11 +15,6 @@ from .selection import diverse_rows, embed, find_outliers
 
 logger = logging.getLogger(__name__)
 
-_RECALIBRATE = (
-    "Recalibrate with `anomalib-medical retarget`, or with model.recalibrate(normals) and held-out normal images of "
-    "the same task"
-)
-
 
 def takes_normals(post_processor: object) -> TypeGuard[MedicalPostProcessor]:
     """Whether a post-processor needs no anomalies for its threshold."""
@@ -33,8 +28,7 @@ def read_explicit(model: Any) -> Pictures | None:  # noqa: ANN401 - D24fad, whic
         model.explicit_support = read_support(
             model.support_dir, model.support_window, model.support_shots, model.seed or 0, chooser(model), salt_folder
         )
-    support: Pictures | None = model.explicit_support
-    return support
+    return model.explicit_support  # type: ignore[no-any-return]
 
 
 def chooser(model: Any) -> Callable[[Iterable[torch.Tensor], int], list[int]] | None:  # noqa: ANN401 - D24fad
@@ -140,7 +134,10 @@ def _start_scoring(trainer: Trainer, model: Any, dataloaders: Any) -> None:  # n
             )
             raise ValueError(msg)
     if isinstance(model.post_processor, MedicalPostProcessor) and model.post_processor.awaits_calibration:
-        logger.warning("There is no threshold for this support: scores are raw, without labels. %s.", _RECALIBRATE)
+        logger.warning(
+            "There is no threshold for this support: scores are raw, without labels. Recalibrate with "
+            "`anomalib-medical retarget`, or with model.recalibrate(normals) and other normal images of the same task."
+        )
 
 
 def _files_of(dataset: Any) -> list[Any]:  # noqa: ANN401 - ours and anomalib's have no common base

@@ -17,6 +17,7 @@ SCALES = 3
 # Height of an image over the height of its features at the first scale.
 _FIRST_REDUCTION = 4
 _ENCODED_AT_ONCE = 16
+Reduction = Literal["mean", "max"]
 
 
 class EncodedSupport(NamedTuple):
@@ -86,10 +87,7 @@ class D24fadModel(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: str = "wide_resnet50_2",
-        weighting: str = "learned",
-        score_reduction: Literal["mean", "max"] = "max",
+        self, backbone: str = "wide_resnet50_2", weighting: str = "learned", score_reduction: Reduction = "max"
     ) -> None:
         super().__init__()
         self.teacher = Teacher(backbone, layers=(1, 2, 3, 4))
@@ -133,13 +131,9 @@ class D24fadModel(nn.Module):
         return self.compare(student, self.weigh(student, support))
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Extract the teacher's and the student's features.
+        """Teacher's and student's features of normalised images ``(B, 3, H, W)``, H and W multiples of 32.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
-
-        Returns:
-            For each of them a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
+        Each a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
         """
         *teacher, last = self.teacher(images)
         return teacher, list(self.decoder(last))
@@ -165,24 +159,17 @@ class D24fadModel(nn.Module):
     def episode(
         self, images: torch.Tensor, support: torch.Tensor, member: torch.Tensor, *, stop_gradient: bool = False
     ) -> EpisodeFeatures:
-        """Features of queries and of their supports: every image is encoded once.
+        """Features of queries ``(B, 3, H, W)`` and of all their support images ``(K, 3, H, W)``, each encoded once.
 
-        Args:
-            images: Normalised queries ``(B, 3, H, W)``.
-            support: The normalised support images of all queries ``(K, 3, H, W)``.
-            member: Which of them are in the support of which query ``(B, K)``, bool.
-            stop_gradient: Whether the support's features are constants; learn-to-weight still learns.
+        ``member`` ``(B, K)``, bool, says which of these are in whose support. With ``stop_gradient`` their features are
+        constants; learn-to-weight still learns.
         """
         count = images.shape[0]
         teacher, student = self.encode(torch.cat([images, support]))
         others = [features[count:].detach() if stop_gradient else features[count:] for features in student]
         encoded = self.with_keys(others)
         queries = [features[:count] for features in student]
-        return EpisodeFeatures(
-            teacher=[features[:count] for features in teacher],
-            student=queries,
-            support=self.weigh(queries, encoded, member),
-        )
+        return EpisodeFeatures([each[:count] for each in teacher], queries, self.weigh(queries, encoded, member))
 
     def weigh(
         self, student: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
@@ -212,14 +199,10 @@ class D24fadModel(nn.Module):
 
 
 def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring the supports of a batch together, so that an image in several of them is encoded once.
+    """Bring the supports of a batch ``(B, K, 3, H, W)`` together, so that an image in several is encoded once.
 
-    Args:
-        support: ``(B, K, 3, H, W)``.
-        index: ``(B, K)``, equal for equal images; None if all are different.
-
-    Returns:
-        The different images ``(U, 3, H, W)``, and which of them are in the support of which query ``(B, U)``, bool.
+    ``index`` ``(B, K)`` is equal for equal images; None if all are different. Returns the different images
+    ``(U, 3, H, W)``, and which of them are in the support of which query ``(B, U)``, bool.
     """
     count, shots = support.shape[:2]
     positions = torch.arange(count * shots, device=support.device)
