@@ -1,12 +1,12 @@
 """Medical images for anomalib."""
 
 from anomalib_medical.data.datamodule import MedicalDataModule
-from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.dataset import MedicalDataset, MedicalPredictDataset
+from anomalib_medical.data.few_shot.support import read_normals
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
-from anomalib_medical.data.folder.datamodule import MedicalFolder
-from anomalib_medical.data.folder.dataset import MedicalFolderDataset, make_medical_folder_dataset
-from anomalib_medical.data.phantom.datamodule import Phantom, PhantomDataset, make_phantom_dataset
-from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.data.folder.datamodule import MedicalFolder, make_medical_folder_dataset
+from anomalib_medical.data.images import read_support
+from anomalib_medical.data.phantom.datamodule import Phantom, make_phantom_dataset
 from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
 from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
@@ -27,10 +27,8 @@ __all__ = [
     "MedicalDataModule",
     "MedicalDataset",
     "MedicalFolder",
-    "MedicalFolderDataset",
     "MedicalPredictDataset",
     "Phantom",
-    "PhantomDataset",
     "PublishedDataModule",
     "PublishedDataset",
     "RSNA",
@@ -44,4 +42,6 @@ __all__ = [
     "make_phantom_dataset",
     "make_rsna_dataset",
     "make_vindr_dataset",
+    "read_normals",
+    "read_support",
 ]

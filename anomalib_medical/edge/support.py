@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..io import ImageAddress, ImageReadError, counted, list_folder, list_pictures, read_pixels, sha256, three_planes
+from ..io import (
+    ImageAddress,
+    ImageReadError,
+    counted,
+    list_folder,
+    list_pictures,
+    picture_sha256,
+    read_pixels,
+    sha256,
+    three_planes,
+)
 from . import EdgeError
 from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
@@ -44,11 +54,7 @@ class SupportFacts:
 
 
 def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> tuple[Predictor, SupportFacts | None]:
-    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was.
-
-    Raises:
-        EdgeError: If the support is damaged or of another model.
-    """
+    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was."""
     geometry = manifest.model.geometry
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
@@ -63,10 +69,6 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     """Encode a folder of normal images, take thresholds from others, and keep both in the bundle.
 
     Without other normals each support image is compared with the others; `again` replaces what was bound before.
-
-    Raises:
-        EdgeError: If the model is not of this kind, the images are too few, unreadable or in both
-            folders, or a support is there.
     """
     if not manifest.model.few_shot:
         msg = f"This bundle's model, {manifest.model.name}, compares with no support set: only D24fad binds one."
@@ -77,8 +79,8 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
         raise EdgeError(msg)
     support = _pictures(folder, manifest.reading, "support")
     others = None if normals is None else _pictures(normals, manifest.reading, "--normals")
-    digests = [_digest(address) for address in support]
-    repeated = set(digests) & {_digest(address) for address in others or ()}
+    digests = [picture_sha256(address) for address in support]
+    repeated = set(digests) & {picture_sha256(address) for address in others or ()}
     if repeated:
         images = counted(len(repeated), "image")
         msg = f"In --normals and in the support: {images}, whose scores say nothing. Take them out."
@@ -168,8 +170,3 @@ def _nameless(what: str, number: int, read: Callable[[], _T]) -> _T:
     except ImageReadError as error:
         msg = f"{what}: image {number}, in the order of their names, cannot be read: {error.reason}"
         raise EdgeError(msg) from error
-
-
-def _digest(address: ImageAddress) -> str:
-    selection = ",".join(f"{name}={index}" for name, index in address.selection)
-    return f"{sha256(address.path)}#{selection}" if selection else sha256(address.path)
