@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import filelock
-import yaml
 
 from anomalib_medical.benchmark.build import build_datamodule, model_class
-from anomalib_medical.benchmark.files import atomic, write_json
+from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.machine import describe_run, find_devices
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.plan_file import check_variables, differences, load_plan, teacher_digest
-from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.records import Job, JobStatus, PlannedJob
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, disk_full_explained, estimate_seconds, is_done
@@ -28,7 +27,7 @@ from anomalib_medical.io import agree, counted
 _LOCK = ".lock"
 # What must not leave this machine with the results: who holds the salt can try out names, pictures show patients, and
 # weights are made of their images.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
 
 
 class BenchmarkError(MedicalError):
@@ -92,7 +91,7 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan
     if failed:
         shown = "\n".join(_reasons(run, failed))
         msg = (
-            f"{len(failed)} of {jobs} failed; whatever is done is saved.\n{shown}\nTracebacks and logs are in "
+            f"{len(failed)} of {jobs} failed; whatever is done is saved.\n{shown}\nLogs with tracebacks are in "
             f"{run.path / 'jobs'}. The same command runs again what failed, and nothing else."
         )
         raise BenchmarkError(msg)
@@ -107,7 +106,7 @@ def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
     """
     if not (run.path / "plan.yaml").exists():
         return False
-    changes = differences(run.plan, plan.as_dict())
+    changes = differences(run.plan(), plan.as_dict())
     if changes and not force:
         msg = (
             f"{run.path} holds a run of another plan:\n" + "\n".join(f"  {change}" for change in changes[:10]) + "\n"
@@ -121,10 +120,18 @@ def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
 def _prepare_folder(plan: Plan, run: RunFolder, *, force: bool) -> None:
     if _is_another_plan(plan, run, force=force):
         _set_aside(plan, run)
-    with atomic(run.path / "plan.yaml") as file:
-        yaml.safe_dump(plan.as_dict(), file, sort_keys=False, allow_unicode=True)
-    write_json(run.path / "plan.json", describe_run(plan.name))
-    write_json(run.path / "jobs.json", [job.name for job in plan.jobs()])
+    jobs = [
+        PlannedJob(
+            job.name,
+            job.dataset,
+            job.model_name,
+            job.model.label or job.model_name,
+            job.seed,
+            "trivial" if job.model.is_trivial else "trained",
+        )
+        for job in plan.jobs()
+    ]
+    run.start(plan.as_dict(), describe_run(plan.name), jobs)
     with atomic(run.path / ".gitignore") as file:
         file.write(_IGNORED)
 
@@ -133,11 +140,10 @@ def _changed(plan: Plan, run: RunFolder) -> list[JobFolder]:
     """The jobs that another plan has run otherwise."""
     wanted = {job.name: plan.spec(job) for job in plan.jobs()}
     found = []
-    for job in run.jobs():
-        info = job.info
-        same_teacher = info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
-        if wanted.get(job.path.name) != info.spec or not same_teacher:
-            found.append(job)
+    for name, job in run.jobs().items():
+        same_teacher = job.info is None or job.info.teacher != "file" or job.info.teacher_sha256 == plan.teacher_sha256
+        if job.info is None or wanted.get(name) != job.info.spec or not same_teacher:
+            found.append(run.job(name))
     return found
 
 
@@ -156,13 +162,14 @@ def _set_aside(plan: Plan, run: RunFolder) -> None:
 
 def _refuse_broken_data(plan: Plan, run: RunFolder) -> set[str]:
     """Mark the jobs on datasets that failed their check, and return these datasets."""
-    broken = {name for name in plan.datasets if run.dataset(name) is None}
+    checks = {name: run.data(name).read() for name in plan.datasets}
+    broken = {name for name, check in checks.items() if check is None or check.data is None}
     for job in plan.jobs():
         if job.dataset in broken and not is_done(run.job(job.name)):
-            status = JobFolder(run.path / "data" / job.dataset).status
-            reason = status.message if status else "it did not run"
+            check = checks[job.dataset]
+            reason = check.status.message if check else "it did not run"
             message = f"the check of {job.dataset} failed: {reason}"
-            run.job(job.name).write("status", JobStatus("failed", 0.0, message))
+            run.job(job.name).write(Job(JobStatus("failed", 0.0, message)))
     return broken
 
 
@@ -170,8 +177,8 @@ def _reasons(run: RunFolder, names: list[str]) -> list[str]:
     """Say once what several jobs failed of."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        status = run.job(name).status
-        reason = "it did not run" if status is None else f"{status.status.replace('_', ' ')}: {status.message}"
+        job = run.job(name).read()
+        reason = "it did not run" if job is None else f"{job.status.status.replace('_', ' ')}: {job.status.message}"
         groups.setdefault(reason, []).append(name)
     return [f"  {', '.join(own)}: {reason}" for reason, own in groups.items()]
 

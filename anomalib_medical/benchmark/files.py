@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 import tempfile
+import types
+import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.records import Cost, Latency
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import finite_or_none
 
@@ -24,28 +25,6 @@ _T = TypeVar("_T")
 
 class RunFolderError(MedicalError):
     """A run folder cannot be used, or a file in it cannot be read."""
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a dataclass, or what JSON knows, complete or not at all; nan becomes null."""
-    with atomic(path) as file:
-        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-
-
-def read_json(path: Path, kind: type[_T]) -> _T:
-    """Read a dataclass.
-
-    Raises:
-        RunFolderError: If the file is missing, damaged or of another kind.
-    """
-    return build(kind, load_json(path), path)
-
-
-def write_csv(path: Path, table: DataFrame) -> None:
-    """Write a table, complete or not at all."""
-    with atomic(path) as file:
-        table.to_csv(file, index=False, float_format="%.9g", lineterminator="\n")
 
 
 @contextlib.contextmanager
@@ -67,6 +46,74 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write dataclasses, or what JSON knows; nan becomes null."""
+    with atomic(path) as file:
+        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def write_csv(path: Path, table: DataFrame) -> None:
+    """Write a table; nine digits tell every float32 apart."""
+    with atomic(path) as file:
+        table.to_csv(file, index=False, float_format="%.9g", lineterminator="\n")
+
+
+def read_json(path: Path, kind: type[_T]) -> _T:
+    """Read a dataclass.
+
+    Raises:
+        RunFolderError: If the file is missing, damaged or of another kind.
+    """
+    with explained(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        built: _T = build(kind, content)
+        return built
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what reading ``path`` raises into a `RunFolderError` that says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"{path} is missing: this is no complete run folder. Run the benchmark with this folder as --output."
+        raise RunFolderError(msg) from error
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError) as error:
+        msg = (
+            f"{path} is damaged or of another version ({type(error).__name__}: {error}). Delete it and run the "
+            "benchmark again to remake it."
+        )
+        raise RunFolderError(msg) from error
+
+
+def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
+    """Make what an annotation says of JSON, dataclasses within dataclasses.
+
+    Raises:
+        TypeError: If a dataclass has other fields.
+    """
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping) or value.keys() - {each.name for each in fields(kind)}:
+            msg = f"it does not hold a {getattr(kind, '__name__', kind)}"
+            raise TypeError(msg)
+        hints = get_type_hints(kind)
+        return kind(**{name: build(hints[name], each) for name, each in value.items()})
+    origin, of = get_origin(kind), get_args(kind)
+    if origin in {Union, types.UnionType}:
+        return None if value is None else build(of[0], value)
+    if origin is list:
+        return [build(of[0], each) for each in value]
+    if origin is dict:
+        return {name: build(of[1], each) for name, each in value.items()}
+    return value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Take what is no mapping as an empty one."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
@@ -79,44 +126,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     return finite_or_none(value) if isinstance(value, float) else value
-
-
-def load_json(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """Read JSON."""
-    with explained(path):
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what reading ``path`` raises into a `RunFolderError` that says what to do."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        msg = f"{path} is missing: this is no complete run folder. Run the benchmark with this folder as --output."
-        raise RunFolderError(msg) from error
-    except (ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
-        msg = (
-            f"{path} is damaged ({type(error).__name__}: {error}). Delete it and run the benchmark again to remake it."
-        )
-        raise RunFolderError(msg) from error
-
-
-def mapping(value: object) -> dict[str, Any]:
-    """Take what is no mapping as an empty one, which no dataclass accepts."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def build(kind: type[_T], content: object, path: Path) -> _T:
-    """Make a dataclass of what JSON holds; ``path`` is for the error."""
-    try:
-        values = mapping(content)
-        if kind is Cost and "latency" in values:
-            values["latency"] = {name: Latency(**entry) for name, entry in values["latency"].items()}
-        return kind(**values)
-    except TypeError as error:
-        msg = (
-            f"{path} does not hold a {kind.__name__} ({error}). It was written by another version, or is damaged: "
-            "delete the job's folder and run the benchmark again to remake it."
-        )
-        raise RunFolderError(msg) from error

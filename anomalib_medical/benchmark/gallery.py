@@ -19,8 +19,8 @@ Place = Literal["highest", "lowest"]
 
 def write_gallery(
     folder: JobFolder, data: MedicalDataset, scored: Scored, path_hashes: list[str], labels: NDArray[np.bool_], k: int
-) -> None:
-    """Write the k highest and lowest scores of both classes.
+) -> list[GalleryEntry]:
+    """Write the k highest and lowest scores of both classes, and say which they are.
 
     Args:
         folder: The job's.
@@ -31,7 +31,7 @@ def write_gallery(
         k: Pictures of each.
     """
     if scored.maps is None or k == 0:
-        return
+        return []
     rows = {path: row for row, path in enumerate(data.samples.image_path.astype(str))}
     # The same colours in all pictures: from the median to nearly the largest value of the test set.
     low, high = np.quantile(scored.maps[:, ::4, ::4], [0.5, 0.999])
@@ -45,7 +45,7 @@ def write_gallery(
         with atomic(folder.path / "gallery" / file, "wb") as stream:
             stream.write(encoded.tobytes())
         entries.append(GalleryEntry(path_hashes[index], file, place, int(labels[index]), float(scored.scores[index])))
-    folder.write("gallery/gallery", entries)
+    return entries
 
 
 def _chosen(scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int) -> list[tuple[Place, int]]:

@@ -17,8 +17,8 @@ from typing import Any
 from anomalib.pipelines.components.base import Job, JobGenerator, Runner
 from tqdm import tqdm
 
-from anomalib_medical.benchmark.files import write_json
 from anomalib_medical.benchmark.plan import JobSpec, Plan
+from anomalib_medical.benchmark.records import Job as Result
 from anomalib_medical.benchmark.records import JobStatus
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.supervise import supervise
@@ -113,8 +113,8 @@ class PlanJobs(JobGenerator):
         options = args or {}
         if options.get("kind") == "data":
             for name in self.plan.datasets:
-                folder = JobFolder(self.run.path / "data" / name)
-                if not is_done(folder) or not self.run.dataset_file(name).exists():
+                folder = self.run.data(name)
+                if not is_done(folder):
                     yield self._job("data", name, f"{name}: data", OVERHEAD_SECONDS, folder)
             return
         for job in self.plan.jobs():
@@ -141,11 +141,11 @@ class PlanJobs(JobGenerator):
             if status is None:
                 return None
             # The process knows better what went wrong, if it lived to say so.
-            if (written := folder.status) is not None and status.status in {"done", "failed"}:
-                return written
+            if (written := folder.read()) is not None and status.status in {"done", "failed"}:
+                return written.status
             if status.status == "done":
                 status = JobStatus("failed", status.seconds, "the process ended without a word")
-            write_json(folder.path / "status.json", status)
+            folder.write(Result(status))
             return status
 
         return PlannedJob(label, estimate, folder, launch, self.devices)
@@ -260,8 +260,8 @@ class _Progress:
 
 def is_done(folder: JobFolder) -> bool:
     """Whether a job has ended well."""
-    status = folder.status
-    return status is not None and status.status == "done"
+    job = folder.read()
+    return job is not None and job.status.status == "done"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from pandas import DataFrame
@@ -16,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.benchmark.records import Faults, PixelResult
+from anomalib_medical.benchmark.records import PixelResult
+from anomalib_medical.benchmark.run_folder import BLUR_COLUMNS
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
@@ -38,14 +38,12 @@ class Scored:
     Attributes:
         paths: As the data gives them.
         scores: ``(N,)``.
-        normalized: ``(N,)``, nan without a threshold.
         maps: ``(N, H, W)``.
         masks: ``(N, H, W)``.
     """
 
     paths: list[str] = field(default_factory=list)
     scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    normalized: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     maps: NDArray[np.float32] | None = None
     masks: NDArray[np.bool_] | None = None
 
@@ -83,8 +81,8 @@ class ScoreCollector(Callback):
             self._masks.append(masks.reshape(len(maps), *masks.shape[-2:]).clone())
         self._maps.append(maps[:, 0].clone())
 
-    def scored(self, model: AnomalibModule) -> Scored:
-        """Return all that was taken, with the scores normalised by the model's post-processor."""
+    def scored(self) -> Scored:
+        """Return all that was taken."""
         scores = torch.cat(self._scores)
         same_size = len({each.shape[1:] for each in self._maps}) == 1
         maps = torch.cat(self._maps).numpy() if same_size else None
@@ -92,7 +90,6 @@ class ScoreCollector(Callback):
         return Scored(
             paths=self._paths,
             scores=scores.numpy(),
-            normalized=_normalized(model, scores),
             maps=maps,
             masks=torch.cat(self._masks).numpy() if complete else None,
         )
@@ -120,7 +117,6 @@ def score_table(
         "label": samples.label_index.astype(int).to_numpy(),
         "class_name": samples.label.astype(str).to_numpy() if "label" in samples else "",
         "raw_score": scored.scores,
-        "score": scored.normalized,
     }
     return DataFrame(table | {name: samples[name].fillna("").astype(str).to_numpy() for name in metadata})
 
@@ -169,30 +165,19 @@ def pixel_result(scored: Scored, abnormal: NDArray[np.bool_], threshold: float) 
     return PixelResult(bin_pixels(scored.maps, scored.masks), *sums)
 
 
-def fault_scores(scored: Scored, class_names: list[str]) -> Faults | None:
-    """Blur maps as published code does: over the batch axis too, with batches in class order.
+def fault_scores(scored: Scored, class_names: list[str]) -> dict[str, NDArray[np.float32]]:
+    """Blur maps as published code does: over the batch axis too, with batches in class order; and over each map alone.
 
     Args:
         scored: Maps of the test set.
         class_names: Of each image.
     """
     if scored.maps is None:
-        return None
+        return {}
     order = np.lexsort((scored.paths, class_names))
     mixed = np.empty(len(order), np.float32)
     for start in range(0, len(order), _BATCH):
         rows = order[start : start + _BATCH]
         mixed[rows] = gaussian_filter(scored.maps[rows], sigma=_SIGMA).max(axis=(1, 2))
-    alone = [gaussian_filter(each, sigma=_SIGMA).max() for each in scored.maps]
-    return Faults(_SIGMA, _BATCH, [float(value) for value in mixed], [float(value) for value in alone])
-
-
-def _normalized(model: AnomalibModule, scores: Tensor) -> NDArray[np.float32]:
-    from anomalib.data import InferenceBatch
-
-    post_processor: Any = model.post_processor
-    if not (post_processor and post_processor.enable_normalization) or torch.isnan(post_processor.image_threshold):
-        return np.full(len(scores), np.nan, np.float32)
-    device = post_processor.image_threshold.device
-    normalized = post_processor(InferenceBatch(pred_score=scores.to(device))).pred_score
-    return np.asarray(normalized.detach().float().cpu().numpy(), dtype=np.float32)
+    alone = np.array([gaussian_filter(each, sigma=_SIGMA).max() for each in scored.maps], np.float32)
+    return dict(zip(BLUR_COLUMNS, (mixed, alone), strict=True))

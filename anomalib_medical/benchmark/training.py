@@ -43,7 +43,7 @@ class Trained:
         train_seconds: Wall clock of the training.
         steps: Optimizer steps.
         epochs: Epochs begun.
-        epoch_scores: Rows of epochs.csv.
+        epoch_scores: Test scores of epochs.
     """
 
     model: AnomalibModule
@@ -161,9 +161,9 @@ def train_and_score(plan: Plan, job: JobSpec, device: str) -> Trained:
         seconds = clock.time_elapsed()
         _set_threshold(model, trainer, data, source)
         trainer.test(model, dataloaders=data.val_dataloader(), verbose=False)
-        held_out = collector.scored(model)
+        held_out = collector.scored()
         trainer.test(model, dataloaders=data.test_dataloader(), verbose=False)
-        test = collector.scored(model)
+        test = collector.scored()
     return Trained(
         model,
         trainer,

@@ -1,7 +1,7 @@
 """The process of one job: `python -m anomalib_medical.benchmark.worker RUN job NAME DEVICE`.
 
 A process of its own gives each job its own peak memory, and a crash takes nothing but the job along. The runner starts
-it; it writes into the run folder, `status.json` last.
+it; it writes into the run folder, `job.json` last.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pandas import DataFrame
 
 from anomalib_medical.benchmark.cost import measure_cost, peak_memory_mib
-from anomalib_medical.benchmark.files import write_csv, write_json
 from anomalib_medical.benchmark.gallery import write_gallery
 from anomalib_medical.benchmark.plan import JobSpec, Plan
 from anomalib_medical.benchmark.plan_file import load_run_plan
-from anomalib_medical.benchmark.records import Cost, JobInfo, JobStatus, State, Thresholds
+from anomalib_medical.benchmark.records import Cost, GalleryEntry, Job, JobInfo, JobStatus, State, Thresholds
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.scoring import (
     Scored,
@@ -60,16 +58,13 @@ def main(arguments: list[str]) -> int:
     if kind == "data":
         from anomalib_medical.benchmark.datasets import describe_dataset
 
-        def describe() -> None:
-            write_json(folder.dataset_file(name), describe_dataset(plan, name))
-
-        return _guarded(folder.path / "data" / name, describe)
+        return _guarded(folder.data(name), lambda: {"data": describe_dataset(plan, name)})
     job = plan.job(name)
-    return _guarded(folder.job(name).path, lambda: run_job(plan, job, folder, device))
+    return _guarded(folder.job(name), lambda: run_job(plan, job, folder, device))
 
 
-def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
-    """Run a job and write all of its files but `status.json`."""
+def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, Any]:
+    """Run a job, write all of its files but `job.json`, and return what that is to hold."""
     folder = run.job(job.name)
     hasher = PatientHasher(run.path)
     trivial = job.model.is_trivial
@@ -79,22 +74,17 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
         model=job.model_name,
         label=job.model.label or job.model_name,
         seed=job.seed,
-        protocol=plan.protocol,
         kind="trivial" if trivial else "trained",
         device=device,
-        teacher_sha256="",
-        teacher="none",
         spec=plan.spec(job),
     )
-    folder.write("job", info)
     if trivial:
-        _run_trivial(plan, job, folder, hasher)
-        return
+        return {"info": info, **_run_trivial(plan, job, folder, hasher)}
     from anomalib_medical.benchmark.training import train_and_score
 
     trained = train_and_score(plan, job, device)
     teacher: Any = trained.teacher
-    folder.write("job", replace(info, teacher=teacher, teacher_sha256=plan.teacher_sha256 if teacher == "file" else ""))
+    info = replace(info, teacher=teacher, teacher_sha256=plan.teacher_sha256 if teacher == "file" else "")
     post_processor: Any = trained.model.post_processor
     thresholds = Thresholds(
         image=raw_threshold(post_processor),
@@ -102,31 +92,33 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
         target_specificity=plan.target_specificity,
         n_held_out=len(trained.held_out.paths),
         source=_HELD_OUT,
+        low=float(post_processor.image_min),
+        high=float(post_processor.image_max),
     )
-    _write_scores(folder, trained.data, trained.held_out, trained.test, thresholds, hasher, plan.gallery)
+    gallery = _write_scores(folder, trained.data, trained.held_out, trained.test, thresholds, hasher, plan.gallery)
     peak, gpu = peak_memory_mib(), torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
-    if trained.epoch_scores:
-        write_csv(folder.path / "epochs.csv", DataFrame(trained.epoch_scores))
-    keep_weights(plan, folder, trained.trainer, trained.model, trained.data)
-    folder.write(
-        "cost",
-        replace(
-            measure_cost(
-                trained.model,
-                _image(trained.data.test_data, 0)[None],
-                plan.latency_repeats,
-                torch.get_num_threads(),
-            ),
+    weights = keep_weights(plan, folder, trained.trainer, trained.model, trained.data)
+    cost = measure_cost(
+        trained.model, _image(trained.data.test_data, 0)[None], plan.latency_repeats, torch.get_num_threads()
+    )
+    return {
+        "info": info,
+        "thresholds": thresholds,
+        "gallery": gallery,
+        "epochs": trained.epoch_scores,
+        "weights": weights,
+        "cost": replace(
+            cost,
             train_seconds=trained.train_seconds,
             steps=trained.steps,
             epochs=trained.epochs,
             peak_memory_mib=peak,
             peak_gpu_mib=gpu,
         ),
-    )
+    }
 
 
-def _run_trivial(plan: Plan, job: JobSpec, folder: JobFolder, hasher: PatientHasher) -> None:
+def _run_trivial(plan: Plan, job: JobSpec, folder: JobFolder, hasher: PatientHasher) -> dict[str, Any]:
     from anomalib_medical.benchmark.build import build_datamodule
 
     data = build_datamodule(plan, job.dataset)
@@ -139,22 +131,19 @@ def _run_trivial(plan: Plan, job: JobSpec, folder: JobFolder, hasher: PatientHas
     scored = []
     for part in (data.val_data, data.test_data):
         scores = np.array([scorer.score(_image(part, index)) for index in range(len(part))], np.float32)
-        unknown = np.full(len(scores), np.nan, np.float32)
-        scored.append(Scored([str(path) for path in part.samples.image_path], scores, unknown))
+        scored.append(Scored([str(path) for path in part.samples.image_path], scores))
     post_processor = MedicalPostProcessor(target_specificity=plan.target_specificity)
     post_processor.calibrate(torch.from_numpy(scored[0].scores))
     image = float(post_processor.image_threshold)
     thresholds = Thresholds(image, None, plan.target_specificity, len(scored[0].paths), _HELD_OUT)
     _write_scores(folder, data, scored[0], scored[1], thresholds, hasher, 0)
     reason = "a trivial baseline"
-    folder.write(
-        "cost",
-        Cost(
-            train_seconds=seconds,
-            peak_memory_mib=peak_memory_mib(),
-            not_measured={"latency.torch": reason, "latency.openvino": reason, "parameters": reason},
-        ),
+    cost = Cost(
+        train_seconds=seconds,
+        peak_memory_mib=peak_memory_mib(),
+        not_measured={"latency.torch": reason, "latency.openvino": reason, "parameters": reason},
     )
+    return {"thresholds": thresholds, "cost": cost}
 
 
 def _image(data: MedicalDataset, index: int) -> torch.Tensor:
@@ -170,37 +159,34 @@ def _write_scores(
     thresholds: Thresholds,
     hasher: PatientHasher,
     gallery: int,
-) -> None:
+) -> list[GalleryEntry]:
     root = getattr(data, "root", None)
     tables = [
         score_table(part, scored, split, hasher, None if root is None else str(root))
         for part, scored, split in ((data.val_data, held_out, "val"), (data.test_data, test, "test"))
     ]
+    tables[1] = tables[1].assign(**fault_scores(test, list(tables[1].class_name)))
     folder.write_scores(join_scores(*tables))
     check_numbers(held_out, "held-out")
     check_numbers(test, "test")
-    folder.write("thresholds", thresholds)
     labels = tables[1].label.to_numpy().astype(bool)
     pixels = pixel_result(test, labels, float("nan") if thresholds.pixel is None else thresholds.pixel)
     if pixels is not None:
         folder.write_pixels(pixels)
-    faults = fault_scores(test, list(tables[1].class_name))
-    if faults is not None:
-        folder.write("faults", faults)
-    write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery)
+    return write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery)
 
 
-def _guarded(folder: Path, run: Any) -> int:  # noqa: ANN401 - a function without arguments
-    """Run, and write how it ended; of a failure the traceback too."""
+def _guarded(folder: JobFolder, run: Callable[[], dict[str, Any]]) -> int:
+    """Run, and write what it returned and how it ended; the traceback of a failure goes into the log."""
     started = time.monotonic()
+    found: dict[str, Any] = {}
     try:
-        run()
+        found = run()
         status = JobStatus("done", time.monotonic() - started)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
-        (folder / "traceback.txt").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        traceback.print_exc()
         status = JobStatus(_state(error), time.monotonic() - started, _message(error))
-    write_json(folder / "status.json", status)
+    folder.write(Job(status, **found))
     return int(status.status != "done")
 
 

@@ -34,16 +34,15 @@ class Report:
         return "\n".join([f"Report: {self.page}", *self.bundles])
 
 
-def write_report(run: str | Path | RunFolder) -> Report:
+def write_report(folder: RunFolder) -> Report:
     """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv.
 
     Args:
-        run: The run folder; jobs that failed or have not run are listed in the report.
+        folder: The run folder; jobs that failed or have not run are listed in the report.
 
     Raises:
         RunFolderError: If this is no run folder.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder(run)
     view = make_view(load_run(folder), folder.path)
     target = folder.path / "report"
     write_csv(target / "metrics.csv", DataFrame(view.records))

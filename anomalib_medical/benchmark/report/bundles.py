@@ -17,7 +17,7 @@ def bundle_commands(standing: Standing, run: Path) -> list[tuple[str, str]]:
     """
     found = []
     for model in standing.order:
-        command = bundle_command(model.first.folder, run, model.first.info)
+        command = bundle_command(model.first.folder, run, model.first.job)
         if command is not None:
             found.append((f"{model.label}, seed {model.first.info.seed}", command))
     return found
@@ -25,7 +25,7 @@ def bundle_commands(standing: Standing, run: Path) -> list[tuple[str, str]]:
 
 def best_bundle(standing: Standing, run: Path) -> str:
     """Which trained model was best, by what, and how to bundle it; "" where no weights are kept."""
-    trained = [model for model in standing.order if model.kind != "trivial"]
+    trained = [model for model in standing.order if not model.trivial]
     estimate = standing.auroc(trained[0]).estimate if trained else None
     if estimate is None or not bundle_commands(standing, run):
         return ""
@@ -35,7 +35,7 @@ def best_bundle(standing: Standing, run: Path) -> str:
         f"{standing.dataset.name}: of the trained models {best.label} has the highest AUROC on the test set, "
         f"{estimate.value:.3f} ({over}chosen on the images it is measured on, which favours it)."
     )
-    command = bundle_command(best.first.folder, run, best.first.info)
+    command = bundle_command(best.first.folder, run, best.first.job)
     if command is None:
         return f"{words} Its weights are not kept."
     return (

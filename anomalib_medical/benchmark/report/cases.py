@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from PIL import Image
 
 from anomalib_medical.benchmark.records import GalleryEntry
-from anomalib_medical.benchmark.report.evaluate import threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 
 _WIDTH = 420
@@ -51,14 +50,14 @@ def why_none(dataset: Dataset, wanted: object) -> str:
     """Why there are no pictures; ``wanted`` is the plan's ``gallery``."""
     if wanted == 0:
         return "No pictures of cases: the plan asked for none (gallery: 0)."
-    if all(model.first.faults is None for model in dataset.models):
+    if all(not model.first.has_maps for model in dataset.models):
         return "No pictures of cases: no model here makes anomaly maps."
     return "No pictures of cases: this copy of the run folder holds none, as they show patients."
 
 
 def _gallery(model: Model, dataset: Dataset) -> Gallery | None:
     training = model.first
-    cases = [picture for entry in training.folder.gallery if (picture := _case(training, entry)) is not None]
+    cases = [picture for entry in training.job.gallery if (picture := _case(training, entry)) is not None]
     pictures = sorted(cases, key=lambda case: _OUTCOMES.index(case.outcome))
     return Gallery(f"{model.label} on {dataset.name}, seed {training.info.seed}", pictures) if pictures else None
 
@@ -73,15 +72,14 @@ def _case(training: Training, entry: GalleryEntry) -> GalleryPicture | None:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)
     data = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    end = "highest" if entry.kind.endswith(("highest", "positive")) else "lowest"
-    place = f"{end}-scoring {'abnormal' if entry.label else 'normal'}"
+    place = f"{entry.kind}-scoring {'abnormal' if entry.label else 'normal'}"
     return GalleryPicture(_outcome(training, entry), place, f"{entry.raw_score:.4g}", data)
 
 
 def _outcome(training: Training, entry: GalleryEntry) -> str:
     """What the threshold makes of an image; a score equal to it is normal, as everywhere."""
     try:
-        called = entry.raw_score > threshold_of(training)
+        called = entry.raw_score > training.threshold
     except ValueError:
         return ""
     return f"{'true' if called == bool(entry.label) else 'false'} {'positive' if called else 'negative'}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Value, evaluate
-from anomalib_medical.benchmark.report.results import METADATA, Model, Training, align
+from anomalib_medical.benchmark.report.results import Model, Training, align
+from anomalib_medical.data.samples import METADATA
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm
 from anomalib_medical.metrics.arrays import BoolArray
 from anomalib_medical.metrics.groups import class_members, group_members
@@ -115,8 +116,8 @@ def _of_patients(training: Training, how: Aggregation) -> Training:
     patients = list(training.test.patient_hash)
     scores, labels = aggregate_patients(training.scores, training.labels, patients, how, TOP_K)
     table = training.test.drop_duplicates("patient_hash").sort_values("patient_hash").reset_index(drop=True)
-    table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash, score=float("nan"))
-    return replace(training, test=table, pixels=None, faults=None)
+    table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash)
+    return replace(training, test=table, pixels=None)
 
 
 def _contrast(model: Model, reference: Model) -> Contrast:

@@ -51,8 +51,8 @@ def latency_pictures(standing: Standing, colour: Mapping[str, str], prefix: str)
         engine
         for model in standing.dataset.models
         for each in model.trainings
-        if each.cost
-        for engine in each.cost.latency
+        if each.job.cost
+        for engine in each.job.cost.latency
     )
     found = [_latency(standing, colour, engine, f"{prefix}-latency{number}") for number, engine in enumerate(engines)]
     return [picture for picture in found if picture is not None]
@@ -63,7 +63,7 @@ def _latency(standing: Standing, colour: Mapping[str, str], engine: str, name: s
     points: list[tuple[float, float, str, str]] = []
     memories = []
     for model in standing.dataset.models:
-        costs = [each.cost for each in model.trainings if each.cost and engine in each.cost.latency]
+        costs = [each.job.cost for each in model.trainings if each.job.cost and engine in each.job.cost.latency]
         estimate = standing.auroc(model).estimate
         if not costs or estimate is None:
             continue

@@ -76,6 +76,8 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
     for label in needed:
         if not (labels == label).any():
             return Value(None, [], f"the test has no {'abnormal' if label else 'normal'} images")
+    if metric.of_pixels and model.first.pixels is None and model.first.job.pixel_figures:
+        return _kept(model, metric)
     try:
         statistics = [metric.make(training) for training in model.trainings]
     except ValueError as error:
@@ -91,28 +93,16 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
     return Value(estimate, [float(statistic(ones)[0]) for statistic in statistics])
 
 
-def threshold_of(training: Training) -> float:
-    """Raw image threshold from held-out normals.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if training.thresholds is None or training.thresholds.image is None:
-        msg = "no threshold from held-out normals"
-        raise ValueError(msg)
-    return training.thresholds.image
-
-
-def normalised_of(training: Training) -> FloatArray:
-    """Normalised scores.
-
-    Raises:
-        ValueError: If some are missing.
-    """
-    if np.isnan(training.normalised).any():
-        msg = "no normalised scores"
-        raise ValueError(msg)
-    return training.normalised
+def _kept(model: Model, metric: Metric) -> Value:
+    """A figure of pixels that a published copy holds."""
+    kept = [figures[metric.key] for each in model.trainings if metric.key in (figures := each.job.pixel_figures)]
+    if len(kept) < len(model.trainings):
+        return Value(None, [], "not in the published copy")
+    values = [float(value) for value, *_ in kept if value is not None]
+    low, high = (math.nan if end is None else end for end in kept[0][1:])
+    patients = to_patient_index(model.first.patients, model.first.labels.size)
+    n_patients = int(patients.max()) + 1
+    return Value(Estimate(float(np.mean(values)), low, high, patients.size, n_patients), values)
 
 
 def _without_width(estimate: Estimate, n_patients: int | None) -> Estimate:
@@ -133,7 +123,7 @@ def _ranked(curve: Curve) -> Callable[[Training], Statistic]:
 
 def rated(rate: Rate) -> Callable[[Training], Statistic]:
     """A rate at the threshold from held-out normals."""
-    return lambda training: at_threshold(rate, training.scores, training.labels, threshold_of(training))
+    return lambda training: at_threshold(rate, training.scores, training.labels, training.threshold)
 
 
 def _at(curve: Callable[[FloatArray, FloatArray, float], FloatArray], target: float) -> Callable[[Training], Statistic]:
@@ -176,7 +166,7 @@ PIXEL = (
     Metric("dice_pooled", "Dice, all pixels", lambda training: _pixels(training, "pooled"), of_pixels=True),
 )
 CALIBRATION = (
-    Metric("brier", "Brier score", lambda training: brier_statistic(normalised_of(training), training.labels)),
-    Metric("ece", "ECE", lambda training: calibration_error_statistic(normalised_of(training), training.labels)),
+    Metric("brier", "Brier score", lambda training: brier_statistic(training.normalised, training.labels)),
+    Metric("ece", "ECE", lambda training: calibration_error_statistic(training.normalised, training.labels)),
 )
 METRICS = (*RANKING, *DECISION, *PIXEL, *CALIBRATION)

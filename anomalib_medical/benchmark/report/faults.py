@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anomalib_medical.benchmark.records import Faults
-from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, normalised_of, rated
+from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, rated
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate, curves
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
@@ -81,7 +80,7 @@ def _accuracy_published(training: Training) -> Statistic:
 
 
 def _normalised_clean(training: Training) -> Statistic:
-    return ranking(curves.auroc, normalised_of(training), training.labels)
+    return ranking(curves.auroc, training.normalised, training.labels)
 
 
 def _normalised_published(training: Training) -> Statistic:
@@ -92,11 +91,11 @@ def _normalised_published(training: Training) -> Statistic:
     return ranking(curves.auroc, scores, training.labels)
 
 
-def _blur(training: Training) -> Faults:
-    if training.faults is None:
+def _blurred(training: Training, column: str) -> Statistic:
+    if not training.has_maps:
         msg = "no maps"
         raise ValueError(msg)
-    return training.faults
+    return ranking(curves.auroc, training.test[column].to_numpy(), training.labels)
 
 
 def _checkpoint(model: Model) -> Effect:
@@ -105,12 +104,12 @@ def _checkpoint(model: Model) -> Effect:
     if any(len(set(each.labels)) < 2 for each in model.trainings):
         nothing = Value(None, [], "the test has images of one class only")
         return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    tables = [each.epochs for each in model.trainings if each.epochs is not None and len(each.epochs)]
+    tables = [[row["image_auroc"] for row in each.job.epochs] for each in model.trainings if each.job.epochs]
     if len(tables) < len(model.trainings):
         nothing = Value(None, [], "only with `protocol: published`, for models trained in several epochs")
         return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    last = [float(table.image_auroc.iloc[-1]) for table in tables]
-    best = [float(table.image_auroc.max()) for table in tables]
+    last = [table[-1] for table in tables]
+    best = [max(table) for table in tables]
     added = [high - low for high, low in zip(best, last, strict=True)]
     values = [_plain(each, len(model.first.test)) for each in (last, best, added)]
     return Effect("checkpoint", title, measure, *values)
@@ -126,8 +125,8 @@ FAULTS = (
         "batch_blur",
         "maps blurred across the batch, images in class order",
         "AUROC",
-        lambda training: ranking(curves.auroc, _blur(training).image_blur_scores, training.labels),
-        lambda training: ranking(curves.auroc, _blur(training).batch_blur_scores, training.labels),
+        lambda training: _blurred(training, "image_blur"),
+        lambda training: _blurred(training, "batch_blur"),
     ),
     Fault(
         "same_as_test_threshold",

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import gaussian_kde
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomalib_medical.benchmark.report.evaluate import normalised_of, threshold_of
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training
 from anomalib_medical.benchmark.report.svg import TEXT, new_axes, to_svg
 from anomalib_medical.io import agree, counted
@@ -36,9 +35,9 @@ class Picture:
 
 def colours(datasets: list[Dataset]) -> dict[str, str]:
     """Give every model its colour, the same on all datasets."""
-    kinds = {model.name: model.kind for dataset in datasets for model in dataset.models}
-    trained = [name for name, kind in kinds.items() if kind != "trivial"]
-    trivial = [name for name, kind in kinds.items() if kind == "trivial"]
+    kinds = {model.name: model.trivial for dataset in datasets for model in dataset.models}
+    trained = [name for name, kind in kinds.items() if not kind]
+    trivial = [name for name, kind in kinds.items() if kind]
     chosen = {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(trained)}
     return chosen | {name: GREYS[place % len(GREYS)] for place, name in enumerate(trivial)}
 
@@ -82,7 +81,7 @@ def raincloud(model: Model, prefix: str) -> Picture:
     scores, labels = training.scores, training.labels
     captions = []
     try:
-        threshold = threshold_of(training)
+        threshold = training.threshold
         axes.axvline(threshold, color=TEXT, linestyle="--", linewidth=1)
     except ValueError as error:
         threshold = float(scores[0])
@@ -141,7 +140,7 @@ def reliability_picture(dataset: Dataset, colour: Mapping[str, str], prefix: str
         if len(set(model.first.labels)) < 2:
             continue
         try:
-            bins = reliability_curve(normalised_of(model.first), model.first.labels)
+            bins = reliability_curve(model.first.normalised, model.first.labels)
         except ValueError:
             continue
         drawn = True
@@ -156,7 +155,7 @@ def reliability_picture(dataset: Dataset, colour: Mapping[str, str], prefix: str
 
 
 def _line(model: Model, colour: Mapping[str, str]) -> dict[str, Any]:
-    trivial = model.kind == "trivial"
+    trivial = model.trivial
     return {"color": colour[model.name], "linewidth": 1.2 if trivial else 1.8, "linestyle": "--" if trivial else "-"}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.report import tables
-from anomalib_medical.benchmark.report.missing import PlannedJob
 from anomalib_medical.benchmark.report.results import Run
 from anomalib_medical.benchmark.report.standing import Standing
 from anomalib_medical.benchmark.report.tables import Cell, Table
@@ -61,11 +61,11 @@ def overview_table(run: Run, standings: Mapping[str, Standing]) -> Table | None:
     """AUROC of every planned model on every dataset; None if there is no result."""
     if not standings:
         return None
-    models = [model for standing in standings.values() for model in standing.order if model.kind != "trivial"]
+    models = [model for standing in standings.values() for model in standing.order if not model.trivial]
     most = max((len(model.trainings) for model in models), default=1)
     planned = len({job.seed for job in run.planned})
     labels: dict[str, dict[str, None]] = {}
-    trivial = {m.name for standing in standings.values() for m in standing.order if m.kind == "trivial"}
+    trivial = {m.name for standing in standings.values() for m in standing.order if m.trivial}
     for job in sorted(run.planned, key=lambda job: job.model in trivial):
         labels.setdefault(job.model, {})[job.label] = None
     rows = [
@@ -97,7 +97,7 @@ def brief_lines(run: Run, standings: Mapping[str, Standing]) -> list[tuple[str, 
     lines = []
     for dataset in run.datasets:
         jobs = [job for job in run.planned if job.dataset == dataset.name]
-        done = sum(not job.missing for job in jobs)
+        done = sum(job.job not in run.missing for job in jobs)
         fewer = f"{done} of {counted(len(jobs), 'job')} {agree(done, 'has', 'have')} results."
         words = ["No jobs are planned on it."] if not jobs else [] if done == len(jobs) else [fewer]
         standing = standings.get(dataset.name)
@@ -112,11 +112,11 @@ def _order_words(standing: Standing) -> list[str]:
     if best is None or (estimate := standing.auroc(best).estimate) is None:
         reasons = dict.fromkeys(standing.auroc(model).reason for model in standing.order)
         return [f"No model has an AUROC: {'; '.join(reasons)}."]
-    kind = " (a trivial score)" if best.kind == "trivial" else ""
+    kind = " (a trivial score)" if best.trivial else ""
     words = [
         f"{best.label}{kind} has the highest AUROC, {estimate.value:.3f} {tables.interval(estimate)}.",
     ]
-    trained = next((model for model in standing.order if model.kind != "trivial"), best)
+    trained = next((model for model in standing.order if not model.trivial), best)
     if trained is not best and (own := standing.auroc(trained).estimate) is not None:
         words.append(f"The best trained model is {trained.label}, {own.value:.3f} {tables.interval(own)}.")
     others = [model for model in standing.order if model is not best]
@@ -148,7 +148,7 @@ def _overview_cell(run: Run, standing: Standing | None, dataset: str, name: str,
         return Cell("not planned")
     model = next((model for model in standing.order if model.name == name), None) if standing else None
     if standing is None or model is None:
-        return Cell(", ".join(dict.fromkeys(job.missing for job in jobs)) or tables.NOTHING)
+        return Cell(", ".join(dict.fromkeys(run.missing.get(job.job, "") for job in jobs)) or tables.NOTHING)
     cell = tables.value_cell(standing.auroc(model))
     text = f"{cell.text} ≈" if model in standing.tied else cell.text
     count = len(model.trainings)

@@ -147,7 +147,7 @@ def cost_table(dataset: Dataset) -> Table | None:
     """What the models cost: the mean over trainings, the largest memory."""
     rows = []
     for model in dataset.models:
-        costs = [each.cost for each in model.trainings if each.cost]
+        costs = [each.job.cost for each in model.trainings if each.job.cost]
         if costs:
             rows.append([Cell(model.label), *_cost_cells(costs)])
     if not rows:

@@ -18,11 +18,11 @@ from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, ME
 from anomalib_medical.benchmark.report.faults import effects
 from anomalib_medical.benchmark.report.figures import Picture, colours, curve_pictures, raincloud, reliability_picture
 from anomalib_medical.benchmark.report.metrics_file import metric_rows
-from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
-from anomalib_medical.benchmark.report.results import METADATA, Dataset, Run
+from anomalib_medical.benchmark.report.results import Dataset, Problem, Run, grouped, missing_lines
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.report.tables import Table
+from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import counted
 
 
@@ -97,7 +97,12 @@ def _dataset_view(
     info = dataset.info
     jobs = [job for job in run.planned if job.dataset == dataset.name]
     view = DatasetView(
-        dataset.name, anchor, _facts(dataset), info.findings if info else [], info is not None, missing_lines(jobs)
+        dataset.name,
+        anchor,
+        _facts(dataset),
+        info.findings if info else [],
+        info is not None,
+        missing_lines(run, dataset.name),
     )
     if not dataset.models:
         return view, None
@@ -135,7 +140,9 @@ def _tables(
     patients: Mapping[str, Mapping[str, Mapping[str, Value]] | None],
 ) -> list[Table]:
     models = dataset.models
-    sources = sorted({each.thresholds.source for model in models for each in model.trainings if each.thresholds})
+    sources = sorted(
+        {each.job.thresholds.source for model in models for each in model.trainings if each.job.thresholds}
+    )
     decision = [f"The threshold was set without test images: {'; '.join(sources)}."] if sources else []
     calibration = [
         "Lower is better. The normalised score is made so that 0.5 is the threshold, not to be a probability."
@@ -152,7 +159,7 @@ def _tables(
         tables.cost_table(dataset),
     ]
     result = [table for table in found if table is not None]
-    trained = [model for model in models if model.kind != "trivial"] or models
+    trained = [model for model in models if not model.trivial] or models
     columns, skipped = group_columns(trained[0])
     for column in ("class_name", *columns):
         rows = groups(trained, column)

@@ -11,8 +11,7 @@ from anomalib_medical.benchmark import command
 from anomalib_medical.benchmark.command import run_benchmark
 from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.plan_file import load_plan
-from anomalib_medical.benchmark.records import JobInfo, JobStatus
-from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.benchmark.records import DatasetInfo, Job, JobInfo, JobStatus
 from anomalib_medical.benchmark.runner import DiskFullError
 from anomalib_medical.config_files import configs_dir
 from tests.helpers.commands import fail
@@ -41,18 +40,18 @@ def no_jobs(monkeypatch):
         def run(self, args):
             for job in self.generator(args):
                 ran.append(job.folder.path.name)
-                job.folder.write("status", JobStatus("done", 1.0))
+                name = job.folder.path.name
                 if args["kind"] == "data":
-                    job.folder.path.with_suffix(".json").write_text("{}")
+                    status = JobStatus("failed" if name == "broken" else "done", 1.0, "no images")
+                    data = None if name == "broken" else DatasetInfo(name, 1, 1, 0, 1, 1, None, False, [], [])
+                    job.folder.write(Job(status, data=data))
                 else:
                     plan = load_plan(PATHS[0])
-                    spec = plan.job(job.folder.path.name)
-                    info = JobInfo(spec.name, "", "", "", 0, "clean", "trained", "cpu", "", "none", plan.spec(spec))
-                    job.folder.write("job", info)
+                    info = JobInfo(name, "", "", "", 0, "trained", "cpu", plan.spec(plan.job(name)))
+                    job.folder.write(Job(JobStatus("done", 1.0), info))
 
     monkeypatch.setattr(command, "DeviceRunner", Runner)
     monkeypatch.setattr(command, "write_report", lambda run: run.path)
-    monkeypatch.setattr(RunFolder, "dataset", lambda *_: object())
     return ran
 
 
@@ -126,7 +125,7 @@ def test_another_plan_is_refused_and_taken_on_request(tmp_path, no_jobs):
     run_benchmark(PATHS[0], tmp_path / "run", force_new_plan=True)
     # The random score is the same in both plans.
     assert no_jobs == ["phantom", "phantom__padim__seed0"]
-    assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/status.json").exists()
+    assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/job.json").exists()
 
 
 def test_a_dry_run_says_of_another_plan_what_the_run_would(tmp_path, no_jobs, capsys):
@@ -203,11 +202,11 @@ def test_anomalibs_own_file_takes_none_of_our_options(here, capsys):
     assert "a file of anomalib's own benchmark" in fail(capsys, "benchmark", "--config", "theirs.yaml", "--dry_run")
 
 
-def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs, monkeypatch):
+def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs):
     other = {"class_path": "Phantom", "init_args": {"root": "other", "image_size": 64}}
     PATHS[:] = [write(tmp_path, datasets={**PLAN["datasets"], "broken": other})]
-    monkeypatch.setattr(RunFolder, "dataset", lambda _, name: None if name == "broken" else object())
     with pytest.raises(command.BenchmarkError, match="2 of 4 jobs failed") as error:
         run_benchmark(PATHS[0], tmp_path / "run")
-    assert "broken__random__seed0, broken__padim__seed0: failed: the check of broken failed: " in str(error.value)
+    reason = "failed: the check of broken failed: no images"
+    assert f"broken__random__seed0, broken__padim__seed0: {reason}" in str(error.value)
     assert [name for name in no_jobs if "__" in name] == ["phantom__random__seed0", "phantom__padim__seed0"]

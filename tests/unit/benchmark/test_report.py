@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report import write_report
@@ -17,12 +18,11 @@ from anomalib_medical.benchmark.report.cases import galleries, why_none
 from anomalib_medical.benchmark.report.compare import contrasts
 from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
 from anomalib_medical.benchmark.report.faults import effects
-from anomalib_medical.benchmark.report.missing import Problem, grouped, missing_lines
 from anomalib_medical.benchmark.report.results import Dataset, load_run
 from anomalib_medical.benchmark.report.standing import Standing, make_standing
 from anomalib_medical.benchmark.report.summary import brief_lines, overview_table, summary_table
 from anomalib_medical.benchmark.run_folder import AuditFinding, GalleryEntry, RunFolder, RunFolderError, write_json
-from tests.helpers.run_folders import make_run, write_job
+from tests.helpers.run_folders import make_run, planned_job, write_job
 
 EVIL = "<script>alert(1)</script>|x"
 
@@ -186,7 +186,7 @@ def test_the_first_words_say_who_is_best(run):
 
 def test_a_trivial_score_ahead_is_called_so(tmp_path):
     folder = make_run(tmp_path, seeds=(0,))
-    write_job(folder.job("brain__sharpness__seed0"), "brain", "sharpness", "sharpness", 0, 9.0)
+    write_job(folder, planned_job("brain", "sharpness", 0), 9.0)
     run = load_run(folder)
     words = brief_lines(run, {"brain": standing_of(run.datasets[0])})[0][1]
     assert words.startswith("sharpness (a trivial score) has the highest AUROC, ")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from anomalib_medical.benchmark.plan_file import make_plan
-from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.records import Job, JobStatus
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.runner import DeviceRunner, DiskFullError, PlanJobs, PlannedJob, RunInterrupted
 
@@ -112,8 +112,8 @@ def generated(tmp_path, **args):
 
 def test_only_what_is_not_done_is_generated(tmp_path):
     run = RunFolder(tmp_path)
-    run.job("a__random__seed0").write("status", DONE)
-    run.job("b__padim__seed0").write("status", JobStatus("failed", 1.0, "x"))
+    run.job("a__random__seed0").write(Job(DONE))
+    run.job("b__padim__seed0").write(Job(JobStatus("failed", 1.0, "x")))
     assert generated(tmp_path, kind="job") == ["a__padim__seed0", "b__random__seed0", "b__padim__seed0"]
     assert generated(tmp_path, kind="job", skip={"b"}) == ["a__padim__seed0"]
     assert generated(tmp_path, kind="data") == ["a", "b"]
@@ -129,6 +129,7 @@ def test_a_process_that_dies_silently_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr("anomalib_medical.benchmark.runner.supervise", lambda *_, **__: DONE)
     generator = PlanJobs(PLAN, RunFolder(tmp_path), ("cpu",), threading.Event())
     job = next(iter(generator({"kind": "job"})))
-    job.folder.write("traceback", {})  # of an earlier failure
+    job.folder.path.mkdir(parents=True)
+    (job.folder.path / "log.txt").write_text("of an earlier failure")
     assert job.run(0) == JobStatus("failed", 1.0, "the process ended without a word")
-    assert [file.name for file in job.folder.path.iterdir()] == ["status.json"]
+    assert [file.name for file in job.folder.path.iterdir()] == ["job.json"]

@@ -22,7 +22,7 @@ def scored(count=6, size=16):
     masks = np.zeros(maps.shape, dtype=bool)
     masks[count // 2 :, 4:8, 4:8] = True
     paths = [f"/secret/PATIENT_{row}.png" for row in range(count)]
-    return Scored(paths, maps.max(axis=(1, 2)), np.full(count, np.nan, np.float32), maps, masks)
+    return Scored(paths, maps.max(axis=(1, 2)), maps, masks)
 
 
 def test_batch_blur_mixes_neighbours_in_class_order_and_image_blur_does_not():
@@ -33,9 +33,9 @@ def test_batch_blur_mixes_neighbours_in_class_order_and_image_blur_does_not():
     # Paths are text: PATIENT_10 comes before PATIENT_2.
     order = sorted(order, key=lambda row: (classes[row], result.paths[row]))
     first = gaussian_filter(result.maps[order[:16]], sigma=4).max(axis=(1, 2))
-    np.testing.assert_allclose([faults.batch_blur_scores[row] for row in order[:16]], first, rtol=1e-6)
-    np.testing.assert_allclose(faults.image_blur_scores[3], gaussian_filter(result.maps[3], sigma=4).max(), rtol=1e-6)
-    assert fault_scores(Scored(), []) is None
+    np.testing.assert_allclose([faults["batch_blur"][row] for row in order[:16]], first, rtol=1e-6)
+    np.testing.assert_allclose(faults["image_blur"][3], gaussian_filter(result.maps[3], sigma=4).max(), rtol=1e-6)
+    assert fault_scores(Scored(), []) == {}
 
 
 def test_pixel_counts_at_the_threshold_are_those_of_the_masks():
@@ -91,10 +91,9 @@ def test_the_collector_takes_raw_scores_and_brings_maps_to_the_masks_size():
         )
         collector.on_test_batch_end(None, None, batch)
         batch.pred_score.zero_()  # as the post-processor may, in place
-    result = collector.scored(SimpleNamespace(post_processor=None))
+    result = collector.scored()
     assert result.scores.tolist() == [1, 2, 2, 3]
     assert result.maps.shape == result.masks.shape == (4, 8, 8)
-    assert np.isnan(result.normalized).all()
 
 
 def test_the_gallery_shows_extremes_of_both_classes_once(tmp_path):
@@ -110,8 +109,7 @@ def test_the_gallery_shows_extremes_of_both_classes_once(tmp_path):
             return data_items[row]
 
     folder = JobFolder(tmp_path)
-    write_gallery(folder, Data(), result, [f"i-{row}" for row in range(8)], labels, 3)
-    entries = folder.gallery
+    entries = write_gallery(folder, Data(), result, [f"i-{row}" for row in range(8)], labels, 3)
     # Half of four images each.
     assert [(entry.label, entry.kind) for entry in entries] == [
         *[(1, "lowest")] * 2,

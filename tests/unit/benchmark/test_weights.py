@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,38 +63,35 @@ def test_the_command_names_model_paths_and_how_files_were_read(tmp_path, cls):
     run = RunFolder(tmp_path / "my run's")
     made = make_run(run.path, seeds=(0,)).job("brain__scrd__seed0")
     data = MedicalFolder(root=tmp_path, window=(40, 80), axis="coronal", slice_range=(0.25, 0.75))
-    keep_weights(plan(), made, TRAINER, MODELS[cls], data)
+    kept = keep_weights(plan(), made, TRAINER, MODELS[cls], data)
     assert (made.path / "model.ckpt").read_bytes() == b"weights"
-    given = arguments(bundle_command(made, run.path, made.info))
+    given = arguments(bundle_command(made, run.path, replace(made.read(), weights=kept)))
     assert given.ckpt_path == made.path / "model.ckpt"
     assert given.model == ("tests.unit.benchmark.test_weights.MyPatchcore" if cls is MyPatchcore else cls.__name__)
     assert given.output == run.path / "bundles" / "brain__scrd__seed0"
     assert (given.window, given.axis, tuple(given.slice_range)) == ((40, 80), "coronal", (0.25, 0.75))
     assert given.trained_on == "brain, seed 0, in a benchmark (published protocol)"
     # The defaults need no word.
-    keep_weights(plan(), made, TRAINER, MODELS[cls], MedicalFolder(root=tmp_path))
-    assert made.weights.reading == []
+    assert keep_weights(plan(), made, TRAINER, MODELS[cls], MedicalFolder(root=tmp_path)).reading == []
 
 
 def test_weights_may_go_elsewhere_or_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRATCH", "scratch space")
     made = make_run(tmp_path / "run", seeds=(0,)).job("brain__scrd__seed0")
-    data = MedicalFolder(root=tmp_path)
-    (made.path / "weights.json").unlink()
-    keep_weights(plan(keep_weights=False), made, TRAINER, MODELS[Scrd], data)
-    assert made.weights is None
-    assert bundle_command(made, Path(), made.info) is None
-    keep_weights(plan(weights_folder="${SCRATCH}/all"), made, TRAINER, MODELS[Scrd], data)
+    data, job = MedicalFolder(root=tmp_path), made.read()
+    assert keep_weights(plan(keep_weights=False), made, TRAINER, MODELS[Scrd], data) is None
+    assert bundle_command(made, Path(), replace(job, weights=None)) is None
+    kept = keep_weights(plan(weights_folder="${SCRATCH}/all"), made, TRAINER, MODELS[Scrd], data)
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
     file = tmp_path / "scratch space" / "all" / f"brain__scrd__seed0-{digest}.ckpt"
     assert list(file.parent.iterdir()) == [file]
-    assert arguments(bundle_command(made, Path(), made.info)).ckpt_path == file
+    assert arguments(bundle_command(made, Path(), replace(job, weights=kept))).ckpt_path == file
     # Weights of another run with the same names are other weights.
-    keep_weights(plan(weights_folder="${SCRATCH}/all"), made, trainer(b"others"), MODELS[Scrd], data)
+    others = keep_weights(plan(weights_folder="${SCRATCH}/all"), made, trainer(b"others"), MODELS[Scrd], data)
     assert file.read_bytes() == b"weights"
-    Path(made.weights.file).unlink()
-    assert bundle_command(made, Path(), made.info) is None
+    Path(others.file).unlink()
+    assert bundle_command(made, Path(), replace(job, weights=others)) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def run_job(tiny_folder, tmp_path, monkeypatch):
     def scored(part, scores):
         scores = np.asarray(scores, np.float32)
         maps = np.repeat(scores, 16).reshape(-1, 4, 4)
-        return Scored([str(path) for path in part.samples.image_path], scores, np.full_like(scores, np.nan), maps)
+        return Scored([str(path) for path in part.samples.image_path], scores, maps)
 
     def run(test_scores, post_processor):
         trained = Trained(
@@ -51,7 +51,7 @@ def run_job(tiny_folder, tmp_path, monkeypatch):
         monkeypatch.setattr(worker, "measure_cost", lambda *_: Cost())
         folder = RunFolder(tmp_path)
         (job,) = plan.jobs()
-        worker._guarded(folder.job(job.name).path, lambda: worker.run_job(plan, job, folder, "cpu"))
+        worker._guarded(folder.job(job.name), lambda: worker.run_job(plan, job, folder, "cpu"))
         return folder.job(job.name)
 
     return run
@@ -62,7 +62,7 @@ def test_the_thresholds_are_those_that_labels_and_masks_are_made_with(run_job, s
     post_processor = MedicalPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=1 - sensitivity)
     scores = torch.linspace(0, 1, 40)
     post_processor.calibrate(scores, scores - 1, scores * 2)
-    job = run_job(np.linspace(0, 3, 8), post_processor)
+    job = run_job(np.linspace(0, 3, 8), post_processor).read()
     assert job.status.status == "done"
     result = post_processor(
         InferenceBatch(
@@ -80,8 +80,9 @@ def test_scores_that_are_no_numbers_fail_the_job_by_name(run_job):
     post_processor = MedicalPostProcessor()
     post_processor.calibrate(torch.linspace(0, 1, 40))
     job = run_job([0, 1, np.nan, 3, np.inf, 5, 6, 7], post_processor)
-    assert job.status.status == "failed"
-    assert job.status.message.startswith("scores are NaN or infinite: 2 of 8 of the test images. The training has run")
+    status = job.read().status
+    assert status.status == "failed"
+    assert status.message.startswith("scores are NaN or infinite: 2 of 8 of the test images. The training has run")
     assert len(job.scores()) > 8  # to look at
     assert not (job.path / "gallery").exists()
 
