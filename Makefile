@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
-# A process a core, each of one thread; a file's tests share its models.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+# A process a core, each of one thread; a file's tests share its models, and files of few long tests come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-slow test-lowest lint clean-venv
 .DEFAULT_GOAL := quickstart

@@ -18,7 +18,6 @@ import torch
 
 from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.records import RunInfo
-from anomalib_medical.config_files import configs_dir
 
 _PACKAGES = ("anomalib-medical", "anomalib", "torch", "torchvision", "timm", "lightning", "openvino", "numpy")
 
@@ -66,7 +65,7 @@ def _portable(argument: str) -> str:
     path = Path(value)
     if not path.is_absolute():
         return argument
-    for root in (configs_dir().parent, Path.cwd()):
+    for root in (*Path(__file__).resolve().parents[1:3], Path.cwd()):
         if path.is_relative_to(root):
             return f"{option}{equals}{path.relative_to(root).as_posix()}"
     return f"{option}{equals}{path.name}"

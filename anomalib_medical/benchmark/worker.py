@@ -34,12 +34,11 @@ from anomalib_medical.benchmark.scoring import (
 )
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.benchmark.weights import keep_weights
-from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.errors import is_user_error, user_message
-from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.post_processing import MedicalPostProcessor, raw_threshold
 
 _HELD_OUT = "held-out normal images of the training side, by patient where patients are known"
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from anomalib.post_processing import PostProcessor
@@ -28,7 +28,7 @@ from anomalib_medical.callbacks.predictions_file import (
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.visualizer import HEATMAPS
 from anomalib_medical.io import counted
-from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.post_processing import raw_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -221,26 +221,6 @@ class PredictionsCSV(Callback):
             return
         content = json.dumps(record(self._hasher), indent=2)
         self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
-
-
-def raw_threshold(post_processor: PostProcessor | None, of: Literal["image", "pixel"] = "image") -> float:
-    """The raw score above which `post_processor` calls an image (a pixel) abnormal, nan if it has no threshold.
-
-    anomalib keeps the threshold in raw scores, but compares the normalised score with `1 - image_sensitivity`.
-    """
-    if post_processor is None or not post_processor.enable_thresholding:
-        return math.nan
-    if isinstance(post_processor, MedicalPostProcessor):
-        return float(post_processor.raw_image_threshold() if of == "image" else post_processor.raw_pixel_threshold())
-    threshold, limit, low, high = (
-        float(getattr(post_processor, name.format(of)))
-        for name in ("{}_threshold", "normalized_{}_threshold", "{}_min", "{}_max")
-    )
-    if math.isnan(threshold):
-        return math.nan
-    if not post_processor.enable_normalization or math.isnan(high - low):
-        return limit
-    return threshold + (limit - 0.5) * (high - low)
 
 
 def _normalises(post_processor: PostProcessor | None) -> bool:

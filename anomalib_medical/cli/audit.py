@@ -15,7 +15,12 @@ from anomalib_medical.errors import is_user_error, user_message
 COULD_NOT_RUN = 2
 
 
-def add_audit_arguments(parser: ArgumentParser) -> None:
+DESCRIPTION = (
+    "Look for leaks between splits and shortcuts to the label; exit code 0 clean, 1 findings, 2 could not run."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     from anomalib_medical.data.audit import AuditLimits
 
@@ -34,7 +39,7 @@ def add_audit_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(AuditLimits)
 
 
-def run_audit(arguments: Mapping[str, Any]) -> int:
+def run(arguments: Mapping[str, Any]) -> int:
     """Audit the data.
 
     Returns:

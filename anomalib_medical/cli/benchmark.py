@@ -10,7 +10,7 @@ from anomalib.pipelines.components.base import Runner
 from anomalib.pipelines.components.base.pipeline import log_file
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_medical.cli.commands import CommandError
+from anomalib_medical.errors import MedicalError
 
 
 class CheckedBenchmark(Benchmark):
@@ -76,7 +76,7 @@ class CheckedBenchmark(Benchmark):
         """Run a plan, or anomalib's benchmark.
 
         Raises:
-            CommandError: If a runner of anomalib's failed.
+            MedicalError: If a runner of anomalib's failed.
         """
         args = self.get_parser().parse_args() if args is None else args
         config, output = Path(args.config), args.get("output")
@@ -92,11 +92,11 @@ class CheckedBenchmark(Benchmark):
                 "which knows no --output, --dry_run or --force_new_plan. Leave them out, or write a plan as in "
                 "configs/benchmark/."
             )
-            raise CommandError(msg)
+            raise MedicalError(msg)
         super().run(args)
         if self._errors:
             msg = f"The benchmark failed. The log with the reasons is {Path(log_file).resolve()}"
-            raise CommandError(msg) from self._errors[0]
+            raise MedicalError(msg) from self._errors[0]
 
 
 def _is_anomalibs(path: Path) -> bool:

@@ -14,7 +14,10 @@ from anomalib_medical.io import Axis
 _TEST_OPTIONS = ("patient_pattern", "patient_from", "mask_labels", "mask_threshold")
 
 
-def add_bundle_arguments(parser: ArgumentParser) -> None:
+DESCRIPTION = "Make a folder that runs a trained model without torch: OpenVINO graph, thresholds, runtime, model card."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--ckpt_path", type=Path, required=True, help="Checkpoint of a trained model.")
     parser.add_argument(
@@ -90,7 +93,7 @@ def add_bundle_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--trained_on", type=str | None, help="Data and protocol, in your words, for the model card.")
 
 
-def run_bundle(arguments: Mapping[str, Any]) -> int:
+def run(arguments: Mapping[str, Any]) -> int:
     """Write the bundle.
 
     Returns:

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,27 @@ from jsonargparse.util import import_object
 
 import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.cli import audit, bundle, configs, quickstart, report, retarget
 from anomalib_medical.cli.benchmark import CheckedBenchmark
-from anomalib_medical.cli.commands import COMMANDS, CommandError
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.errors import is_user_error, user_message
+from anomalib_medical.errors import MedicalError, is_user_error, user_message
 from anomalib_medical.io import Axis, Slicing, Window
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
 from anomalib_medical.models.components.checkpoints import check_restorable, post_processor_of, read_checkpoint
 from anomalib_medical.models.components.run_files import RunFiles, settle_latest
 
+# Ours: modules with a DESCRIPTION, `add_arguments(parser)`, and `run(arguments)`, which gives the exit code.
+COMMANDS: dict[str, Any] = {
+    "audit": audit,
+    "bundle": bundle,
+    "configs": configs,
+    "quickstart": quickstart,
+    "report": report,
+    "retarget": retarget,
+}
 DEBUG_VARIABLE = "ANOMALIB_MEDICAL_DEBUG"
 
 
@@ -40,13 +50,13 @@ class MedicalCLI(AnomalibCLI):
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
         # anomalib asks itself for `add_<subcommand>_arguments`.
         for name, command in COMMANDS.items():
-            setattr(self, f"add_{name}_arguments", command.prepare)
+            setattr(self, f"add_{name}_arguments", partial(_prepare, command))
         super().__init__(args, run)
 
     @staticmethod
     def anomalib_subcommands() -> dict[str, dict[str, str]]:
         """Subcommands that are not Lightning's, and their descriptions."""
-        ours = {name: {"description": command.description} for name, command in COMMANDS.items()}
+        ours = {name: {"description": command.DESCRIPTION} for name, command in COMMANDS.items()}
         return {**AnomalibCLI.anomalib_subcommands(), **ours}
 
     def add_subcommands(self, **kwargs: object) -> None:
@@ -142,7 +152,7 @@ class MedicalCLI(AnomalibCLI):
                     "--model.support_dir changes nothing in an export: it holds the checkpoint's support. Make a "
                     "checkpoint of the new support with `anomalib-medical retarget`, and export that."
                 )
-                raise CommandError(msg)
+                raise MedicalError(msg)
             # Not by anomalib, which leaves out the class of the post-processor, and asks the hub for weights.
             cls = type(self.model)
             kwargs["model"] = load_model(Path(kwargs.pop("ckpt_path")), f"{cls.__module__}.{cls.__name__}")
@@ -173,6 +183,11 @@ class MedicalCLI(AnomalibCLI):
         """Train and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
         self.engine.fit(model, **data)
         self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))
+
+
+def _prepare(command: Any, parser: ArgumentParser) -> None:  # noqa: ANN401 - a module
+    parser.description = command.DESCRIPTION
+    command.add_arguments(parser)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,27 +1,46 @@
-"""From nothing to an exported model: train, test, export, run the export, and say where everything is."""
+"""The subcommand `quickstart`: train, test, export, run the export, and say where everything is."""
 
-import hashlib
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from anomalib.cli.cli import AnomalibCLI
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
-from anomalib_medical.cli.commands import CommandError
-from anomalib_medical.config_files import configs_dir
+from anomalib_medical.cli.configs import configs_dir
 from anomalib_medical.data.images import read_image
-from anomalib_medical.io import counted
+from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import counted, sha256
 
+DESCRIPTION = "Train, test and export a small model on generated images, in a few minutes without GPU or network."
 STAMP = "quickstart.json"
 CHECKED_IMAGES = 8
 TOLERANCE = 1e-4
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--output", type=Path, default=Path("results/quickstart"), help="Folder for the results.")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="Train again, into a new version folder, even if a finished run is there.",
+    )
+
+
+def run(arguments: Mapping[str, Any]) -> int:
+    """Run the quickstart."""
+    quickstart(arguments["output"], fresh=arguments["fresh"])
+    return 0
 
 
 @dataclass
@@ -51,7 +70,7 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
         fresh: Train again even if there is a finished run.
 
     Raises:
-        CommandError: If a step did not give what it should.
+        MedicalError: If a step did not give what it should.
     """
     config = configs_dir() / "quickstart.yaml"
     made_by = _made_by(config)
@@ -67,7 +86,7 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
 
 
 def _made_by(config: Path) -> str:
-    digest = hashlib.sha256(config.read_bytes()).hexdigest()
+    digest = sha256(config)
     return f"anomalib-medical {version('anomalib-medical')}, anomalib {version('anomalib')}, config {digest}"
 
 
@@ -89,7 +108,7 @@ def _train_and_export(config: Path, output: Path, made_by: str) -> FinishedRun:
     predictions = next((callback.path for callback in callbacks if isinstance(callback, PredictionsCSV)), None)
     if predictions is None:
         msg = f"{config} lists no PredictionsCSV among the trainer's callbacks, so there are no scores to show."
-        raise CommandError(msg)
+        raise MedicalError(msg)
     pixel_auroc = trainer.callback_metrics.get("pixel_AUROC")
     checkpoint = run / "weights" / "lightning" / "model.ckpt"
     export = ["export", "--config", str(config), "--export_type", "openvino"]
@@ -129,7 +148,7 @@ def _check_export(model: Path, predictions: list[Prediction]) -> tuple[float, in
     worst = max(differences, default=0.0)
     if not worst <= TOLERANCE:
         msg = f"The exported model {model} gives other scores than the test: they differ by up to {worst:.2g}."
-        raise CommandError(msg)
+        raise MedicalError(msg)
     return worst, len(picked)
 
 

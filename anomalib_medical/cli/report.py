@@ -8,8 +8,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+DESCRIPTION = "Recompute the report of a benchmark from its saved scores: a page, Markdown and metrics.csv."
 
-def add_report_arguments(parser: ArgumentParser) -> None:
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--run",
@@ -29,7 +31,7 @@ def add_report_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run_report(arguments: Mapping[str, Any]) -> int:
+def run(arguments: Mapping[str, Any]) -> int:
     """Write the report.
 
     Returns:

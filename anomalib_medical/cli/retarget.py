@@ -14,11 +14,12 @@ from anomalib_medical.io import counted
 _OF_THE_RUN = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
 
 
-class FewShotCommandError(MedicalError, ValueError):
-    """A checkpoint could not be used as asked."""
+DESCRIPTION = (
+    "Give a trained D24fad the support of a new task and a threshold for it, without training: a new checkpoint."
+)
 
 
-def add_retarget_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--ckpt_path", type=Path, required=True, help="Checkpoint of a trained D24fad.")
     parser.add_argument(
@@ -42,7 +43,7 @@ def add_retarget_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run_retarget(arguments: Mapping[str, Any]) -> int:
+def run(arguments: Mapping[str, Any]) -> int:
     """Write the new checkpoint.
 
     Returns:
@@ -50,7 +51,7 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or the new one not be written.
-        FewShotCommandError: If it is none of D24fad, or the new one is there already.
+        MedicalError: If it is none of D24fad, or the new one is there already.
         D24fadError: If the images cannot be used.
     """
     from anomalib_medical.data.privacy import PatientHasher
@@ -93,7 +94,7 @@ def run_retarget(arguments: Mapping[str, Any]) -> int:
 def _refuse_overwriting(target: Path) -> None:
     if target.exists():
         msg = f"{target} is there already, and nothing is overwritten: choose another --output."
-        raise FewShotCommandError(msg)
+        raise MedicalError(msg)
 
 
 def _read_checkpoint(source: Path) -> dict[str, Any]:
@@ -102,5 +103,5 @@ def _read_checkpoint(source: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(source)
     if "support_record" not in checkpoint:
         msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
-        raise FewShotCommandError(msg)
+        raise MedicalError(msg)
     return checkpoint

@@ -26,7 +26,7 @@ from anomalib_medical.io import (
     image_stem,
     list_pictures,
 )
-from anomalib_medical.io.identifiers import normalise_id
+from anomalib_medical.io.names import normalise_id
 
 NORMAL_CLASS = "good"
 # From here on somebody waits.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anomalib_medical.data.patients import TELL_PATIENTS, FileFacts, describe_one_patient
 from anomalib_medical.io import agree, counted
-from anomalib_medical.io.identifiers import names_nobody
+from anomalib_medical.io.names import names_nobody
 
 if TYPE_CHECKING:
     from anomalib_medical.data.entries import Entry

@@ -24,10 +24,11 @@ from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTe
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.io import sha256
+from anomalib_medical.post_processing import device_facts
 
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
-from .facts import image_size_of, post_processing_of
+from .facts import image_size_of
 from .graph import BundleExportError, raw_graph, save
 from .measure import measure, open_normals, open_test_data
 from .quantize import NormalImages, check_count, quantize
@@ -130,7 +131,7 @@ def _fill(
     fp32 = raw_graph(model)
     (folder / "model").mkdir(parents=True)
     image = read_image(write_self_test_image(folder))
-    post_processing = post_processing_of(model)
+    post_processing = device_facts(model.post_processor)
     difference = difference_to_engine(model, fp32, post_processing, image)
     quantized = None if normals is None else quantize(fp32, normals)
     save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")

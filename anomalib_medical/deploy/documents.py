@@ -69,7 +69,7 @@ def _size_text(manifest: Manifest) -> str:
 
 def readme(manifest: Manifest) -> str:
     """Write the README for the engineer, in Markdown."""
-    threshold = raw_threshold(manifest.post_processing)
+    threshold = raw_threshold(manifest.post_processing.image, manifest.post_processing.normalization)
     return _render("README.md.jinja", manifest=manifest, threshold="none" if threshold is None else f"{threshold:.6g}")
 
 
@@ -91,7 +91,7 @@ def _precision_note(precision: str, quantized: Quantized | None) -> str:
 
 
 def _threshold_text(manifest: Manifest) -> str:
-    threshold = raw_threshold(manifest.post_processing)
+    threshold = raw_threshold(manifest.post_processing.image, manifest.post_processing.normalization)
     if threshold is None:
         return "None: the model gives raw scores and calls no image abnormal."
     return f"Images with a raw score above {threshold:.6g} are called abnormal. {_how_set(manifest.post_processing)}"

@@ -71,7 +71,13 @@ def measure(
             for index in tqdm(range(len(test)), desc="Scoring the test images")
         ]
     )
-    return summarize(scores[:, 0], scores[:, 1], labels, patients, raw_threshold(post_processing))
+    return summarize(
+        scores[:, 0],
+        scores[:, 1],
+        labels,
+        patients,
+        raw_threshold(post_processing.image, post_processing.normalization),
+    )
 
 
 def summarize(

@@ -23,6 +23,8 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from .scores import order_statistic
+
 Image = NDArray[np.float32]
 
 ENCODER = "support_encoder.xml"
@@ -152,7 +154,6 @@ class FewShotDevice:
             ValueError: If there are too few images.
         """
         scores = self.score_normals(normals).scores
-        # As MedicalPostProcessor does: the k-th smallest of n scores.
         self.threshold = order_statistic(scores, target_specificity)
         return self.threshold
 
@@ -186,12 +187,6 @@ class FewShotDevice:
             raise ValueError(msg)
         result = self._scorer({"images": _batch(image), **support})
         return float(result["pred_score"][0]), result["anomaly_map"][0, 0]
-
-
-def order_statistic(values: Sequence[float], target_specificity: float) -> float:
-    """Return the k-th smallest of n values, ``k = ceil((n + 1) * target_specificity)``, at most the largest."""
-    rank = math.ceil((len(values) + 1) * target_specificity - 1e-9)
-    return sorted(values)[min(rank, len(values)) - 1]
 
 
 def _batch(image: Image) -> Image:

@@ -102,7 +102,7 @@ class Predictor:
         self._scorer = scorer
         self._post_processing = post_processing
         self._geometry = tuple(geometry)
-        self._threshold = raw_threshold(post_processing)
+        self._threshold = raw_threshold(post_processing.image, post_processing.normalization)
 
     def __call__(self, image: Image) -> Prediction:
         """Score an image ``(3, H, W)`` in [0, 1].

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .manifest import Calibration, Normalization, PostProcessing
+from .manifest import Calibration, Normalization
 
 Values = NDArray[np.float32]
+
+
+def order_statistic(values: Sequence[float], share: float) -> float:
+    """The threshold of n normal scores: the k-th smallest, ``k = ceil((n + 1) * share)``, at most the largest."""
+    # The subtraction keeps a product such as 20 * 0.95 = 19.000000000000004 from asking for one rank more.
+    rank = math.ceil((len(values) + 1) * share - 1e-9)
+    return sorted(values)[min(rank, len(values)) - 1]
 
 
 def normalize(raw: Values, calibration: Calibration, normalization: Normalization) -> Values:
@@ -22,8 +30,7 @@ def normalize(raw: Values, calibration: Calibration, normalization: Normalizatio
     if normalization == "linear":
         return _linear(raw, low, high, threshold)
     if normalization == "softsign" and not np.isnan(threshold):
-        span = high - low
-        distance = (raw - threshold) / (span if span > 0 else np.maximum(np.abs(threshold), np.float32(1e-6)))
+        distance = (raw - threshold) / _unit(high - low, threshold)
         return np.asarray(np.float32(0.5) * (1 + distance / (1 + np.abs(distance))), dtype=np.float32)
     return raw
 
@@ -35,19 +42,27 @@ def above(values: Values, calibration: Calibration) -> NDArray[np.bool_] | None:
     return np.asarray(np.asarray(values, dtype=np.float32) > np.float32(calibration.limit))
 
 
-def raw_threshold(post_processing: PostProcessing) -> float | None:
-    """Raw score above which an image is abnormal, the sensitivity included; None without a threshold."""
-    image = post_processing.image
-    if image.threshold is None or image.limit is None:
+def raw_threshold(calibration: Calibration, normalization: Normalization) -> float | None:
+    """Raw value above which an image or a pixel is abnormal, the sensitivity included; None without a threshold."""
+    threshold, limit = calibration.threshold, calibration.limit
+    if threshold is None or limit is None:
         return None
-    span = math.nan if image.minimum is None or image.maximum is None else image.maximum - image.minimum
-    if post_processing.normalization == "softsign":
-        position = 2 * image.limit - 1
-        unit = span if span > 0 else max(abs(image.threshold), 1e-6)
-        return image.threshold + position / (1 - abs(position)) * unit
-    if post_processing.normalization == "none" or math.isnan(span):
-        return image.limit
-    return image.threshold + (image.limit - 0.5) * span
+    span = math.nan
+    if calibration.minimum is not None and calibration.maximum is not None:
+        span = calibration.maximum - calibration.minimum
+    if normalization == "softsign":
+        position = 2 * limit - 1
+        if abs(position) >= 1:  # no value lies above 1, and every one above 0
+            return math.copysign(math.inf, position)
+        return float(threshold + position / (1 - abs(position)) * _unit(span, threshold))
+    if normalization == "none" or math.isnan(span):
+        return limit
+    return threshold + (limit - 0.5) * span
+
+
+def _unit(span: Any, threshold: Any) -> Any:  # noqa: ANN401 - float, or numpy's scalars to stay in float32
+    """The range of the normal scores, or, of one image or constant scores, the threshold's own size."""
+    return span if span > 0 else np.maximum(np.abs(threshold), np.float32(1e-6))
 
 
 def _linear(raw: Values, low: Any, high: Any, threshold: Any) -> Values:  # noqa: ANN401 - numpy's scalars

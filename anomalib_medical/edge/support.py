@@ -29,10 +29,11 @@ from ..io import (
     three_planes,
 )
 from .errors import EdgeError
-from .few_shot_device import FewShotDevice, order_statistic
+from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
 from .predictor import MODEL, GraphScorer, Predictor, Scorer
 from .results import write_atomically
+from .scores import order_statistic
 
 logger = logging.getLogger("edge")
 

@@ -105,11 +105,7 @@ def damaged(path: Path) -> ImageReadError:
 
 
 def read_header(path: Path, file: BinaryIO, keywords: list[str]) -> DicomFile:
-    """Read some elements of a header, SOPClassUID always.
-
-    Raises:
-        ImageReadError: If the header is damaged or cut off, wherever that is.
-    """
+    """Read some elements of a header, SOPClassUID always."""
     start = read_partial(file, stop_when=lambda *_: True, force=True)  # behind the file meta group
     stream = file
     if start.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:

@@ -21,7 +21,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from .dicom_file import damaged, read_header
 from .dicom_module import first_number
 from .errors import ImageReadError
-from .identifiers import names_nobody, normalise_id
+from .names import names_nobody, normalise_id
 from .quiet import quiet
 from .signatures import HEAD_BYTES
 
@@ -107,11 +107,7 @@ class DicomFacts:
 
 @contextmanager
 def sanitised(path: Path) -> Generator[None, None, None]:
-    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header.
-
-    Raises:
-        ImageReadError: In place of whatever the body raises, except for files that are missing or forbidden.
-    """
+    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header."""
     try:
         with quiet(*_LOGGERS):
             yield

@@ -54,9 +54,6 @@ def kind_of(header: Dataset, *, of_mask: bool = False) -> str | None:
     Args:
         header: Its header.
         of_mask: Whether it is to be a mask, which Segmentations may be.
-
-    Returns:
-        Such as ``Segmentation`` or ``RT Dose``; None for images, and for what we do not know.
     """
     name = sop_class(header)
     if "Storage" in name and not is_image_class(name):
@@ -66,11 +63,7 @@ def kind_of(header: Dataset, *, of_mask: bool = False) -> str | None:
 
 
 def refuse_kinds(path: Path, header: Dataset, *, of_mask: bool) -> None:
-    """Refuse an object that shows no patient to score.
-
-    Raises:
-        NoImageError: With its kind.
-    """
+    """Refuse an object that shows no patient to score."""
     if (kind := kind_of(header, of_mask=of_mask)) is not None:
         error = NoImageError.of(
             path,

@@ -103,9 +103,7 @@ def read_module(path: Path, file: DicomFile) -> PixelModule:
     - PixelRepresentation: unsigned, which it must be, where the pixels are colours or of one bit; of floating-point
       pixels it is not asked.
 
-    Raises:
-        ImageReadError: If another element is absent, or one has a value that cannot be. HighBit must be BitsStored - 1
-            unless all bits are stored: today's DICOM allows nothing else, and readers differ in what they make of it.
+    HighBit must be BitsStored - 1 unless all bits are stored: readers differ in what they make of anything else.
     """
     header = file.header
     rows, columns = (_number(path, header, keyword, range(1, 2**16)) for keyword in ("Rows", "Columns"))

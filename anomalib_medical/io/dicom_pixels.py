@@ -45,11 +45,7 @@ dicom_jpeg12.register()
 
 
 def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], PixelModule, bool]:
-    """Return a frame as (H, W), or as (H, W, 3) in RGB, of nothing but the stored bits; what says so; if it is lossy.
-
-    Raises:
-        ImageReadError: If there are no pixels, not as many as the header says, or what they are cannot be told.
-    """
+    """Return a frame as (H, W), or as (H, W, 3) in RGB, of its stored bits alone; what says so; if it is lossy."""
     syntax = file.header.file_meta.TransferSyntaxUID
     plugin = _plugin(path, syntax, file.header)
     if file.pixels is None:

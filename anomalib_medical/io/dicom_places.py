@@ -22,11 +22,7 @@ _SAME_DIRECTION = 1e-3
 
 
 def distance_apart(first: ImageAddress, second: ImageAddress) -> float:
-    """Return how far the corners of two pictures are apart, in mm, where both headers say where they lie.
-
-    Returns:
-        0 where they lie in one place, or a file is not DICOM or does not say; infinity where they are turned.
-    """
+    """Return how far the corners of two pictures are apart, in mm: 0 where a file does not say, infinity if turned."""
     places = [_place(address) for address in (first, second)]
     if places[0] is None or places[1] is None:
         return 0.0

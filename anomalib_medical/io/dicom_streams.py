@@ -53,11 +53,7 @@ class Stream:
 
 
 def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: int, frames: int) -> bytes:
-    """Return one frame's stream, from all of its fragments.
-
-    Raises:
-        ImageReadError: If there are not as many frames as the header says, or the frame is cut off.
-    """
+    """Return one frame's stream, from all of its fragments."""
     stream = file.stream
     stream.seek(pixels.start)
     starts: list[int] = parse_basic_offsets(stream)
@@ -108,9 +104,6 @@ def read_stream(path: Path, frame: bytes, syntax: uid.UID | None) -> Stream:
         path: The file, for errors.
         frame: The stream.
         syntax: The transfer syntax, None where the file names none that is compressed.
-
-    Raises:
-        ImageReadError: If the stream is none of the known, another than the transfer syntax says, or has no end.
     """
     try:
         stream = _parse(frame)

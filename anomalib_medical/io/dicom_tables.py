@@ -50,9 +50,6 @@ def read_table(path: Path, item: Dataset, descriptor: str, data: str, *, signed:
         data: Keyword of the entries; a name that starts with Segmented has them in segments.
         signed: Whether inputs may be negative, and so the first one is a signed number, whatever its VR is. It is one
             as well where the file, not pydicom's guess, has written it as SS.
-
-    Raises:
-        ImageReadError: If the data is not as long as the descriptor says.
     """
     for keyword in (descriptor, data):
         if item.get(keyword) in (None, "", b""):

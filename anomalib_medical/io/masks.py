@@ -77,11 +77,7 @@ class MaskRule:
 
 
 def halved(path: Path, pixels: NDArray[Any], largest: int = 255) -> NDArray[np.uint8]:
-    """Return 255 where a mask from a lossy file, (H, W) or (H, W, 3), is brighter than half, and 0 elsewhere.
-
-    Raises:
-        ImageReadError: If it is not black and nowhere brighter than half.
-    """
+    """Return 255 where a mask from a lossy file, (H, W) or (H, W, 3), is brighter than half, and 0 elsewhere."""
     brightest = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
     bright = brightest > largest // 2
     if brightest.any() and not bright.any():

@@ -1,11 +1,16 @@
-"""Names of files: those that Unicode spells in two ways, and those that are no text."""
+"""Names of files and patients: what Unicode spells in two ways, what is no text, and what names nobody."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
+
+_FLOAT = re.compile(r"(\d+)\.0+")
+# What tools write in place of an id.
+_NOBODY = re.compile(r"anon(ymi[sz]ed|ymous|ym)?|de-?identified|x+|n/?a|nan|none|null|unknown|removed|0+|-+|\?+")
 
 
 def composed(name: str) -> str:
@@ -35,3 +40,15 @@ def _names_in(folder: Path, changed: int) -> dict[str, str]:
 def readable(text: str) -> str:
     r"""Return text that every reader of UTF-8 takes: bytes of a name that are none become ``\udce9`` and the like."""
     return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def normalise_id(text: str) -> str:
+    """Return an id without surrounding space, in composed Unicode, and without the ``.0`` that tables put behind it."""
+    text = unicodedata.normalize("NFC", text).strip(" \0\t\r\n\u00a0")
+    number = _FLOAT.fullmatch(text)
+    return number[1] if number else text
+
+
+def names_nobody(identifier: str) -> bool:
+    """Whether an id is what anonymisers and tables put where one is missing."""
+    return _NOBODY.fullmatch(identifier.casefold()) is not None

@@ -130,13 +130,7 @@ def is_nifti(head: bytes) -> bool:
 
 
 def read_header(path: Path) -> NiftiFile:
-    """Read and check a header.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ImageReadError: If the header is wrong, the file too short for it, or its voxels are of a kind that is no
-            picture.
-    """
+    """Read and check a header."""
     stat = path.stat()
     return _read_header(path, stat.st_mtime_ns, stat.st_size)
 

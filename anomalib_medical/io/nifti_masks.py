@@ -21,14 +21,10 @@ _TIE = 1e-6
 
 @lru_cache(maxsize=4096)
 def grid_change(mask: NiftiFile, image: NiftiFile) -> NDArray[np.float64] | None:
-    """Return the affine map from an image's voxels to its mask's, both in the order right, anterior, superior.
+    """Return the affine map (4, 4) from an image's voxels to its mask's, both in the order right, anterior, superior.
 
-    Returns:
-        (4, 4), or None if both have the same grid, in whatever orientation they are stored.
-
-    Raises:
-        ImageReadError: If the mask has another grid, and where it lies in the image is not well defined: one of the
-            two headers does not say where its volume lies, or says it twice, or each reaches where the other ends.
+    None if both have the same grid. Refused where the place is not well defined: one of the two headers does not say
+    where its volume lies, or says it twice, or each volume reaches where the other ends.
     """
     affines = [_canonical(file) for file in (mask, image)]
     apart = _corners_apart(mask, image, affines)
@@ -66,9 +62,6 @@ def take_slice(
         shape: Shape of the image's grid.
         axis: The axis that the slice lies across.
         index: Its index along that axis.
-
-    Returns:
-        The slice, and where it lies inside the mask; what it holds elsewhere means nothing.
     """
     places = [np.arange(count) for count in shape]
     places[axis] = np.array([index])

@@ -55,9 +55,6 @@ def robust_range(file: NiftiFile, volume: int) -> tuple[float, float]:
 
     Foreground is what is finite and not the value most common in the volume's eight corners. Where those two are one
     value, the smallest and the largest finite one are returned.
-
-    Raises:
-        ImageReadError: If there is no finite value.
     """
     voxels = stored_voxels(file, volume)
     corners = _finite(voxels[np.ix_(*[[0, -1]] * 3)])

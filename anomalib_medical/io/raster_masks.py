@@ -25,9 +25,6 @@ def stored_numbers(path: Path) -> NDArray[np.generic] | None:
 
     Palettes are read as indices if index 0 is black, and colours otherwise. JPEG and most WebP are lossy, inside
     TIFF too: what is brighter than half becomes 255, all else 0.
-
-    Raises:
-        ImageReadError: If a lossy file is not black and nowhere brighter than half.
     """
     content = path.read_bytes()
     if content.startswith(signatures.TIFF):

@@ -42,20 +42,12 @@ def pnm_count(content: bytes) -> int:
 
 
 def read_pnm(content: bytes) -> NDArray[np.float32]:
-    """Return values divided by the largest that the file names, grey as (H, W) or colour as (H, W, 3).
-
-    Raises:
-        ValueError: If the content is damaged.
-    """
+    """Return values divided by the largest that the file names, grey as (H, W) or colour as (H, W, 3)."""
     return pnm_numbers(content).astype(np.float32) / np.float32(_read_header(content).largest)
 
 
 def pnm_numbers(content: bytes) -> NDArray[np.integer]:
-    """Return the numbers that a file stores, 1 for the white of one bit, grey as (H, W) or colour as (H, W, 3).
-
-    Raises:
-        ValueError: If the content is damaged.
-    """
+    """Return the numbers that a file stores, 1 for the white of one bit, grey as (H, W) or colour as (H, W, 3)."""
     header = _read_header(content)
     shape = (header.height, header.width, 3) if header.kind in {3, 6} else (header.height, header.width)
     if header.kind > 3:

@@ -43,12 +43,7 @@ def tiff_size(path: Path) -> tuple[int, int]:
 
 
 def read_tiff(path: Path) -> NDArray[np.float32]:
-    """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3).
-
-    Raises:
-        ImageReadError: If the file holds something else than one picture in colours that are understood.
-        Exception: Whatever tifffile raises on damaged content.
-    """
+    """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
     with tifffile.TiffFile(path) as tiff:
         if len(tiff.pages) != 1:
             raise _refused(path, f"a TIFF of {len(tiff.pages)} pages", "one page", "Save each page as its own file.")

@@ -24,8 +24,20 @@ class Estimate:
     n_patients: int
     level: float = 0.95
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the data allowed an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    def interval(self, form: str = ".3f") -> str:
+        """Return for example ``[0.780, 0.841]``; ``form`` is that of each number, such as ``+.3f``."""
+        return f"[{self.low:{form}}, {self.high:{form}}]" if self.has_interval else "[no interval]"
+
+    def __format__(self, form: str) -> str:
+        """Return for example ``0.812 [0.780, 0.841]``."""
+        form = form or ".3f"
+        return f"{self.value:{form}} {self.interval(form)}"
+
     def __str__(self) -> str:
         """Return for example ``0.812 [0.780, 0.841]``."""
-        if math.isnan(self.low) or math.isnan(self.high):
-            return f"{self.value:.3f} [no interval]"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)

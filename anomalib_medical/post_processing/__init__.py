@@ -1,5 +1,6 @@
 """Thresholds that need no anomalies."""
 
-from .medical_post_processor import MedicalPostProcessor
+from .facts import device_facts, raw_threshold
+from .medical_post_processor import MedicalPostProcessor, tested_validation_images
 
-__all__ = ["MedicalPostProcessor"]
+__all__ = ["MedicalPostProcessor", "device_facts", "raw_threshold", "tested_validation_images"]

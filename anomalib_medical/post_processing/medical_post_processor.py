@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import CatMetric
 
-from .held_out import tested_validation_images
+from anomalib_medical.edge.scores import order_statistic
 
 logger = logging.getLogger(__name__)
 
@@ -188,11 +189,11 @@ class MedicalPostProcessor(PostProcessor):
                 values[0].numel() - scores.numel(),
                 values[0].numel(),
             )
-        self._image_threshold.copy_(self._order_statistic(scores))
+        self._image_threshold.fill_(order_statistic(scores.tolist(), self.target_specificity))
         self.image_min.copy_(scores.min())
         self.image_max.copy_(scores.max())
         if maxima.numel():
-            self._pixel_threshold.copy_(self._order_statistic(maxima))
+            self._pixel_threshold.fill_(order_statistic(maxima.tolist(), self.target_specificity))
             self.pixel_min.copy_(minima.min())
             self.pixel_max.copy_(maxima.max())
         self.held_out = scores.numel()
@@ -232,13 +233,6 @@ class MedicalPostProcessor(PostProcessor):
                 trainer.global_step,
             )
 
-    def _order_statistic(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the k-th smallest of n values, ``k = ceil((n + 1) * target_specificity)``, at most the largest."""
-        count = values.numel()
-        # The subtraction keeps a product such as 20 * 0.95 = 19.000000000000004 from asking for one rank more.
-        rank = math.ceil((count + 1) * self.target_specificity - 1e-9)
-        return values.float().kthvalue(min(rank, count)).values
-
     def _normalize(  # type: ignore[override]  # anomalib's is static; ours depends on the kind of threshold
         self,
         preds: torch.Tensor | None,
@@ -274,28 +268,21 @@ class MedicalPostProcessor(PostProcessor):
     def _keeps_raw_scores(self) -> bool:
         return self.threshold == "specificity" and not self.enable_normalization
 
-    def raw_image_threshold(self) -> torch.Tensor:
-        """Raw score above which an image is called abnormal, the sensitivity included; NaN without a threshold."""
-        limits = self.image_threshold, self.image_min, self.image_max
-        return self._raw_threshold(self.normalized_image_threshold, *limits)
-
-    def raw_pixel_threshold(self) -> torch.Tensor:
-        """Raw map value above which a pixel is marked, the sensitivity included; NaN without a threshold."""
-        limits = self.pixel_threshold, self.pixel_min, self.pixel_max
-        return self._raw_threshold(self.normalized_pixel_threshold, *limits)
-
-    def _raw_threshold(
-        self, limit: torch.Tensor, threshold: torch.Tensor, norm_min: torch.Tensor, norm_max: torch.Tensor
-    ) -> torch.Tensor:
-        if not self.enable_normalization:
-            return limit
-        if self.threshold == "f1":
-            return threshold + (limit - 0.5) * (norm_max - norm_min)
-        position = 2 * limit - 1
-        return threshold + position / (1 - position.abs()) * _unit(norm_min, norm_max, threshold)
-
 
 def _unit(norm_min: torch.Tensor, norm_max: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     """Return the range of the normal scores, or, of one image or constant scores, the threshold's own size."""
     value_range = norm_max - norm_min
     return torch.where(value_range > 0, value_range, threshold.abs().clamp(min=1e-6))
+
+
+def tested_validation_images(trainer: Trainer | None) -> int:
+    """Count the validation files of the trainer's datamodule that are test files too; 0 where it has no lists."""
+    datamodule = getattr(trainer, "datamodule", None)
+    validation, test = (_files(getattr(datamodule, name, None)) for name in ("val_data", "test_data"))
+    return len(validation & test)
+
+
+def _files(data: Any) -> set[str]:  # noqa: ANN401 - any dataset
+    samples = getattr(data, "samples", None)
+    # Not resolved: that asks the disk.
+    return set() if samples is None else {os.path.abspath(path) for path in samples.get("image_path", ())}  # noqa: PTH100

@@ -15,10 +15,10 @@ from PIL import Image
 
 from anomalib_medical import Scrd
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.runtime import copy_runtime
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.scores import normalize
+from anomalib_medical.post_processing import device_facts
 from tests.helpers.exports import compiled
 
 MISSING = ("torch", "torchvision", "anomalib", "anomalib_medical", "lightning", "timm", "pandas", "cv2", "scipy")
@@ -59,7 +59,7 @@ def write_bundle(folder: Path, model, **reading) -> Path:
     copy_runtime(folder)
     image = read_image(folder / "self_test" / "noise.png")
     raw = float(np.squeeze(compiled(folder / "model" / "model.xml")(image[None].numpy())["pred_score"]))
-    facts = post_processing_of(model)
+    facts = device_facts(model.post_processor)
     score = float(normalize(np.asarray([raw], np.float32), facts.image, facts.normalization)[0])
     manifest = Manifest(
         created="2026-01-02T03:04:05+00:00",

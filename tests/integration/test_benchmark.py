@@ -18,7 +18,7 @@ from anomalib_medical.benchmark.build import build_datamodule
 from anomalib_medical.benchmark.plan_file import load_run_plan
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.cli import main as cli
-from anomalib_medical.config_files import configs_dir
+from anomalib_medical.cli.configs import configs_dir
 from anomalib_medical.data.images import read_image
 from anomalib_medical.edge.manifest import Manifest
 from anomalib_medical.edge.predictor import MODEL, GraphScorer

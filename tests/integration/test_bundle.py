@@ -11,7 +11,6 @@ from anomalib_medical import Ddad
 from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.self_test import compare_post_processing
 from anomalib_medical.edge.manifest import Manifest, hash_files
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
@@ -19,6 +18,7 @@ from anomalib_medical.edge.processing import Processor
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.edge.support import make_predictor
 from anomalib_medical.io import list_folder
+from anomalib_medical.post_processing import device_facts
 from tests.helpers.bundles import MODELS, save_few_shot, train
 from tests.helpers.commands import fail
 from tests.helpers.exports import NATIVE, ODD, TOLERANCE, compiled, images
@@ -80,7 +80,7 @@ def test_every_bundle_s_thresholds_are_those_of_the_training(made):
     """On both sides of the threshold: what an image scores, its label and its mask, by the engine and by the bundle."""
     name, model, bundle = made
     processing = Manifest.read(bundle).post_processing
-    assert processing == post_processing_of(model)
+    assert processing == device_facts(model.post_processor)
     compare_post_processing(model, processing)
     told = {
         "Patchcore": "Set so that 50% of held-out normal images (1) score no more.",

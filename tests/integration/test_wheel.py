@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.config_files import configs_dir, list_configs
+from anomalib_medical.cli.configs import configs_dir, list_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ NAME = ROOT.name
 FLOORS = (
     {"io"},
     {"errors", "metrics", "edge"},
-    {"config_files", "registration", "post_processing"},
+    {"registration", "post_processing"},
     {"data"},
     {"models", "callbacks"},
     {"benchmark", "deploy"},

@@ -15,7 +15,7 @@ from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.data.splits import hold_out_patients
 from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular
-from anomalib_medical.io.identifiers import normalise_id
+from anomalib_medical.io.names import normalise_id
 
 SPLITS = ("train", "val", "test", UNLABELED)
 # A patient may have images both in the training and in the unlabeled pool.

@@ -20,8 +20,7 @@ from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components.checkpoints import check_class
 from anomalib_medical.models.components.run_files import RunFiles
-from anomalib_medical.post_processing import MedicalPostProcessor
-from anomalib_medical.post_processing.held_out import tested_validation_images
+from anomalib_medical.post_processing import MedicalPostProcessor, tested_validation_images
 
 from .arguments import check_precision
 from .divergence import StopOnDivergence, refuse_broken_weights

@@ -13,7 +13,7 @@ from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.plan_file import load_plan
 from anomalib_medical.benchmark.records import DatasetInfo, Job, JobInfo, JobStatus
 from anomalib_medical.benchmark.runner import DiskFullError
-from anomalib_medical.config_files import configs_dir
+from anomalib_medical.cli.configs import configs_dir
 from tests.helpers.commands import fail
 
 PLAN = {

@@ -6,7 +6,7 @@ import pytest
 
 from anomalib_medical.benchmark.machine import describe_run, find_devices
 from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.config_files import configs_dir
+from anomalib_medical.cli.configs import configs_dir
 
 
 def test_the_command_names_no_folder_of_this_machine(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from anomalib_medical.benchmark.report.results import load_run
 from anomalib_medical.benchmark.report.standing import make_standing
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
-from anomalib_medical.cli.bundle import add_bundle_arguments
+from anomalib_medical.cli.bundle import add_arguments
 from tests.helpers.run_folders import make_run
 
 
@@ -52,7 +52,7 @@ def plan(**given):
 def arguments(command: str):
     """What `bundle` makes of a command as it is printed."""
     parser = ArgumentParser()
-    add_bundle_arguments(parser)
+    add_arguments(parser)
     program, subcommand, *words = shlex.split(command)
     assert (program, subcommand) == ("anomalib-medical", "bundle")
     return parser.parse_args(words)

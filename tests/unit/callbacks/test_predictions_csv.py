@@ -18,7 +18,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.callbacks.predictions_csv import raw_threshold
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.post_processing import MedicalPostProcessor
@@ -142,13 +141,6 @@ def test_threshold_explains_the_labels(kind, threshold, sensitivity, normalise, 
     for row in rows:
         assert (float(row.raw_score) > float(row.threshold)) == (row.label == "abnormal")
         assert bool(row.score) == normalise
-
-
-@pytest.mark.parametrize(("sensitivity", "expected"), [(0.25, 6.0), (0.5, 2.0), (0.75, -2.0)])
-def test_our_raw_threshold_undoes_our_normalisation(sensitivity, expected):
-    # Scores of 0.5 * (1 + z / (1 + |z|)) reach 0.75 at z = 1, one range (of 4) above the threshold (of 2).
-    post_processor = fitted(MedicalPostProcessor, image_sensitivity=sensitivity)
-    assert raw_threshold(post_processor) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("post_processor", [False, True], ids=["none", "never fitted"])

@@ -16,10 +16,11 @@ from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.cli import main as cli
 from anomalib_medical.cli.benchmark import CheckedBenchmark
-from anomalib_medical.cli.commands import COMMANDS, Command, CommandError
-from anomalib_medical.config_files import list_configs
+from anomalib_medical.cli.configs import list_configs
+from anomalib_medical.cli.main import COMMANDS
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import MedicalVisualizer
+from anomalib_medical.errors import MedicalError
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,9 @@ def failing(monkeypatch):
         def run(_: object) -> int:
             raise error
 
-        monkeypatch.setitem(COMMANDS, "fail", Command("Fails.", lambda _: None, run))
+        monkeypatch.setitem(
+            COMMANDS, "fail", SimpleNamespace(DESCRIPTION="Fails.", add_arguments=lambda _: None, run=run)
+        )
 
     return add
 
@@ -131,7 +134,7 @@ def test_benchmark_fails_when_a_runner_fails(error, monkeypatch, tmp_path):
     if error is None:
         cli.main(["benchmark", "--config", str(config)])
     else:
-        with pytest.raises(CommandError, match=r"pipeline\.log"):
+        with pytest.raises(MedicalError, match=r"pipeline\.log"):
             CheckedBenchmark().run(Namespace(config=str(config)))
         with pytest.raises(SystemExit) as stop:
             cli.main(["benchmark", "--config", str(config)])

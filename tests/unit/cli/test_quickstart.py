@@ -12,8 +12,8 @@ from PIL import Image
 
 from anomalib_medical.callbacks.predictions_file import PartialFile, Prediction, publish
 from anomalib_medical.cli import quickstart as module
-from anomalib_medical.cli.commands import CommandError
 from anomalib_medical.cli.quickstart import STAMP, FinishedRun, quickstart
+from anomalib_medical.errors import MedicalError
 
 
 def write_run(output: Path, made_by: str, error: float = 0.0) -> FinishedRun:
@@ -94,6 +94,6 @@ def test_a_changed_or_incomplete_run_is_not_used(change, trainings, tmp_path):
 
 def test_an_export_with_other_scores_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_train_and_export", lambda _, output, made_by: write_run(output, made_by, error=0.01))
-    with pytest.raises(CommandError, match=r"differ by up to 0\.01"):
+    with pytest.raises(MedicalError, match=r"differ by up to 0\.01"):
         quickstart(tmp_path)
     assert not (tmp_path / STAMP).exists()

@@ -7,10 +7,9 @@ import torch
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 
-from anomalib_medical.deploy.facts import post_processing_of
 from anomalib_medical.deploy.graph import BundleExportError
 from anomalib_medical.deploy.self_test import compare_post_processing
-from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.post_processing import MedicalPostProcessor, device_facts
 
 
 def model(post_processor):
@@ -50,7 +49,7 @@ def name_of(post_processor):
 )
 def test_what_a_bundle_makes_of_raw_scores_is_what_the_engine_makes(post_processor):
     trained = model(post_processor)
-    compare_post_processing(trained, post_processing_of(trained))
+    compare_post_processing(trained, device_facts(trained.post_processor))
 
 
 @pytest.mark.parametrize(
@@ -66,23 +65,23 @@ def test_what_a_bundle_makes_of_raw_scores_is_what_the_engine_makes(post_process
 )
 def test_another_threshold_or_normalisation_is_found(other):
     with pytest.raises(BundleExportError, match="would not judge as the engine does"):
-        compare_post_processing(model(MedicalPostProcessor()), post_processing_of(model(other)))
+        compare_post_processing(model(MedicalPostProcessor()), device_facts(model(other).post_processor))
 
 
 def test_masks_that_the_runtime_cannot_make_are_refused():
     trained = model(MEBinPostProcessor())
     with pytest.raises(BundleExportError, match=r"MEBinPostProcessor makes another normalised map .* another mask"):
-        compare_post_processing(trained, post_processing_of(trained))
+        compare_post_processing(trained, device_facts(trained.post_processor))
 
 
 def test_the_rule_and_the_count_are_told():
     calibrated = MedicalPostProcessor(target_specificity=0.9)
     calibrated.calibrate(torch.arange(20.0))
-    found = post_processing_of(SimpleNamespace(post_processor=calibrated))
+    found = device_facts(calibrated)
     assert (found.threshold_rule, found.held_out, found.target_specificity) == ("specificity", 20, 0.9)
     restored = MedicalPostProcessor()
     restored.load_checkpoint_config(calibrated.checkpoint_config())
     assert restored.held_out == 20
-    theirs = post_processing_of(model(PostProcessor()))
+    theirs = device_facts(PostProcessor())
     assert (theirs.threshold_rule, theirs.held_out, theirs.target_specificity) == ("f1", None, None)
-    assert post_processing_of(model(SuperADDPostProcessor())).threshold_rule == "percentile"
+    assert device_facts(SuperADDPostProcessor()).threshold_rule == "percentile"

@@ -9,7 +9,7 @@ from anomalib.post_processing import PostProcessor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.post_processing import MedicalPostProcessor, raw_threshold
 
 
 def fit(post_processor, scores, labels=None, maps=None, batch_size=7):
@@ -157,7 +157,7 @@ def test_the_raw_pixel_threshold_is_where_the_mask_changes(threshold, sensitivit
             post_processor.get_buffer(buffer).copy_(value)
     else:
         fit(post_processor, maps.amax((1, 2, 3)), maps=maps)
-    around = post_processor.raw_pixel_threshold() + torch.tensor([-0.01, 0.01]).view(1, 1, 1, 2)
+    around = raw_threshold(post_processor, "pixel") + torch.tensor([-0.01, 0.01]).view(1, 1, 1, 2)
     result = post_processor(InferenceBatch(pred_score=torch.zeros(1), anomaly_map=around))
     assert result.pred_mask.flatten().tolist() == [False, True]
 
@@ -167,7 +167,7 @@ def test_the_raw_pixel_threshold_is_where_the_mask_changes(threshold, sensitivit
 def test_the_raw_threshold_is_where_the_label_changes(threshold, sensitivity):
     post_processor = MedicalPostProcessor(threshold=threshold, image_sensitivity=sensitivity)
     fit(post_processor, torch.linspace(0, 1, 40), (torch.arange(40) >= 30).int())
-    raw = post_processor.raw_image_threshold()
+    raw = raw_threshold(post_processor)
     scores = raw + torch.tensor([-0.01, 0.01])
     result = post_processor(InferenceBatch(pred_score=scores, anomaly_map=torch.zeros(2, 1, 4, 4)))
     assert result.pred_label.tolist() == [False, True]
@@ -179,7 +179,7 @@ def test_without_normalisation_the_threshold_is_the_raw_one():
     result = post_processor(InferenceBatch(pred_score=scores, anomaly_map=torch.zeros(2, 1, 4, 4)))
     assert result.pred_label.tolist() == [False, True]
     torch.testing.assert_close(result.pred_score, scores)
-    torch.testing.assert_close(post_processor.raw_image_threshold(), post_processor.image_threshold)
+    assert raw_threshold(post_processor) == float(post_processor.image_threshold)
 
 
 def test_the_sanity_check_sets_no_threshold():

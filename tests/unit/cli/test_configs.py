@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from anomalib_medical import config_files
-from anomalib_medical.config_files import configs_dir, copy_configs, list_configs
+from anomalib_medical.cli import configs
+from anomalib_medical.cli.configs import COPIED, DIFFERENT, SAME, configs_dir, copy_configs, list_configs
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def shipped(tmp_path, monkeypatch) -> Path:
     (package / "configs" / "model").mkdir(parents=True)
     (package / "configs" / "a.yaml").write_text("# First.\n# Second.\na: 1\n")
     (package / "configs" / "model" / "b.yaml").write_text("b: 1\n")
-    monkeypatch.setattr(config_files, "__file__", str(package / "config_files.py"))
+    monkeypatch.setattr(configs, "__file__", str(package / "cli" / "configs.py"))
     return package
 
 
@@ -44,10 +44,9 @@ def test_the_first_comment_describes_a_file():
 @pytest.mark.usefixtures("shipped")
 def test_copying_keeps_folders_and_what_is_there(tmp_path):
     target = tmp_path / "mine"
-    assert copy_configs(target).copied == [Path("a.yaml"), Path("model/b.yaml")]
+    assert copy_configs(target) == dict.fromkeys([Path("a.yaml"), Path("model/b.yaml")], COPIED)
     (target / "a.yaml").write_text("a: 2\n")
-    report = copy_configs(target)
-    assert (report.copied, report.same, report.different) == ([], [Path("model/b.yaml")], [Path("a.yaml")])
+    assert copy_configs(target) == {Path("a.yaml"): DIFFERENT, Path("model/b.yaml"): SAME}
     assert (target / "a.yaml").read_text() == "a: 2\n"
     assert (target / "model" / "b.yaml").read_text() == "b: 1\n"
 
