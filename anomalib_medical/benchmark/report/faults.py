@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, rated
+from anomalib_medical import metrics
+from anomalib_medical.benchmark.report.evaluate import Metric, Value, decided, evaluate, normalised, of
 from anomalib_medical.benchmark.report.results import Model, Training
-from anomalib_medical.metrics import Estimate, curves
+from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
-from anomalib_medical.metrics.bootstrap import Statistic
-from anomalib_medical.metrics.statistics import accuracy_rate, difference, f1_rate, ranking
+from anomalib_medical.metrics.bootstrap import Statistic, difference
 
-
-@dataclass(frozen=True)
-class Fault:
-    """A fault and how its effect is measured.
-
-    Attributes:
-        key: Its name in metrics.csv.
-        title: What is done wrong.
-        measure: The figure it changes.
-        clean: The figure without the fault.
-        published: The figure with it.
-    """
-
-    key: str
-    title: str
-    measure: str
-    clean: Callable[[Training], Statistic]
-    published: Callable[[Training], Statistic]
+_Make = Callable[[Training], Statistic]
 
 
 @dataclass(frozen=True)
 class Effect:
     """A fault's effect on a model: what it adds is ``added``, positive where it flatters."""
 
-    fault: str
-    title: str
-    measure: str
+    fault: str  # its name in metrics.csv
+    title: str  # what is done wrong
+    measure: str  # the figure it changes
     clean: Value
     published: Value
     added: Value
@@ -49,13 +34,11 @@ class Effect:
 def effects(model: Model) -> list[Effect]:
     """Measure all faults on a model."""
     found = []
-    for fault in FAULTS:
-        clean, published = (
-            evaluate(model, Metric(fault.key, fault.title, make)) for make in (fault.clean, fault.published)
-        )
-        added = evaluate(model, Metric(fault.key, fault.title, _added(fault)))
-        found.append(Effect(fault.key, fault.title, fault.measure, clean, published, added))
-    return [*found, _checkpoint(model)]
+    for (fault, title, measure), (clean, published) in _FAULTS.items():
+        added = _minus(published, clean)
+        values = (evaluate(model, Metric(fault, title, make)) for make in (clean, published, added))
+        found.append(Effect(fault, title, measure, *values))
+    return [*found, Effect("checkpoint", "checkpoint chosen on the test set", "AUROC", *_checkpoint(model))]
 
 
 def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
@@ -67,79 +50,63 @@ def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
     return float(np.nextafter(levels[best], -np.inf))
 
 
-def _added(fault: Fault) -> Callable[[Training], Statistic]:
-    return lambda training: difference(fault.published(training), fault.clean(training))
+def _minus(published: _Make, clean: _Make) -> _Make:
+    return lambda training: difference(published(training), clean(training))
 
 
-def _f1_published(training: Training) -> Statistic:
-    return ranking(curves.best_f1, training.scores, training.labels)
-
-
-def _accuracy_published(training: Training) -> Statistic:
-    return ranking(curves.accuracy_at_best_f1, training.scores, training.labels)
-
-
-def _normalised_clean(training: Training) -> Statistic:
-    return ranking(curves.auroc, training.normalised, training.labels)
-
-
-def _normalised_published(training: Training) -> Statistic:
+def _normalised_by_test(training: Training) -> tuple[Any, ...]:
     """Normalise as anomalib does (threshold at 0.5, slope from the range, clamped), with the test set as validation."""
-    scores = training.scores
+    scores, labels = training.scores, training.labels
     width = float(np.ptp(scores)) or 1.0
-    scores = np.clip((scores - best_f1_threshold(scores, training.labels)) / width + 0.5, 0, 1)
-    return ranking(curves.auroc, scores, training.labels)
+    return np.clip((scores - best_f1_threshold(scores, labels)) / width + 0.5, 0, 1), labels
 
 
-def _blurred(training: Training, column: str) -> Statistic:
-    if not training.has_maps:
-        msg = "no maps"
-        raise ValueError(msg)
-    return ranking(curves.auroc, training.test[column].to_numpy(), training.labels)
+def _blurred(column: str) -> Callable[[Training], tuple[Any, ...]]:
+    def take(training: Training) -> tuple[Any, ...]:
+        if not training.has_maps:
+            msg = "no maps"
+            raise ValueError(msg)
+        return training.test[column].to_numpy(), training.labels
+
+    return take
 
 
-def _checkpoint(model: Model) -> Effect:
+def _checkpoint(model: Model) -> tuple[Value, Value, Value]:
     """The best epoch on the test set against the last one; no interval, as scores of single epochs are not kept."""
-    title, measure = "checkpoint chosen on the test set", "AUROC"
+    curves = [[row["image_auroc"] for row in each.job.epochs] for each in model.trainings if each.job.epochs]
+    reason = ""
     if any(len(set(each.labels)) < 2 for each in model.trainings):
-        nothing = Value(None, [], "the test has images of one class only")
-        return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    tables = [[row["image_auroc"] for row in each.job.epochs] for each in model.trainings if each.job.epochs]
-    if len(tables) < len(model.trainings):
-        nothing = Value(None, [], "only with `protocol: published`, for models trained in several epochs")
-        return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    last = [table[-1] for table in tables]
-    best = [max(table) for table in tables]
-    added = [high - low for high, low in zip(best, last, strict=True)]
-    values = [_plain(each, len(model.first.test)) for each in (last, best, added)]
-    return Effect("checkpoint", title, measure, *values)
+        reason = "the test has images of one class only"
+    elif len(curves) < len(model.trainings):
+        reason = "only with `protocol: published`, for models trained in several epochs"
+    if reason:
+        nothing = Value(None, [], reason)
+        return nothing, nothing, nothing
+    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
+    n_images = len(model.first.test)
+
+    def plain(values: list[float]) -> Value:
+        return Value(Estimate(float(np.mean(values)), math.nan, math.nan, n_images, n_images), values)
+
+    return plain(last), plain(best), plain([high - low for high, low in zip(best, last, strict=True)])
 
 
-def _plain(values: list[float], n_images: int) -> Value:
-    return Value(Estimate(float(np.mean(values)), float("nan"), float("nan"), n_images, n_images), values)
-
-
-FAULTS = (
-    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", rated(f1_rate), _f1_published),
-    Fault(
-        "batch_blur",
-        "maps blurred across the batch, images in class order",
-        "AUROC",
-        lambda training: _blurred(training, "image_blur"),
-        lambda training: _blurred(training, "batch_blur"),
+# Key in metrics.csv, what is done wrong, the figure it changes -> that figure without the fault and with it.
+_FAULTS: dict[tuple[str, str, str], tuple[_Make, _Make]] = {
+    ("test_threshold", "threshold chosen on the test set (best F1)", "F1"): (
+        of(metrics.f1, decided),
+        of(metrics.best_f1),
     ),
-    Fault(
-        "same_as_test_threshold",
-        "test set as validation set: threshold",
-        "accuracy",
-        rated(accuracy_rate),
-        _accuracy_published,
+    ("batch_blur", "maps blurred across the batch, images in class order", "AUROC"): (
+        of(metrics.image_auroc, _blurred("image_blur")),
+        of(metrics.image_auroc, _blurred("batch_blur")),
     ),
-    Fault(
-        "same_as_test_normalisation",
-        "test set as validation set: normalisation",
-        "AUROC of the normalised score",
-        _normalised_clean,
-        _normalised_published,
+    ("same_as_test_threshold", "test set as validation set: threshold", "accuracy"): (
+        of(metrics.accuracy, decided),
+        of(metrics.accuracy_at_best_f1),
     ),
-)
+    ("same_as_test_normalisation", "test set as validation set: normalisation", "AUROC of the normalised score"): (
+        of(metrics.image_auroc, normalised),
+        of(metrics.image_auroc, _normalised_by_test),
+    ),
+}

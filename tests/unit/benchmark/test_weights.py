@@ -13,10 +13,10 @@ from jsonargparse import ArgumentParser
 from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.benchmark.plan_file import make_plan
-from anomalib_medical.benchmark.report.bundles import best_bundle, bundle_commands
+from anomalib_medical.benchmark.report.cases import best_bundle, bundle_commands
+from anomalib_medical.benchmark.report.compare import Standing
 from anomalib_medical.benchmark.report.evaluate import RANKING, evaluate
 from anomalib_medical.benchmark.report.results import load_run
-from anomalib_medical.benchmark.report.standing import make_standing
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
 from anomalib_medical.cli.bundle import add_arguments
@@ -110,7 +110,7 @@ def test_the_best_is_named_by_what_it_is_best_in(tmp_path):
     run = make_run(tmp_path / "run", seeds=(0, 1))
     (dataset,) = load_run(run).datasets
     values = {model.name: {"image_auroc": evaluate(model, RANKING[0], 10)} for model in dataset.models}
-    standing = make_standing(dataset, values)
+    standing = Standing(dataset, values)
     said = best_bundle(standing, run.path)
     auroc = values["scrd"]["image_auroc"].estimate.value
     assert said.startswith(
