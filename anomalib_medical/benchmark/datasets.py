@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from anomalib_medical.benchmark.build import build_datamodule
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.records import AuditFinding, DatasetInfo, ShortcutResult
 from anomalib_medical.data.audit import audit, collect_splits
 from anomalib_medical.data.samples import UNLABELED
-from anomalib_medical.io import counted
+from anomalib_medical.io import counted, finite_or_none
 
 
 class DatasetError(ValueError):
@@ -57,20 +55,17 @@ def describe_dataset(plan: Plan, name: str, workers: int = 1) -> DatasetInfo:
         n_patients=int(patients) or None,
         has_masks=all(has_mask),
         findings=[
-            AuditFinding(found.check, "finding", _private(found.check, found.message)) for found in report.findings
-        ]
-        + [AuditFinding("note", "note", note) for note in report.notes],
+            *(AuditFinding(found.check, "finding", found.text) for found in report.findings),
+            *(AuditFinding("note", "note", note) for note in report.notes),
+        ],
         shortcuts=[
-            ShortcutResult(each.name, each.auroc, _finite(each.low), _finite(each.high), each.direction)
+            ShortcutResult(
+                each.name,
+                each.auroc,
+                finite_or_none(each.estimate.low),
+                finite_or_none(each.estimate.high),
+                each.direction,
+            )
             for each in report.shortcuts
         ],
     )
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _private(check: str, message: str) -> str:
-    """Leave out what names a file."""
-    return message.partition(" The first:")[0] if check == "unreadable" else message

@@ -13,8 +13,6 @@ from jsonargparse import ArgumentParser, Namespace
 from anomalib_medical.errors import is_user_error, user_message
 
 COULD_NOT_RUN = 2
-
-
 DESCRIPTION = (
     "Look for leaks between splits and shortcuts to the label; exit code 0 clean, 1 findings, 2 could not run."
 )
@@ -40,11 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Mapping[str, Any]) -> int:
-    """Audit the data.
-
-    Returns:
-        0 if nothing is above the limits, 1 if something is, 2 if the audit could not run.
-    """
+    """Audit the data: 0 if nothing is above the limits, 1 if something is, 2 if the audit could not run."""
     try:
         return _run(arguments)
     except Exception as error:
@@ -58,18 +52,19 @@ def run(arguments: Mapping[str, Any]) -> int:
 def _add_data(parser: ArgumentParser) -> None:
     from anomalib.data import AnomalibDataModule
 
-    parser.add_subclass_arguments(
-        AnomalibDataModule,
-        "data",
-        required=True,
-        help="The data: a class such as MedicalFolder with its arguments, or a YAML file of them.",
-    )
+    help_text = "The data: a class such as MedicalFolder with its arguments, or a YAML file of them."
+    parser.add_subclass_arguments(AnomalibDataModule, "data", required=True, help=help_text)
 
 
 def _run(arguments: Mapping[str, Any]) -> int:
-    from anomalib_medical.data.audit import AuditLimits, audit, collect_splits, write_report
-    from anomalib_medical.data.audit.files import claim_folder
-    from anomalib_medical.data.audit.text import format_report
+    from anomalib_medical.data.audit import (
+        AuditLimits,
+        audit,
+        claim_folder,
+        collect_splits,
+        format_report,
+        write_report,
+    )
 
     limits = AuditLimits(**{field.name: arguments[field.name] for field in fields(AuditLimits)})
     parser = ArgumentParser()
@@ -80,8 +75,7 @@ def _run(arguments: Mapping[str, Any]) -> int:
     window = getattr(datamodule, "window", None)
     # A folder that cannot be written fails before hours of reading, not after.
     folder = None if arguments["output"] is None else claim_folder(Path(arguments["output"]))
-    left_out = getattr(datamodule, "left_out", None)
-    report = audit(collect_splits(datamodule), limits, left_out=left_out, window=window)
+    report = audit(collect_splits(datamodule), limits, left_out=getattr(datamodule, "left_out", None), window=window)
     print(format_report(report, datamodule.name))
     if folder is not None:
         # By default the name is that of a folder.

@@ -5,8 +5,7 @@ from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
 from anomalib_medical.data.folder.datamodule import MedicalFolder
 from anomalib_medical.data.folder.dataset import MedicalFolderDataset, make_medical_folder_dataset
-from anomalib_medical.data.phantom.datamodule import Phantom
-from anomalib_medical.data.phantom.dataset import PhantomDataset, make_phantom_dataset
+from anomalib_medical.data.phantom.datamodule import Phantom, PhantomDataset, make_phantom_dataset
 from anomalib_medical.data.predict import MedicalPredictDataset
 from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
 from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset

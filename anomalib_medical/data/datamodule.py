@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.data.utils import LabelName
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
@@ -16,15 +17,13 @@ from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.geometry import keeps_places_until_resize
-from anomalib_medical.data.samples import concat_samples, without_labels
-from anomalib_medical.data.splits import automatic_holdout, hold_out_patients
+from anomalib_medical.data.samples import automatic_holdout, concat_samples, hold_out_patients, without_labels
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.io import Listing, Window, counted
 
 logger = logging.getLogger(__name__)
 
 ValidationSplit = Literal["from_train", "from_test", "same_as_test"]
-_VALIDATION_SPLITS = ("from_train", "from_test", "same_as_test")
 
 
 class MedicalDataModule(AnomalibDataModule):
@@ -73,8 +72,8 @@ class MedicalDataModule(AnomalibDataModule):
         window: str | tuple[float, float] | None = None,
         seed: int = 0,
     ) -> None:
-        if val_split_mode not in _VALIDATION_SPLITS:
-            msg = f"val_split_mode is {val_split_mode!r}, expected one of {', '.join(_VALIDATION_SPLITS)}."
+        if val_split_mode not in get_args(ValidationSplit):
+            msg = f"val_split_mode is {val_split_mode!r}, expected one of {', '.join(get_args(ValidationSplit))}."
             raise ValueError(msg)
         if val_split_ratio is not None and not 0 < val_split_ratio < 1:
             msg = f"val_split_ratio is {val_split_ratio}, expected a share between 0 and 1, or None for the default."
@@ -82,7 +81,7 @@ class MedicalDataModule(AnomalibDataModule):
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
-            num_workers=_default_workers() if num_workers is None else num_workers,
+            num_workers=max(0, min(4, available_cores() - 1)) if num_workers is None else num_workers,
             train_augmentations=train_augmentations,
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,
@@ -159,15 +158,11 @@ class MedicalDataModule(AnomalibDataModule):
         patients = list(self.train_data.samples.patient_id)
         if len(set(patients)) < 2:
             several = len(patients) > 1
-            ways_out = (
-                f"{self._advice_for_one_patient()}Add normal images of another patient."
-                if several
-                else "Add normal images of another patient, or set val_split_mode=same_as_test (the threshold then "
-                "sees the test set)."
-            )
+            advice = self._advice_for_one_patient() if several else ""
+            other_way = "" if several else ", or set val_split_mode=same_as_test (the threshold then sees the test set)"
             msg = (
                 f"Only {counted(len(patients), 'training image')} {'of one patient' if several else 'in all'}: none "
-                f"can be held out for the threshold. {ways_out}"
+                f"can be held out for the threshold. {advice}Add normal images of another patient{other_way}."
             )
             raise ValueError(msg)
         share = self._val_share
@@ -237,25 +232,19 @@ class MedicalDataModule(AnomalibDataModule):
         return self._eval_dataloader(self.val_data)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Load the test set; predict does too.
-
-        Raises:
-            ValueError: If there are no test images.
-        """
+        """Load the test set, as predict does; a ValueError if there is none."""
         self._require_test("Testing or predicting")
         return self._eval_dataloader(self.test_data)
 
     def _eval_dataloader(self, data: MedicalDataset) -> DataLoader[Any]:
-        loader_args: dict[str, Any] = {
-            "dataset": data,
-            "num_workers": self.num_workers,
-            "collate_fn": self.external_collate_fn or data.collate_fn,
-        }
         has_mask = data.has_mask
-        if all(has_mask) or not any(has_mask):
-            return DataLoader(batch_size=self.eval_batch_size, shuffle=False, **loader_args)
-        sampler = _UnmixedBatchSampler(SequentialSampler(data), self.eval_batch_size, drop_last=False, kinds=has_mask)
-        return DataLoader(batch_sampler=sampler, **loader_args)
+        batches: dict[str, Any] = {"batch_size": self.eval_batch_size}
+        if any(has_mask) and not all(has_mask):
+            ordered = SequentialSampler(data)
+            unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=has_mask)
+            batches = {"batch_sampler": unmixed}
+        collate_fn = self.external_collate_fn or data.collate_fn
+        return DataLoader(data, num_workers=self.num_workers, collate_fn=collate_fn, **batches)
 
 
 class _UnmixedBatchSampler(BatchSampler):
@@ -265,28 +254,17 @@ class _UnmixedBatchSampler(BatchSampler):
         super().__init__(sampler, batch_size, drop_last)
         self.kinds = kinds
 
-    def _batches(self) -> list[list[int]]:
-        batches: list[list[int]] = []
+    def __iter__(self) -> Iterator[list[int]]:
         indices = list(self.sampler)
         for kind in (True, False):
             group = [index for index in indices if self.kinds[index] == kind]
-            batches += [group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size)]
-        return batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches())
+            yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))
 
     def __len__(self) -> int:
-        return len(self._batches())
+        return sum(1 for _ in self)
 
 
 def _divide(data: MedicalDataset, held_out: set[str]) -> tuple[MedicalDataset, MedicalDataset]:
     """Divide a dataset into the patients that stay and those held out."""
-    outside = data.samples.patient_id.isin(held_out)
-    kept = data.subsample([index for index, out in enumerate(outside) if not out])
-    taken = data.subsample([index for index, out in enumerate(outside) if out])
-    return kept, taken
-
-
-def _default_workers() -> int:
-    return max(0, min(4, available_cores() - 1))
+    outside = data.samples.patient_id.isin(held_out).to_numpy()
+    return data.subsample(np.flatnonzero(~outside).tolist()), data.subsample(np.flatnonzero(outside).tolist())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -18,7 +17,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.io import ImageAddress, ImageReadError, MaskRule, Window, agree, counted
+from anomalib_medical.io import ImageAddress, MaskRule, Window, agree, counted, require_same_size
 
 
 class MedicalDataset(AnomalibDataset):
@@ -47,17 +46,14 @@ class MedicalDataset(AnomalibDataset):
 
     @property
     def samples(self) -> DataFrame:
-        """The table, sorted by image_path as anomalib sorts it.
-
-        Raises:
-            RuntimeError: If it has not been set.
-        """
+        """The table, sorted by image_path as anomalib sorts it."""
         return super().samples
 
     @samples.setter
     def samples(self, samples: DataFrame) -> None:
         # anomalib's own setter would look for a file named "brain.nii.gz#axial=57".
-        missing = {path for path in _files(samples) if not path.exists()}
+        files = {ImageAddress.parse(path).path for path in samples.image_path}
+        missing = {path for path in files if not path.exists()}
         if missing:
             which = f"{counted(len(missing), 'image file')} {agree(len(missing), 'is', 'are')}"
             msg = f"{which} gone, such as {min(missing)}."
@@ -65,13 +61,7 @@ class MedicalDataset(AnomalibDataset):
         self._samples = samples.sort_values(by="image_path", ignore_index=True)
 
     def __getitem__(self, index: int) -> MedicalImageItem:
-        """Read one image, with its mask where there is one.
-
-        Args:
-            index: Row of ``samples``.
-
-        Returns:
-            Item with image (3, H, W) and, for segmentation, mask (H, W).
+        """Read the image of a row, (3, H, W), with its mask, (H, W), where there is one.
 
         Raises:
             ImageReadError: If a file cannot be read, or mask and image differ in size.
@@ -79,7 +69,7 @@ class MedicalDataset(AnomalibDataset):
         # As a dictionary: a pandas row is slow at looking up names, which for small images is a tenth of the time.
         row = self.samples.iloc[index].to_dict()
         image = Image(read_image(row["image_path"], self.window, channels_last=True))
-        mask = self._read_mask(row, image)
+        mask = self._read_mask(row, (image.shape[-2], image.shape[-1]))
 
         if self.augmentations and mask is not None:
             image, mask = self.augmentations(image, mask)
@@ -97,8 +87,7 @@ class MedicalDataset(AnomalibDataset):
             patient_id=row["patient_id"],
         )
 
-    def _read_mask(self, row: dict[Hashable, Any], image: torch.Tensor) -> Mask | None:
-        size = (image.shape[-2], image.shape[-1])
+    def _read_mask(self, row: dict[Hashable, Any], size: tuple[int, int]) -> Mask | None:
         if row["label_index"] == LabelName.NORMAL:
             return Mask(torch.zeros(size, dtype=torch.uint8)) if self.task == TaskType.SEGMENTATION else None
         if row.get("boxes"):
@@ -106,33 +95,31 @@ class MedicalDataset(AnomalibDataset):
         if not row["mask_path"]:
             return None
         mask = Mask(read_mask(row["mask_path"], self.mask_rule, row["image_path"]))
-        if mask.shape != size:
-            raise mask_size_error(row["image_path"], size, row["mask_path"], (*mask.shape,))
+        require_same_size(row["image_path"], size, row["mask_path"], (*mask.shape,))
         return mask
 
     def subsample(self, indices: Sequence[int], inplace: bool = False) -> Self:
         """Keep the given rows (anomalib's own, with the type it returns)."""
         return cast("Self", super().subsample(indices, inplace))
 
+    def of_split(self, split: str) -> Self:
+        """Keep the rows of a split; there may be none."""
+        return self.subsample([row for row, each in enumerate(self.samples.split) if each == split])
+
     @property
     def has_mask(self) -> list[bool]:
         """Whether each item comes with a mask (normal images come with an empty one)."""
         if self.task == TaskType.CLASSIFICATION:
             return [False] * len(self)
-        normal = self.samples.label_index == LabelName.NORMAL
-        masked = self.samples.mask_path != ""
+        masked = (self.samples.label_index == LabelName.NORMAL) | (self.samples.mask_path != "")
         if "boxes" in self.samples:
             masked |= self.samples.boxes != ""
-        return [bool(value) for value in normal | masked]
+        return [bool(value) for value in masked]
 
     @property
     def collate_fn(self) -> Callable[[list[Any]], MedicalImageBatch]:
         """Collate, without masks where one is missing."""
         return collate
-
-
-def _files(samples: DataFrame) -> set[Path]:
-    return {ImageAddress.parse(path).path for path in samples.image_path}
 
 
 def _fill_boxes(boxes: list[list[float]], size: tuple[int, int]) -> torch.Tensor:
@@ -142,18 +129,3 @@ def _fill_boxes(boxes: list[list[float]], size: tuple[int, int]) -> torch.Tensor
         rows = slice(max(0, math.floor(top)), max(0, math.ceil(top + height)))
         mask[rows, max(0, math.floor(left)) : max(0, math.ceil(left + width))] = 1
     return mask
-
-
-def mask_size_error(
-    image_path: str,
-    image_size: tuple[int, ...],
-    mask_path: str,
-    mask_size: tuple[int, ...],
-) -> ImageReadError:
-    """Build the error for a mask that does not lie over its image; sizes are (height, width)."""
-    msg = (
-        f"The mask {mask_path} has {mask_size[0]}x{mask_size[1]} pixels (height x width), its image {image_path} has "
-        f"{image_size[0]}x{image_size[1]}. Masks are not stretched, since they might lie elsewhere then: save the mask "
-        "at its image's size, or remove it."
-    )
-    return ImageReadError(msg)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -53,44 +54,27 @@ _MIN_DETAIL_PIXELS_TO_ALIGN = 100
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two images that are one.
+    """Two images that are one."""
 
-    Attributes:
-        first: Index of an image.
-        second: Index of the other, larger than ``first``.
-        kind: What they share.
-        similarity: Correlation in [-1, 1] after alignment; 1 for exact duplicates.
-    """
-
-    first: int
-    second: int
+    first: int  # index of an image
+    second: int  # of the other, larger than the first
     kind: DuplicateKind
-    similarity: float
+    similarity: float  # correlation in [-1, 1] after alignment; 1 for exact duplicates
 
 
 def group_duplicates(paths: Sequence[str], *, window: Window | None = None, progress: bool = True) -> list[int]:
-    """Number images so that duplicates, and duplicates of duplicates, share a number.
+    """Number images so that duplicates, and duplicates of duplicates, share a number; from 0, in their order.
 
     An image that cannot be read is a group of its own.
-
-    Args:
-        paths: Image files or addresses of pictures.
-        window: Which values of DICOM and NIfTI files become black and white.
-        progress: Whether to show bars.
-
-    Returns:
-        Group of each image, numbered from 0 in the order of ``paths``.
     """
     records = fingerprint_all(paths, window=window, progress=progress)
     readable = [index for index, record in enumerate(records) if isinstance(record, Fingerprint)]
     fingerprints = [record for record in records if isinstance(record, Fingerprint)]
     pairs = find_duplicates(fingerprints, progress=progress)
-    first = [readable[pair.first] for pair in pairs]
-    second = [readable[pair.second] for pair in pairs]
-    links = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(paths), len(paths)))
-    groups = connected_components(links, directed=False)[1]
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(int(group), len(numbers)) for group in groups]
+    ends = [readable[pair.first] for pair in pairs], [readable[pair.second] for pair in pairs]
+    links = coo_array((np.ones(len(pairs)), ends), shape=(len(paths), len(paths)))
+    groups: list[int] = pd.factorize(connected_components(links, directed=False)[1])[0].tolist()
+    return groups
 
 
 def find_duplicates(
@@ -100,7 +84,7 @@ def find_duplicates(
     min_similarity: float = MIN_SIMILARITY,
     progress: bool = True,
 ) -> list[DuplicatePair]:
-    """Find duplicates over all pairs.
+    """Find duplicates over all pairs, the most similar first.
 
     Of several identical images only enough pairs are returned to link them all. Blank images have no duplicates.
 
@@ -109,9 +93,6 @@ def find_duplicates(
         parts: Part (such as the split) of each image; only pairs of different parts are looked for. None for all.
         min_similarity: Correlation from which on two images are near duplicates.
         progress: Whether to show a bar.
-
-    Returns:
-        The pairs, most similar first.
     """
     shown = [index for index, record in enumerate(fingerprints) if not is_blank(record)]
     records = [fingerprints[index] for index in shown]
@@ -120,9 +101,7 @@ def find_duplicates(
     for pair in _near(records, codes, min_similarity, progress=progress):
         if records[pair.first].pixel_digest != records[pair.second].pixel_digest:
             found.setdefault((pair.first, pair.second), pair)
-    pairs = [
-        DuplicatePair(shown[pair.first], shown[pair.second], pair.kind, pair.similarity) for pair in found.values()
-    ]
+    pairs = [replace(pair, first=shown[pair.first], second=shown[pair.second]) for pair in found.values()]
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
@@ -144,20 +123,15 @@ def _exact(records: Sequence[Fingerprint], codes: NDArray[np.intp] | None) -> li
         for code in np.unique(codes[members]):
             first = next(member for member in members if codes[member] == code)
             pairs |= {(min(first, other), max(first, other)) for other in members if codes[other] != code}
-    return [DuplicatePair(first, second, _exact_kind(records[first], records[second]), 1.0) for first, second in pairs]
-
-
-def _exact_kind(first: Fingerprint, second: Fingerprint) -> DuplicateKind:
-    same_file = first.file_digest and first.file_digest == second.file_digest
-    return "same file" if same_file else "same pixels"
+    files = [record.file_digest for record in records]
+    return [
+        DuplicatePair(first, second, "same file" if files[first] == files[second] != "" else "same pixels", 1.0)
+        for first, second in pairs
+    ]
 
 
 def _near(
-    records: Sequence[Fingerprint],
-    codes: NDArray[np.intp] | None,
-    min_similarity: float,
-    *,
-    progress: bool,
+    records: Sequence[Fingerprint], codes: NDArray[np.intp] | None, min_similarity: float, *, progress: bool
 ) -> list[DuplicatePair]:
     if not records:
         return []
@@ -201,11 +175,7 @@ def _count_detail_pixels(detail: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _candidates(
-    coarse: NDArray[np.float32],
-    codes: NDArray[np.intp] | None,
-    *,
-    mirrored: bool,
-    bar: tqdm[object],
+    coarse: NDArray[np.float32], codes: NDArray[np.intp] | None, *, mirrored: bool, bar: tqdm[object]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return the pairs worth a closer look, (P, 2), and whether one is among the other's closest, (P,)."""
     count = len(coarse)
@@ -242,12 +212,7 @@ def _correlate(fine: NDArray[np.float32], pairs: NDArray[np.intp], *, mirrored: 
     return similarity
 
 
-def _align_and_correlate(
-    thumbnails: NDArray[np.float32],
-    pairs: NDArray[np.intp],
-    *,
-    progress: bool,
-) -> list[float]:
+def _align_and_correlate(thumbnails: NDArray[np.float32], pairs: NDArray[np.intp], *, progress: bool) -> list[float]:
     def similarity(pair: NDArray[np.intp]) -> float:
         return _aligned(thumbnails[pair[0]], thumbnails[pair[1]])
 

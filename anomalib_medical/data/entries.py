@@ -13,10 +13,10 @@ from pandas import DataFrame
 from tqdm import tqdm
 
 from anomalib_medical.data.masks import MaskSurvey
-from anomalib_medical.data.patient_ids import warn_of_absent, warn_of_headers, warn_of_ids
-from anomalib_medical.data.patients import FileFacts, PatientSource, file_facts, identify_patients
+from anomalib_medical.data.patients import PatientSource, file_facts, identify_patients, warn_of_headers, warn_of_ids
 from anomalib_medical.data.samples import METADATA, UNLABELED
 from anomalib_medical.io import (
+    DicomFacts,
     ImageAddress,
     ImageReadError,
     MaskRule,
@@ -25,8 +25,8 @@ from anomalib_medical.io import (
     counted,
     image_stem,
     list_pictures,
+    normalise_id,
 )
-from anomalib_medical.io.names import normalise_id
 
 NORMAL_CLASS = "good"
 # From here on somebody waits.
@@ -42,27 +42,16 @@ def is_abnormal_class(name: str) -> bool:
 
 @dataclass
 class Entry:
-    """One file of a data set.
+    """One file of a data set."""
 
-    Attributes:
-        path: The file, or the address of one picture in it.
-        split: ``"train"``, ``"val"``, ``"test"`` or ``"unlabeled"``.
-        label: The class; ``good`` is normal.
-        mask: Mask file, or None.
-        patient: The patient where the user's list says so; `find_patients` finds those of the others.
-        metadata: What else is known of it, by column name without ``meta_``.
-        line: Line of the user's list, 0 if there is none.
-        base: Folder that was searched, below which a folder may be a patient; the data set's if None.
-    """
-
-    path: ImageAddress
-    split: str
-    label: str
+    path: ImageAddress  # the file, or one picture in it
+    split: str  # train, val, test or unlabeled; "" where it is to be decided
+    label: str  # the class; `good` is normal
     mask: ImageAddress | None = None
-    patient: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    line: int = 0
-    base: Path | None = None
+    patient: str | None = None  # where the user's list says so; `find_patients` finds those of the others
+    metadata: dict[str, str] = field(default_factory=dict)  # what else is known of it, by column without `meta_`
+    line: int = 0  # of the user's list, 0 if there is none
+    base: Path | None = None  # folder that was searched, below which a folder may be a patient; the data set's if None
 
 
 def find_patients(
@@ -86,16 +75,13 @@ def find_patients(
         ValueError: If ``patient_pattern`` does not match every file name, or a file is in no folder of its own.
         ImageReadError: If a header cannot be read.
     """
-    by_pattern = _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
+    if patient_pattern is not None:
+        _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
     headers = _for_each(entries, lambda entry: file_facts(entry.path.path), "Reading headers")
-    for entry in entries:
-        entry.patient = entry.patient or by_pattern.get(id(entry))
-    warn_of_ids(entries)
-    unnamed = [facts for entry, facts in zip(entries, headers, strict=True) if entry.patient is None]
-    if patient_from == "header":
-        warn_of_headers(unnamed)
-    elif patient_from in {"study", "series"}:
-        warn_of_absent([getattr(facts, patient_from) for facts in unnamed], patient_from)
+    warn_of_ids([(entry.path, entry.patient) for entry in entries if entry.patient])
+    warn_of_headers(
+        [facts for entry, facts in zip(entries, headers, strict=True) if entry.patient is None], patient_from
+    )
     found = _patients_from(entries, headers, root, patient_from)
     # A file that the list does not name a patient for may be of one that it names for another file; where it names
     # several for one header, headers tell nobody.
@@ -110,18 +96,14 @@ def find_patients(
 
 
 def _patients_from(
-    entries: Sequence[Entry], headers: Sequence[FileFacts], root: Path, source: PatientSource
+    entries: Sequence[Entry], headers: Sequence[DicomFacts], root: Path, source: PatientSource
 ) -> list[str | None]:
     if source == "header":
         patients = identify_patients(headers)
-        return [patient or facts.exam for patient, facts in zip(patients, headers, strict=True)]
-    if source == "study":
-        return [facts.study for facts in headers]
-    if source == "series":
-        return [facts.series for facts in headers]
+        return [patient or facts.study or facts.series for patient, facts in zip(patients, headers, strict=True)]
     if source == "folder":
         return [None if entry.patient else _folder(entry, root) for entry in entries]
-    return [None] * len(entries)
+    return [None if source == "file" else getattr(facts, source) for facts in headers]
 
 
 def _folder(entry: Entry, root: Path) -> str:
@@ -140,19 +122,36 @@ def _folder(entry: Entry, root: Path) -> str:
     return normalise_id(parts[0])
 
 
+def _own_patient(path: Path, root: Path) -> str:
+    # Two files may share their name in different folders. The path below the root is the same on every machine.
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _match_patients(entries: Sequence[Entry], pattern: str) -> None:
+    """Give each entry the patient in its file's name."""
+    for entry in entries:
+        match = re.search(composed(pattern), composed(image_stem(entry.path.path)))
+        found = match and (match[1] if match.re.groups else match[0])
+        entry.patient = normalise_id(found or "") or None
+    unmatched = [entry.path for entry in entries if entry.patient is None]
+    if unmatched:
+        msg = (
+            f"patient_pattern={pattern!r} finds no patient in {len(unmatched)} of "
+            f"{counted(len(entries), 'file name')}, such as {unmatched[0]}. It is searched in the name "
+            "without suffix, and its first group (or the whole match) is the patient: widen it, or leave it "
+            "out to take every file as its own patient."
+        )
+        raise ValueError(msg)
+
+
 def build_samples(
     entries: Sequence[Entry], slicing: Slicing | None = None, mask_rule: MaskRule | None = None
 ) -> DataFrame:
-    """Build the table that `MedicalDataset` reads from.
+    """Build the table that `MedicalDataset` reads from, of entries with their patients.
 
     A volume's slices are pictures of one patient. With a mask volume a slice is abnormal if its mask is not empty;
-    without one all slices have the volume's label.
-
-    Args:
-        entries: The files, with their patients.
-        slicing: How volumes become slices.
-        mask_rule: Which values of masks count; all that are not 0 if None. Where it names labels, a picture whose mask
-            holds none of them is normal, slice or not.
+    without one all slices have the volume's label. Where the rule names labels, a picture whose mask holds none of them
+    is normal, slice or not.
 
     Returns:
         Columns image_path, split, label, label_index, mask_path, patient_id and, where known, meta_*;
@@ -163,7 +162,8 @@ def build_samples(
         ValueError: If an image is listed twice, or no mask holds any of the chosen labels.
     """
     survey = MaskSurvey(mask_rule or MaskRule())
-    names = sorted({f"{METADATA}{name}" for entry in entries for name in entry.metadata})
+    names = sorted({name for entry in entries for name in entry.metadata})
+    found = _for_each(entries, lambda entry: _pictures(entry, slicing, survey), "Listing images")
     rows = [
         {
             "image_path": str(picture),
@@ -172,16 +172,14 @@ def build_samples(
             "label_index": int(label not in {NORMAL_CLASS, UNLABELED}),
             "mask_path": "" if mask is None else str(mask),
             "patient_id": entry.patient,
-            **{name: entry.metadata.get(name.removeprefix(METADATA), "") for name in names},
+            **{f"{METADATA}{name}": entry.metadata.get(name, "") for name in names},
         }
-        for entry, pictures in zip(
-            entries, _for_each(entries, lambda entry: _pictures(entry, slicing, survey), "Listing images"), strict=True
-        )
+        for entry, pictures in zip(entries, found, strict=True)
         for picture, mask, label in pictures
     ]
     survey.report()
-    columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", *names]
-    samples = DataFrame(rows, columns=columns)
+    columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id"]
+    samples = DataFrame(rows, columns=[*columns, *(f"{METADATA}{name}" for name in names)])
     twice = samples.image_path[samples.image_path.duplicated()]
     if len(twice):
         images = counted(len(twice), "image")
@@ -222,29 +220,3 @@ def _pictures(
         (picture, mask, NORMAL_CLASS if mask is None else entry.label)
         for picture, mask in zip(pictures, masks, strict=True)
     ]
-
-
-def _own_patient(path: Path, root: Path) -> str:
-    # Two files may share their name in different folders. The path below the root is the same on every machine.
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _match_patients(entries: Sequence[Entry], pattern: str | None) -> dict[int, str]:
-    """Map each entry's id() to the patient in its file name."""
-    if pattern is None:
-        return {}
-    matches = {id(entry): re.search(composed(pattern), composed(image_stem(entry.path.path))) for entry in entries}
-    patients = {
-        key: normalise_id((match[1] if match.re.groups else match[0]) or "") if match is not None else None
-        for key, match in matches.items()
-    }
-    unmatched = [entry.path for entry in entries if not patients[id(entry)]]
-    if unmatched:
-        msg = (
-            f"patient_pattern={pattern!r} finds no patient in {len(unmatched)} of "
-            f"{counted(len(entries), 'file name')}, such as {unmatched[0]}. It is searched in the name "
-            "without suffix, and its first group (or the whole match) is the patient: widen it, or leave it "
-            "out to take every file as its own patient."
-        )
-        raise ValueError(msg)
-    return {key: patient for key, patient in patients.items() if patient}

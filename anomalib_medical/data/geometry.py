@@ -26,8 +26,6 @@ _VALUES_ONLY = (
     v2.ToImage,
     v2.ToPureTensor,
 )
-
-
 # They bring all of an image to all of the result.
 _STRETCHES = frozenset({"resize", "resize_shorter", "resize_longer"})
 
@@ -46,11 +44,7 @@ def steps_of(*transforms: nn.Module | None) -> tuple[Step, ...]:
 
 
 def model_steps(model: object) -> tuple[Step, ...]:
-    """What a model's pre-processor does to places.
-
-    Raises:
-        UnknownPlaceError: If that is not known.
-    """
+    """What a model's pre-processor does to places; an UnknownPlaceError if that is not known."""
     pre_processor = getattr(model, "pre_processor", None)
     # A module of another kind is a transform itself.
     return steps_of(getattr(pre_processor, "transform", pre_processor))
@@ -59,15 +53,9 @@ def model_steps(model: object) -> tuple[Step, ...]:
 class Places:
     """Where the maps of a run lie on the images as they are in their files.
 
-    Args:
-        model: Its pre-processor is asked.
-        dataset: Its augmentations are, which come before.
-
-    Raises:
-        UnknownPlaceError: If a transform's effect on places is not known.
-
-    Attributes:
-        are_whole: Whether each map covers its image and nothing else, whatever the image's size.
+    The model's pre-processor is asked, and the augmentations of the dataset, which come before; an UnknownPlaceError if
+    what one does to places is not known. ``are_whole`` says whether each map covers its image and nothing else,
+    whatever the image's size.
     """
 
     def __init__(self, model: object, dataset: object) -> None:
@@ -106,7 +94,7 @@ def _steps(transform: nn.Module) -> Iterable[Step]:
     if kind in _VALUES_ONLY:
         return ()
     if kind is v2.Resize:
-        return (_resize(known),)
+        return (_resize(known.size, known.max_size),)
     if kind in {v2.CenterCrop, ExportableCenterCrop}:
         return (Step("center_crop", tuple(map(int, known.size))),)
     if kind is SquarePad:
@@ -120,17 +108,15 @@ def _steps(transform: nn.Module) -> Iterable[Step]:
     raise UnknownPlaceError(msg)
 
 
-def _resize(transform: v2.Resize) -> Step:
-    if transform.size is None:
-        return Step("resize_longer", (int(transform.max_size),))
-    if len(transform.size) == 2:
-        return Step("resize", (int(transform.size[0]), int(transform.size[1])))
-    longest = () if transform.max_size is None else (int(transform.max_size),)
-    return Step("resize_shorter", (int(transform.size[0]), *longest))
+def _resize(size: Sequence[int] | None, max_size: int | None) -> Step:
+    longest = () if max_size is None else (int(max_size),)
+    if size is None:
+        return Step("resize_longer", longest)
+    sizes = tuple(map(int, size))
+    return Step("resize", sizes) if len(sizes) == 2 else Step("resize_shorter", sizes + longest)
 
 
-def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom."""
-    given = [padding] if isinstance(padding, int) else list(padding)
-    left, top, right, bottom = given if len(given) == 4 else (given * 2 if len(given) == 2 else given * 4)
-    return left, top, right, bottom
+def _padding(padding: int | Sequence[int]) -> tuple[int, ...]:
+    """Left, top, right and bottom: one number is of all sides, two are of left and top and their opposites."""
+    given = (padding,) if isinstance(padding, int) else tuple(padding)
+    return given * (4 // len(given))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from anomalib_medical.io import ImageAddress, MaskRule, Window, read_mask_pixels, read_pixels
+from anomalib_medical.io import ImageAddress, MaskRule, Window, read_mask_pixels, read_pixels, three_planes
 
 
 def read_image(
@@ -34,31 +33,18 @@ def read_image(
         ImageReadError: If its content cannot be read, or it holds several pictures and the address names none.
     """
     pixels = read_pixels(path, window)
-    if channels_last:
-        colours = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels
-        return torch.from_numpy(colours).permute(2, 0, 1)
-    if pixels.ndim == 2:
-        return torch.from_numpy(pixels).repeat(3, 1, 1)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if not channels_last:
+        return torch.from_numpy(three_planes(pixels))
+    colours = torch.from_numpy(pixels)
+    return (colours[..., None].repeat(1, 1, 3) if colours.ndim == 2 else colours).permute(2, 0, 1)
 
 
 def read_mask(
-    path: str | Path | ImageAddress,
-    rule: MaskRule | None = None,
-    image: str | Path | ImageAddress | None = None,
+    path: str | Path | ImageAddress, rule: MaskRule | None = None, image: str | Path | ImageAddress | None = None
 ) -> torch.Tensor:
-    """Read a mask as ``read_mask_pixels`` does.
-
-    Args:
-        path: Mask file, in any format that ``read_image`` knows, or the address of one picture in it.
-        rule: Which of its values belong to the mask; all that are not 0 if None.
-        image: The picture that it is laid over, see ``read_mask_values``.
+    """Read a mask as ``read_mask_pixels`` does, with the same arguments and errors.
 
     Returns:
         uint8 tensor of zeros and ones of shape (H, W).
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ImageReadError: If its content cannot be read, or where it lies in the image is not well defined.
     """
     return torch.from_numpy(read_mask_pixels(path, rule, image)).to(torch.uint8)

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 class MedicalPredictDataset(Dataset[MedicalImageItem]):
     """Images to predict: rasters at their full depth, frames of DICOM files and slices of NIfTI volumes.
 
-    anomalib's own dataset turns 16-bit images white and knows no medical formats.
+    anomalib's own dataset turns 16-bit images white and knows no medical formats. What else is in a folder is named in
+    one warning: files of other formats, pipes and broken links, and DICOM objects that are no images.
 
     Args:
         path: A folder, searched at any depth, or one image.
@@ -40,22 +41,21 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no image in the folder.
-        ImageReadError: If a file's header cannot be read. What else is in the folder is named in one warning: files of
-            other formats, pipes and broken links, and DICOM objects that are no images (NoImageError if there is
-            nothing but such).
+        ImageReadError: If a file's header cannot be read; a NoImageError if there are only objects that are no images.
     """
 
     def __init__(self, path: str | Path, window: Window | None = None, slicing: Slicing | None = None) -> None:
         path = on_disk(Path(path))
-        if (kind := irregular(path)) not in {None, "a folder"}:
+        kind = irregular(path)
+        if kind not in {None, "a folder"}:
             msg = f"{path} is {kind}: expected an image, or a folder of images, to predict."
             raise FileNotFoundError(msg)
         if not path.exists():
             msg = f"There is no file or folder {path} to predict."
             raise FileNotFoundError(msg)
-        listing = list_folder(path) if path.is_dir() else Listing([path])
+        listing = list_folder(path) if kind else Listing([path])
         self.window = window
-        self.name = path.resolve().name if path.is_dir() else None
+        self.name = path.resolve().name if kind else None
         self.addresses: list[ImageAddress] = []
         for file in listing.images:
             try:
@@ -74,23 +74,13 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
         return len(self.addresses)
 
     def __getitem__(self, index: int) -> MedicalImageItem:
-        """Read one image.
-
-        Args:
-            index: Position in ``addresses``.
-
-        Returns:
-            Item with image (3, H, W).
-
-        Raises:
-            ImageReadError: If the file cannot be read.
-        """
+        """Read one image, (3, H, W); an ImageReadError if that cannot be done."""
         address = self.addresses[index]
         facts = file_facts(address.path)
         return MedicalImageItem(
             image=Image(read_image(address, self.window)),
             image_path=str(address),
-            patient_id=facts.patient or facts.exam or str(address.path),
+            patient_id=facts.patient or facts.study or facts.series or str(address.path),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -27,11 +28,21 @@ class PatientHasher:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+        self._file = Path(folder) / SALT_FILE
 
     @cached_property
     def _salt(self) -> bytes:
-        return _read_or_make_salt(self._folder / SALT_FILE)
+        if not self._file.exists():
+            _make_salt(self._file)
+        with contextlib.suppress(ValueError):
+            salt = bytes.fromhex(self._file.read_text(encoding="ascii"))
+            if len(salt) == _SALT_BYTES:
+                return salt
+        msg = (
+            f"{self._file} does not hold a salt of {_SALT_BYTES} bytes as hexadecimal digits. The hashes of patients "
+            "in this folder rest on it: restore the file, or delete it and write the results anew."
+        )
+        raise MedicalError(msg)
 
     def hash(self, patient_id: str, kind: str = "p") -> str:
         """Return a hash such as ``p-3f9a01c25b7e``; of an empty id, ``""``.
@@ -50,35 +61,19 @@ class PatientHasher:
         return f"{kind}-{digest.hexdigest()[:_DIGITS]}"
 
 
-def _read_or_make_salt(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _make_salt(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     # Written under another name and linked into place: of two processes that start at once, both use the first's salt.
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    if not path.exists():
+    draft = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.write_text(secrets.token_hex(_SALT_BYTES), encoding="ascii")
         try:
-            draft.touch(mode=0o600, exist_ok=False)
-            draft.write_text(secrets.token_hex(_SALT_BYTES), encoding="ascii")
-            _publish(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-    try:
-        salt = bytes.fromhex(path.read_text(encoding="ascii"))
-    except ValueError:
-        salt = b""
-    if len(salt) != _SALT_BYTES:
-        msg = (
-            f"{path} does not hold a salt of {_SALT_BYTES} bytes as hexadecimal digits. The hashes of patients in this "
-            "folder rest on it: restore the file, or delete it and write the results anew."
-        )
-        raise MedicalError(msg)
-    return salt
-
-
-def _publish(draft: Path, path: Path) -> None:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            draft.rename(path)
+            os.link(draft, file)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not file.exists():
+                draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)

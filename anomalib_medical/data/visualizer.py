@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
@@ -57,15 +57,15 @@ class MedicalVisualizer(ImageVisualizer):
         self,
         trainer: Any,  # noqa: ANN401
         pl_module: Any,  # noqa: ANN401
-        outputs: Any,  # noqa: ANN401
+        outputs: Any,  # noqa: ANN401, ARG002
         batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,
     ) -> None:
         """Save the pictures of a batch."""
-        del outputs, batch_idx
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
+        heatmaps = Path(self.output_dir)
         datamodule = getattr(trainer, "datamodule", None)
         dataset = _dataset(trainer, dataloader_idx)
         window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
@@ -74,28 +74,26 @@ class MedicalVisualizer(ImageVisualizer):
         # Not the item's own: anomalib's plain batches lose it when they are taken apart.
         uncertainty_maps = getattr(batch, "uncertainty_map", None)
         try:
-            places = Places(pl_module, dataset)
+            placements = self._placements(batch, Places(pl_module, dataset))
         except UnknownPlaceError as error:
             self._warn_once("No heatmaps and no masks are drawn: %s", error)
             return
-        placements = self._placements(batch, places)
         for index, (item, placed) in enumerate(zip(batch, placements, strict=True)):
             address = ImageAddress.parse(item.image_path or "")
             pixels = Image(read_image(address, window)) if item.image_path else item.image
             size = (pixels.shape[-2], pixels.shape[-1])
             # Without its path the item is drawn from its pixels.
-            shown = cast("MedicalImageItem", replace(item, image=pixels, image_path=None))
+            shown = replace(item, image=pixels, image_path=None)
             heatmap = self.visualize(shown if placed.is_whole else _put_back(shown, placed, size))
             if isinstance(heatmap, PillowImage.Image):
                 self._hatch_tiles(heatmap, placed)
-                heatmap.save(self._free(address, Path(self.output_dir), source))
+                heatmap.save(self._free(address, heatmaps, source))
             if item.pred_mask is not None:
-                mask = item.pred_mask.reshape(item.pred_mask.shape[-2:]).cpu().numpy().astype(np.uint8) * 255
-                path = self._free(address, _companion(Path(self.output_dir), MASKS), source, ".png")
-                PillowImage.fromarray(put_back(mask, placed, size, PillowImage.Resampling.NEAREST)).save(path)
+                mask = PillowImage.fromarray(255 * _placed(item.pred_mask.to(torch.uint8), placed, size).numpy())
+                mask.save(self._free(address, _companion(heatmaps, MASKS), source, ".png"))
             if uncertainty_maps is not None:
                 picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module), placed)
-                picture.save(self._free(address, _companion(Path(self.output_dir), UNCERTAINTY), source, ".png"))
+                picture.save(self._free(address, _companion(heatmaps, UNCERTAINTY), source, ".png"))
 
     def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
@@ -136,14 +134,7 @@ class MedicalVisualizer(ImageVisualizer):
     def _draw_uncertainty(
         self, image: torch.Tensor, uncertainty: torch.Tensor, scale: float | None, placed: Placement
     ) -> PillowImage.Image:
-        """Draw a map on its image as anomalib draws anomaly maps.
-
-        Args:
-            image: (3, H, W) in [0, 1].
-            uncertainty: (1, h, w) or (h, w).
-            scale: The value of the strongest colour, None for the map's maximum.
-            placed: Where the map lies on the image.
-        """
+        """Draw a map, (1, h, w) or (h, w), on its image as anomalib draws anomaly maps."""
         values = uncertainty.detach().float().cpu().reshape(uncertainty.shape[-2:])
         full = float(values.max()) if scale is None else scale
         # anomalib's own scaling would stretch even the flattest map over all colours.
@@ -179,15 +170,8 @@ def with_our_reader(callback: object) -> object:
     """Return anomalib's plain visualizer as ours with the same settings, and every other callback as it is."""
     if type(callback) is not ImageVisualizer:
         return callback
-    return MedicalVisualizer(
-        fields=callback.fields,
-        overlay_fields=callback.overlay_fields,
-        field_size=callback.field_size,
-        fields_config=callback.fields_config,
-        overlay_fields_config=callback.overlay_fields_config,
-        text_config=callback.text_config,
-        output_dir=callback.output_dir,
-    )
+    settings = inspect.signature(ImageVisualizer).parameters
+    return MedicalVisualizer(**{name: getattr(callback, name) for name in settings})
 
 
 def _picture_name(address: ImageAddress) -> str:
@@ -205,7 +189,7 @@ def _companion(heatmaps: Path, companion: str) -> Path:
 
 
 def _uncertainty_scale(model: object) -> float | None:
-    """Return the uncertainty of the strongest colour, None where the model has no usable one."""
+    """The uncertainty of the strongest colour, None where the model has no usable one."""
     scale = getattr(model, "uncertainty_scale", None)
     # A buffer that no validation has filled is nan.
     return float(scale) if scale is not None and 0 < float(scale) < math.inf else None

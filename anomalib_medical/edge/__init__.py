@@ -2,3 +2,7 @@
 
 Only relative imports, `io`, the standard library and what the bundle's requirements.txt names may be imported here.
 """
+
+
+class EdgeError(Exception):
+    """The runtime cannot go on; the message says what was found and what to do, and is all that an engineer needs."""

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from ..io import OWN_MANUFACTURER, sha256
+from . import EdgeError
 from .manifest import NAME, Manifest
 from .overlay import place_mask
 from .predictor import Prediction
@@ -44,15 +45,9 @@ _CAPTURE_SERIES, _SEGMENTATION_SERIES = 9001, 9002
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """A frame of a DICOM file, scored.
+    """A frame of a DICOM file, scored."""
 
-    Attributes:
-        image: Its name in the results.
-        overlay: The heatmap on it.
-        prediction: What the model says.
-    """
-
-    image: str
+    image: str  # its name in the results
     overlay: Image.Image
     prediction: Prediction
 
@@ -62,16 +57,15 @@ class DicomObjects:
 
     Both are of the original's patient and study, each in a series of its own. Their UIDs are made of the original's,
     the bundle's and of what they show: processing a file again gives the same object, not another one.
-
-    Args:
-        bundle: The bundle's folder.
-        output: Folder of the results.
     """
 
     def __init__(self, bundle: Path, output: Path) -> None:
-        # It takes a second to import, and not every run needs it.
-        import highdicom
-
+        try:
+            # It takes a second to import, and not every run needs it.
+            import highdicom
+        except ModuleNotFoundError as error:
+            msg = f"DICOM objects need {error.name}: install what requirements.txt names, or leave out --dicom."
+            raise EdgeError(msg) from error
         self._highdicom = highdicom
         self._folder = output / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -79,11 +73,7 @@ class DicomObjects:
         self._version = sha256(bundle / NAME)
 
     def write(self, path: Path, pictures: Sequence[DicomPicture]) -> str:
-        """Write the objects of one file.
-
-        Args:
-            path: The original.
-            pictures: All its frames in order.
+        """Write the objects of one file, of which `pictures` are all frames in order.
 
         Returns:
             What could not be written, and why; empty if all was.
@@ -274,6 +264,6 @@ def _number(original: Dataset, frame: int) -> int:
 
 
 def _text(prediction: Prediction) -> str:
-    label = {None: "", False: ", normal", True: ", abnormal"}[prediction.abnormal]
+    label = prediction.label and f", {prediction.label}"
     score = f"raw score {prediction.raw_score:.6g}" if prediction.score is None else f"score {prediction.score:.4f}"
     return f"Anomaly map on the image; {score}{label}. Research only, not for diagnosis."

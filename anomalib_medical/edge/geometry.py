@@ -22,30 +22,20 @@ _SPACING, _LIGHT, _DARK = 8, 200, 60
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the pre-processing that moves or scales pixels.
-
-    Attributes:
-        kind: What it does, as torchvision does it.
-        sizes: ``resize`` and ``center_crop``: height and width; ``resize_shorter``: of the shorter side, and at most of
-            the longer one if there is a second number; ``resize_longer``: of the longer side; ``pad``: left, top, right
-            and bottom; ``square_pad``: nothing.
-    """
+    """A step of the pre-processing that moves or scales pixels, as torchvision does it."""
 
     kind: Kind
+    # resize and center_crop: height and width; resize_shorter: of the shorter side, and at most of the longer one if
+    # there is a second number; resize_longer: of the longer side; pad: left, top, right and bottom.
     sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a map lies on its image.
+    """Where a map lies on its image."""
 
-    Attributes:
-        box: What the map covers; beyond 0 and 1 where it covers padding.
-        seen: What of the image went into the network.
-    """
-
-    box: Box = (0.0, 0.0, 1.0, 1.0)
-    seen: Box = (0.0, 0.0, 1.0, 1.0)
+    box: Box = (0.0, 0.0, 1.0, 1.0)  # what the map covers; beyond 0 and 1 where it covers padding
+    seen: Box = (0.0, 0.0, 1.0, 1.0)  # what of the image went into the network
 
     @property
     def is_whole(self) -> bool:

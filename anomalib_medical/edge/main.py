@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io import ImageReadError, agree, counted
-from .errors import EdgeError
-from .manifest import BundleError
+from . import EdgeError
 
 if TYPE_CHECKING:
     from .processing import Processor
@@ -28,11 +27,7 @@ _EPILOG = (
 
 
 def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        bundle: The bundle's folder.
-        arguments: Those of the command line if None.
+    """Run a command in the folder of a bundle; the arguments are those of the command line if None.
 
     Returns:
         The exit status.
@@ -47,7 +42,7 @@ def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.info("Stopped. What was finished is in the output folder.")
         return OK if options.command == "watch" else INTERRUPTED
-    except (EdgeError, BundleError, ImageReadError) as error:
+    except (EdgeError, ImageReadError) as error:
         message = str(error)
     except OSError as error:
         where = _name_of_ours(error, options)
@@ -127,7 +122,7 @@ def _run(options: argparse.Namespace, bundle: Path) -> int:
 
 
 def _watch(options: argparse.Namespace, bundle: Path) -> int:
-    from .journal import Journal
+    from .results import Journal
     from .watch import Watcher, check_folders, locked, watch
 
     check_folders(options.drop, options.output)
@@ -147,7 +142,7 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
 
 def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Processor:
     from .dicom_objects import DicomObjects
-    from .predictor import open_bundle
+    from .integrity import open_bundle
     from .processing import Processor
     from .support import make_predictor
 
@@ -161,7 +156,7 @@ def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Proc
 
 
 def _support(options: argparse.Namespace, bundle: Path) -> int:
-    from .predictor import open_bundle
+    from .integrity import open_bundle
     from .support import bind_support
 
     facts = bind_support(bundle, open_bundle(bundle), options.folder, options.normals, again=options.replace)
@@ -173,7 +168,7 @@ def _support(options: argparse.Namespace, bundle: Path) -> int:
 
 
 def _self_test(options: argparse.Namespace, bundle: Path) -> int:
-    from .self_test import self_test
+    from .integrity import self_test
 
     del options
     for line in self_test(bundle):

@@ -23,18 +23,11 @@ _TEXT_SHARE = 28
 
 
 def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction) -> Image.Image:
-    """Draw a heatmap, the outline of the mask and the score on an image.
+    """Draw a heatmap, the outline of the mask and the score on an image ``(3, H, W)`` in [0, 1].
 
     The stronger the map, the less of the image is seen through it. A map without a threshold, which has no scale of its
     own, is stretched from its smallest to its largest value: such pictures cannot be compared. Hatched is what the
-    model has not seen.
-
-    Args:
-        pixels: The image ``(3, H, W)`` in [0, 1].
-        prediction: What the model says of it.
-
-    Returns:
-        An RGB picture in the image's proportions, its longest side 1024 pixels at most.
+    model has not seen. The picture is RGB, in the image's proportions, its longest side 1024 pixels at most.
     """
     # Tables and Pillow's 8-bit arithmetic: a tenth of the time of the same in floating point.
     image = Image.merge("RGB", [Image.fromarray(np.rint(channel * 255).astype(np.uint8)) for channel in pixels])
@@ -83,8 +76,7 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _write_score(image: Image.Image, prediction: Prediction) -> None:
     value = f"raw {prediction.raw_score:.4g}" if prediction.score is None else f"score {prediction.score:.3f}"
-    label = {None: "no threshold", False: "normal", True: "abnormal"}[prediction.abnormal]
-    text = f"{value}, {label}"
+    text = f"{value}, {prediction.label or 'no threshold'}"
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(10, min(image.size) // _TEXT_SHARE))
     draw.rectangle(draw.textbbox((2, 2), text, font=font), fill=(0, 0, 0))

@@ -12,11 +12,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from ..io import agree
-from .errors import EdgeError
+from . import EdgeError
 from .few_shot_device import openvino_core
 from .geometry import WHOLE, Placement, Step, place
-from .manifest import Manifest, PostProcessing
+from .manifest import PostProcessing
 from .scores import above, normalize, raw_threshold
 
 MODEL = "model/model.xml"
@@ -25,25 +24,20 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of an image.
-
-    Attributes:
-        raw_score: As the graph gives it.
-        score: Normalised to [0, 1], the limit usually at 0.5; None without a threshold.
-        abnormal: Whether the score is above the threshold; None without one.
-        threshold: The raw score above which images are abnormal; None without one.
-        anomaly_map: ``(h, w)`` at the model's size, normalised as the score is; None if the model gives no map.
-        mask: Where the map is above its own threshold, ``(h, w)``; None without one.
-        placed: Where map and mask lie on the image.
-    """
+    """What the model says of an image."""
 
     raw_score: float
-    score: float | None
-    abnormal: bool | None
-    threshold: float | None
-    anomaly_map: Image | None = None
-    mask: NDArray[np.bool_] | None = None
-    placed: Placement = WHOLE
+    score: float | None  # normalised to [0, 1], the limit usually at 0.5; None without a threshold
+    abnormal: bool | None  # whether the score is above the threshold; None without one
+    threshold: float | None  # raw; None without one
+    anomaly_map: Image | None = None  # (h, w) at the model's size, normalised as the score is
+    mask: NDArray[np.bool_] | None = None  # where the map is above its own threshold, (h, w); None without one
+    placed: Placement = WHOLE  # where map and mask lie on the image
+
+    @property
+    def label(self) -> str:
+        """``normal`` or ``abnormal``; empty without a threshold."""
+        return {None: "", False: "normal", True: "abnormal"}[self.abnormal]
 
 
 class Scorer(Protocol):
@@ -54,19 +48,20 @@ class Scorer(Protocol):
 
 
 class GraphScorer:
-    """Scores with a graph.
+    """Scores with a graph, or the ``.xml`` of one.
 
-    Args:
-        graph: The ``.xml`` of a graph, or a graph.
-        many: Whether to score most images a second, several of them side by side, rather than each the soonest.
-
-    Attributes:
-        has_map: Whether there is a map beside the score.
-        workers: From how many threads :meth:`score` is worth being called at a time.
+    With `many`, most images a second, from `workers` threads at a time, rather than each the soonest.
     """
 
     def __init__(self, graph: Path | openvino.Model, *, many: bool = False) -> None:
-        compiled = _compile(graph, many=many)
+        # On processors that know bfloat16, OpenVINO would use it.
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
+        try:
+            compiled = openvino_core().compile_model(graph, "CPU", options)
+        except RuntimeError as error:
+            name = graph.name if isinstance(graph, Path) else "the graph"
+            msg = f"OpenVINO {openvino.__version__} cannot load {name} ({str(error).strip().splitlines()[-1]})."
+            raise EdgeError(msg) from error
         self.has_map = any("anomaly_map" in output.get_names() for output in compiled.outputs)
         self.workers = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
         self._requests: SimpleQueue[Any] = SimpleQueue()
@@ -86,13 +81,9 @@ class GraphScorer:
 
 
 class Predictor:
-    """Scores images and compares them with the thresholds.
+    """Scores images, from `workers` threads at a time, and compares them with the thresholds.
 
-    Args:
-        scorer: Gives the raw scores.
-        post_processing: Thresholds and ranges.
-        workers: From how many threads it may be called at a time.
-        geometry: What the graph's pre-processing does to places.
+    `geometry` is what the graph's pre-processing does to places.
     """
 
     def __init__(
@@ -100,7 +91,7 @@ class Predictor:
     ) -> None:
         self.workers = workers
         self._scorer = scorer
-        self._post_processing = post_processing
+        self._facts = post_processing
         self._geometry = tuple(geometry)
         self._threshold = raw_threshold(post_processing.image, post_processing.normalization)
 
@@ -114,11 +105,7 @@ class Predictor:
         if not np.isfinite(raw_score):
             msg = f"The model gave the score {raw_score}, which is no number: it cannot judge this image."
             raise EdgeError(msg)
-        kind, scores, pixels = (
-            self._post_processing.normalization,
-            self._post_processing.image,
-            self._post_processing.pixel,
-        )
+        kind, scores, pixels = self._facts.normalization, self._facts.image, self._facts.pixel
         score = normalize(np.asarray([raw_score], np.float32), scores, kind)
         abnormal = above(score, scores)
         anomaly_map = None if raw_map is None else normalize(raw_map, pixels, kind)
@@ -131,40 +118,3 @@ class Predictor:
             mask=None if anomaly_map is None else above(anomaly_map, pixels),
             placed=place(self._geometry, (image.shape[-2], image.shape[-1])),
         )
-
-
-def _compile(graph: Path | openvino.Model, *, many: bool) -> Any:  # noqa: ANN401 - OpenVINO has no types
-    """Load a graph for the processor, whose cores are shared out among many images, or all used for one.
-
-    Raises:
-        EdgeError: If OpenVINO cannot.
-    """
-    # On processors that know bfloat16, OpenVINO would use it.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
-    try:
-        return openvino_core().compile_model(graph, "CPU", options)
-    except RuntimeError as error:
-        name = graph.name if isinstance(graph, Path) else "the graph"
-        msg = f"OpenVINO {openvino.__version__} cannot load {name} ({str(error).strip().splitlines()[-1]})."
-        raise EdgeError(msg) from error
-
-
-def open_bundle(bundle: Path) -> Manifest:
-    """Read a bundle's manifest, and compare every file with it.
-
-    Raises:
-        BundleError: If the manifest cannot be read.
-        EdgeError: If a file is missing, changed or added.
-    """
-    manifest = Manifest.read(bundle)
-    differences = manifest.differences(bundle)
-    if differences:
-        shown = "\n".join(f"- {line}" for line in differences[:10])
-        more = f"\n(and {len(differences) - 10} more)" if len(differences) > 10 else ""
-        msg = (
-            f"This bundle is not as it was made; {len(differences)} of its files "
-            f"{agree(len(differences), 'differs', 'differ')} from manifest.json:\n{shown}{more}\n"
-            "Nothing was scored. Copy the bundle again from where it was made, into an empty folder."
-        )
-        raise EdgeError(msg)
-    return manifest

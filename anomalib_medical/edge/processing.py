@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from . import EdgeError
 from .dicom_objects import DicomObjects, DicomPicture
-from .errors import EdgeError
 from .manifest import Reading
 from .overlay import draw_overlay, png
 from .predictor import Prediction, Predictor
-from .reading import FileEnd, FileReader, FileStart, Picture, ahead
+from .reading import FileEnd, FileStart, Picture, ahead, read_file
 from .results import Failure, Row, write_atomically
 
 logger = logging.getLogger("edge")
@@ -28,21 +28,13 @@ _QUEUED_BYTES = 2**30
 
 @dataclass
 class FileResult:
-    """What became of a file.
-
-    Attributes:
-        path: The file.
-        image: Name made of its content.
-        rows: One a picture; none if the file failed.
-        reason: Why it failed; empty if it did not.
-        no_image: The kind of a DICOM object that holds no image to score, such as a report; else empty.
-    """
+    """What became of a file."""
 
     path: Path
-    image: str = ""
-    rows: list[Row] = field(default_factory=list)
-    reason: str = ""
-    no_image: str = ""
+    image: str = ""  # name made of its content
+    rows: list[Row] = field(default_factory=list)  # one a picture; none if the file failed
+    reason: str = ""  # why it failed; empty if it did not
+    no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
 
     @property
     def failure(self) -> Failure:
@@ -62,35 +54,24 @@ class _Scored:
 class _Unfinished:
     """A file of which pictures may be under way."""
 
-    result: FileResult
-    is_dicom: bool = False
-    note: str = ""
+    start: FileStart
     pictures: list[Future[_Scored]] = field(default_factory=list)
-    is_read: bool = False
+    end: FileEnd | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is under way."""
-        return self.is_read and all(map(_is_done, self.pictures))
+        return self.end is not None and all(map(_is_done, self.pictures))
 
 
 class Processor:
-    """Scores files, and writes heatmaps and DICOM objects.
-
-    Args:
-        predictor: The model.
-        reading: How files are read.
-        output: Folder that heatmaps and DICOM objects go to.
-        heatmaps: Whether to draw.
-        dicom: Makes DICOM objects; None for none.
-    """
+    """Scores files, and writes heatmaps and DICOM objects to the folder `output`, each if wanted."""
 
     def __init__(
         self, predictor: Predictor, reading: Reading, output: Path, *, heatmaps: bool, dicom: DicomObjects | None
     ) -> None:
         self._predictor = predictor
-        self._modality = reading.modality
-        self._read = FileReader(reading)
+        self._reading = reading
         self._heatmaps = output / HEATMAPS if heatmaps else None
         self._dicom = dicom
         if self._heatmaps is not None:
@@ -104,27 +85,26 @@ class Processor:
         Raises:
             OSError: If results cannot be written.
         """
-        files_under_way: deque[_Unfinished] = deque()
-        pictures_under_way: deque[tuple[Future[_Scored], int]] = deque()
+        under_way: deque[_Unfinished] = deque()
+        pictures: deque[tuple[Future[_Scored], int]] = deque()
         with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(self._predictor.workers) as scorers:
-            for event in ahead(event for path in files for event in self._read(path)):
+            for event in ahead(event for path in files for event in read_file(path, self._reading)):
                 match event:
                     case FileStart():
-                        result = FileResult(event.path, event.image)
-                        files_under_way.append(_Unfinished(result, event.is_dicom, self._check_modality(event)))
+                        under_way.append(_Unfinished(event))
+                        if event.note:
+                            logger.warning("%s: %s; its score means little.", event.image, event.note)
                     case Picture():
-                        future = scorers.submit(self._score, event, files_under_way[-1], writer)
-                        files_under_way[-1].pictures.append(future)
-                        pictures_under_way.append((future, event.pixels.nbytes))
-                        self._wait_for_room(pictures_under_way)
+                        future = scorers.submit(self._score, event, under_way[-1].start, writer)
+                        under_way[-1].pictures.append(future)
+                        pictures.append((future, event.pixels.nbytes))
+                        self._wait_for_room(pictures)
                     case FileEnd():
-                        files_under_way[-1].result.reason = event.reason
-                        files_under_way[-1].result.no_image = event.no_image
-                        files_under_way[-1].is_read = True
-                while files_under_way and files_under_way[0].is_done:
-                    yield self._finish(files_under_way.popleft())
-            while files_under_way:
-                yield self._finish(files_under_way.popleft())
+                        under_way[-1].end = event
+                while under_way and under_way[0].is_done:
+                    yield self._finish(under_way.popleft())
+            while under_way:
+                yield self._finish(under_way.popleft())
 
     def _wait_for_room(self, pictures: deque[tuple[Future[_Scored], int]]) -> None:
         """Pictures that wait to be scored or drawn take memory."""
@@ -139,7 +119,7 @@ class Processor:
                 # A full disk ends it here, not at the end of a file of a thousand frames.
                 drawing.result()
 
-    def _score(self, picture: Picture, file: _Unfinished, writer: ThreadPoolExecutor) -> _Scored:
+    def _score(self, picture: Picture, file: FileStart, writer: ThreadPoolExecutor) -> _Scored:
         start = time.perf_counter()
         prediction = self._predictor(picture.pixels)
         elapsed = 1000 * (time.perf_counter() - start)
@@ -148,9 +128,9 @@ class Processor:
             path=str(picture.address),
             raw_score=prediction.raw_score,
             score=prediction.score,
-            label={None: "", False: "normal", True: "abnormal"}[prediction.abnormal],
+            label=prediction.label,
             threshold=prediction.threshold,
-            image=f"{file.result.image}{selection}",
+            image=f"{file.image}{selection}",
             read_ms=round(picture.read_ms, 3),
             score_ms=round(elapsed, 3),
             note=file.note,
@@ -166,11 +146,12 @@ class Processor:
             write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
         return DicomPicture(row.image, overlay, prediction) if keep else None
 
-    def _finish(self, unfinished: _Unfinished) -> FileResult:
+    def _finish(self, file: _Unfinished) -> FileResult:
         """Wait for the pictures of a file, make its DICOM objects, or take back what was made of a file that failed."""
-        result = unfinished.result
+        end = file.end or FileEnd()
+        result = FileResult(file.start.path, file.start.image, reason=end.reason, no_image=end.no_image)
         drawn: list[DicomPicture] = []
-        for picture in unfinished.pictures:
+        for picture in file.pictures:
             try:
                 scored = picture.result()
             except EdgeError as error:
@@ -188,19 +169,12 @@ class Processor:
             result.rows = []
             if not result.no_image:  # those are counted, or said where they are put away
                 logger.warning("%s: %s", result.image or "a file", result.reason)
-        elif self._dicom is not None and unfinished.is_dicom:
+        elif self._dicom is not None and file.start.is_dicom:
             failure = self._dicom.write(result.path, drawn)
             if failure:
                 logger.warning("%s: %s", result.image, failure)
                 result.rows = [replace(row, note="; ".join(filter(None, (row.note, failure)))) for row in result.rows]
         return result
-
-    def _check_modality(self, file: FileStart) -> str:
-        if not (self._modality and file.modality) or file.modality == self._modality:
-            return ""
-        note = f"modality {file.modality}, the model was trained on {self._modality}"
-        logger.warning("%s: %s; its score means little.", file.image, note)
-        return note
 
 
 def _is_done(picture: Future[_Scored]) -> bool:

@@ -1,4 +1,4 @@
-"""From files to pictures: read and decode, ahead of what is done with them."""
+"""From files to pictures, read and decoded as in the model's training, ahead of what is done with them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from ..io import (
     ImageAddress,
     ImageReadError,
     NoImageError,
-    Slicing,
-    Window,
     dicom_facts,
     list_pictures,
     read_pixels,
@@ -26,105 +24,74 @@ from ..io import (
     three_planes,
 )
 from .manifest import Reading
+from .results import image_name
 
-_DIGITS = 16
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that was read.
+class FileStart:
+    """A file that is going to be read."""
 
-    Attributes:
-        address: Where it is.
-        pixels: ``(3, H, W)`` in [0, 1].
-        read_ms: How long that took.
-    """
+    path: Path
+    image: str = ""  # name made of its content; empty if it cannot be read
+    is_dicom: bool = False  # with a preamble
+    note: str = ""  # what to know of its scores
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the file that was started last."""
 
     address: ImageAddress
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32]  # (3, H, W) in [0, 1]
     read_ms: float
 
 
 @dataclass(frozen=True)
-class FileStart:
-    """A file that is going to be read.
-
-    Attributes:
-        path: The file.
-        image: Name made of its content; empty if it cannot be read.
-        is_dicom: Whether it is DICOM.
-        modality: Its DICOM modality, where it says so and the model's is known.
-    """
-
-    path: Path
-    image: str = ""
-    is_dicom: bool = False
-    modality: str = ""
-
-
-@dataclass(frozen=True)
 class FileEnd:
-    """A file that has been read, or could not be.
+    """The file has been read, or could not be."""
 
-    Attributes:
-        reason: Why not.
-        no_image: The kind of a DICOM object that holds no image to score, such as a report; else empty.
-    """
-
-    reason: str = ""
-    no_image: str = ""
+    reason: str = ""  # why not
+    no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
 
 
-class FileReader:
-    """Reads files as the model's training did.
-
-    Args:
-        reading: How.
-    """
-
-    def __init__(self, reading: Reading) -> None:
-        self._window = Window.of(reading.window)
-        self._slicing = Slicing(reading.axis, reading.slice_range)
-        self._asks_modality = reading.modality is not None
-
-    def __call__(self, path: Path) -> Iterator[FileStart | Picture | FileEnd]:
-        """Read a file: its start, its pictures, its end; whatever is wrong with it is said there."""
-        started = False
-        image = ""
-        try:
-            require_file(path)
-            image = sha256(path)[:_DIGITS]
-            addresses = list_pictures(path, self._slicing)
-            yield self._start(path, image)
-            started = True
-            for address in addresses:
-                start = time.perf_counter()
-                pixels = read_pixels(address, self._window)
-                planes = three_planes(pixels)
-                yield Picture(address, planes, 1000 * (time.perf_counter() - start))
-            yield FileEnd()
-        except (ImageReadError, OSError, MemoryError) as error:
-            if not started:
-                yield FileStart(path, image)
-            yield FileEnd(_reason(error, path, image), error.kind if isinstance(error, NoImageError) else "")
-
-    def _start(self, path: Path, image: str) -> FileStart:
-        """Look whether a file is DICOM with a preamble, and, where it matters, of which modality."""
-        with path.open("rb") as file:
-            is_dicom = file.read(132).endswith(b"DICM")
-        modality = dicom_facts(path).metadata.get("modality", "") if is_dicom and self._asks_modality else ""
-        return FileStart(path, image, is_dicom, modality)
+def read_file(path: Path, reading: Reading) -> Iterator[FileStart | Picture | FileEnd]:
+    """Read a file: its start, its pictures, its end; whatever is wrong with it is said there, without its name."""
+    started = False
+    image = ""
+    try:
+        require_file(path)
+        image = image_name(sha256(path))
+        addresses = list_pictures(path, reading.slicing)
+        yield _start(path, image, reading.modality)
+        started = True
+        for address in addresses:
+            start = time.perf_counter()
+            pixels = three_planes(read_pixels(address, reading.window))
+            yield Picture(address, pixels, 1000 * (time.perf_counter() - start))
+        yield FileEnd()
+    except (ImageReadError, OSError, MemoryError) as error:
+        if not started:
+            yield FileStart(path, image)
+        yield FileEnd(_reason(error), error.kind if isinstance(error, NoImageError) else "")
 
 
-def _reason(error: Exception, path: Path, image: str) -> str:
-    """Say what is wrong with a file without saying its name."""
+def _start(path: Path, image: str, trained_on: str | None) -> FileStart:
+    with path.open("rb") as file:
+        is_dicom = file.read(132).endswith(b"DICM")
+    modality = dicom_facts(path).metadata.get("modality") if is_dicom and trained_on else None
+    differs = modality is not None and modality != trained_on
+    note = f"modality {modality}, the model was trained on {trained_on}" if differs else ""
+    return FileStart(path, image, is_dicom, note)
+
+
+def _reason(error: ImageReadError | OSError | MemoryError) -> str:
     if isinstance(error, ImageReadError):
-        text = error.reason or str(error)
-        return text.replace(str(path), image or "the file").replace("from the data folder", "from the folder")
+        return error.reason or "it cannot be read"
     if isinstance(error, MemoryError):
         return "not enough memory for this image"
-    return f"{error.strerror or type(error).__name__} while reading it" if isinstance(error, OSError) else str(error)
+    return f"{error.strerror or type(error).__name__} while reading it"
 
 
 def ahead(items: Iterable[_T]) -> Iterator[_T]:

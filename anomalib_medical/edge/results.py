@@ -1,4 +1,4 @@
-"""The rows of results, and the files they are written to."""
+"""The rows of results, the tables they are written to, and the journal of what `watch` has done."""
 
 from __future__ import annotations
 
@@ -6,69 +6,62 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import BinaryIO
 
 from ..io import readable
+from . import EdgeError
 
 PREDICTIONS, FAILED = "predictions", "failed"
+JOURNAL = "journal.sqlite"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    number INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    reason TEXT NOT NULL,
+    content TEXT NOT NULL
+)
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture; the fields are the columns, the first ones those of the training's ``predictions.csv``.
+    """One picture; the fields are the columns, the first ones those of the training's ``predictions.csv``."""
 
-    Attributes:
-        path: The file as it was given, with the frame or slice behind ``#``.
-        raw_score: Score of the model.
-        score: Normalised to [0, 1]; None without a threshold.
-        label: ``normal`` or ``abnormal``; empty without a threshold.
-        threshold: Raw score above which an image is abnormal; None without one.
-        image: Name of the picture in everything that is written beside this table and the journal: from the file's
-            content, never from its name or header.
-        read_ms: Reading and decoding, in milliseconds.
-        score_ms: The model.
-        note: What to know of this row.
-    """
-
-    path: str
+    path: str  # the file as it was given, with the frame or slice behind #
     raw_score: float
-    score: float | None
-    label: str
-    threshold: float | None
-    image: str
-    read_ms: float
-    score_ms: float
-    note: str = ""
+    score: float | None  # normalised to [0, 1]; None without a threshold
+    label: str  # normal or abnormal; empty without a threshold
+    threshold: float | None  # raw score above which an image is abnormal
+    image: str  # name of the picture in all but the tables' paths and the journal, see `image_name`
+    read_ms: float  # reading and decoding
+    score_ms: float  # the model
+    note: str = ""  # what to know of this row
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be read.
+    """A file that could not be read."""
 
-    Attributes:
-        path: As it was given.
-        image: Name made of its content, empty if that could not be read.
-        reason: What is wrong with it, without its path.
-    """
+    path: str  # as it was given
+    image: str  # name made of its content; empty if that could not be read
+    reason: str  # what is wrong with it, without its path
 
-    path: str
-    image: str
-    reason: str
+
+def image_name(digest: str) -> str:
+    """Name an image by the SHA-256 of its file: the file's own name, and its header, may say who it is of."""
+    return digest[:16]
 
 
 class Table:
-    """A CSV file, and with it a file of the same rows as JSON lines; both grow row by row.
-
-    Args:
-        folder: Where they are.
-        stem: Their name.
-        kind: Class of the rows.
-    """
+    """A CSV file, and with it a file of the same rows as JSON lines; both grow row by row."""
 
     def __init__(self, folder: Path, stem: str, kind: type[Row] | type[Failure]) -> None:
-        self._paths = {".csv": folder / f"{stem}.csv", ".jsonl": folder / f"{stem}.jsonl"}
+        self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in (".csv", ".jsonl")}
         self._columns = [field.name for field in fields(kind)]
 
     def append(self, rows: Iterable[Row | Failure]) -> None:
@@ -83,8 +76,7 @@ class Table:
         """Write the files anew, each in one step."""
         rows = list(rows)
         for suffix, path in self._paths.items():
-            content = self._text(suffix, rows, header=True)
-            write_atomically(path, content.encode())
+            write_atomically(path, self._text(suffix, rows, header=True).encode())
 
     def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
         if suffix == ".jsonl":
@@ -98,7 +90,7 @@ class Table:
 
 
 def _plain(row: Row | Failure) -> dict[str, object]:
-    """Return the fields; names of files that are no text become text that every reader takes."""
+    """The fields; names of files that are no text become text that every reader takes."""
     return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 
 
@@ -109,14 +101,96 @@ def _cell(value: object) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or whoever looks after a power cut, finds all of it or what was there before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file so that a reader, or whoever looks after a power cut, finds all of it or what was there before."""
+    draft = path.with_name(f".{path.name}.tmp")
     try:
         with draft.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file, see `written_atomically`."""
+    with written_atomically(path) as file:
+        file.write(content)
+
+
+class Journal:
+    """One entry a file, by its content, that survives kills and power cuts: its rows, or why it could not be read.
+
+    An entry and its rows come to be in one transaction. The tables of predictions and failures are copies of it, made
+    anew at every start: whatever a kill left of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._predictions, self._failed = Table(folder, PREDICTIONS, Row), Table(folder, FAILED, Failure)
+        with _explained():
+            self._database = sqlite3.connect(folder / JOURNAL)
+            # A committed entry is on the disk, whatever the system's default.
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute(_SCHEMA)
+            self._database.commit()
+        self._write_tables()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def __len__(self) -> int:
+        """Count the files that were scored."""
+        with _explained():
+            (count,) = self._database.execute("SELECT COUNT(*) FROM files WHERE reason = ''").fetchone()
+        return int(count)
+
+    def has_scored(self, sha256: str) -> bool:
+        """Whether this content was scored."""
+        with _explained():
+            found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
+            return found.fetchone() is not None
+
+    def add_rows(self, sha256: str, rows: list[Row]) -> None:
+        """Enter a file that was scored."""
+        failed_before = self._enter(sha256, "", rows)
+        if failed_before:
+            self._write_tables()
+        else:
+            self._predictions.append(rows)
+
+    def add_failure(self, sha256: str, failure: Failure) -> None:
+        """Enter a file that could not be read; the same content may come again and succeed."""
+        failed_before = self._enter(sha256, failure.reason, [failure])
+        if not failed_before:
+            self._failed.append([failure])
+
+    def _enter(self, sha256: str, reason: str, rows: Iterable[Row | Failure]) -> bool:
+        content = json.dumps([asdict(row) for row in rows])
+        with _explained(), self._database:
+            failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)
+            self._database.execute(
+                "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (sha256, reason, content)
+            )
+        return failed_before
+
+    def _write_tables(self) -> None:
+        with _explained():
+            entries = self._database.execute("SELECT reason, content FROM files ORDER BY number").fetchall()
+        self._predictions.replace(Row(**row) for reason, rows in entries if not reason for row in json.loads(rows))
+        self._failed.replace(Failure(**row) for reason, rows in entries if reason for row in json.loads(rows))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        msg = (
+            f"The journal {JOURNAL} in the output folder cannot be used ({error}). Free space, or make the folder "
+            "writable; if it is damaged, move it away: the files that wait are still in the drop folder."
+        )
+        raise EdgeError(msg) from error

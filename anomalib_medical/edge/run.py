@@ -7,14 +7,14 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..io import FORMATS, counted, list_folder
-from .errors import EdgeError
+from . import EdgeError
 from .processing import Processor
 from .results import FAILED, PREDICTIONS, Failure, Row, Table
 
@@ -22,11 +22,9 @@ logger = logging.getLogger("edge")
 
 
 def find_files(source: str, limit: int | None) -> list[Path]:
-    """List the files to score.
+    """List the files to score, the first so many of them.
 
-    Args:
-        source: A folder, searched at any depth; a file; or ``-`` for paths on standard input, one a line.
-        limit: The first so many of them; None for all.
+    `source` is a folder, searched at any depth; a file; or ``-`` for paths on standard input, one a line.
 
     Raises:
         EdgeError: If there are none.
@@ -35,7 +33,13 @@ def find_files(source: str, limit: int | None) -> list[Path]:
     if source == "-":
         files = [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
     elif path.is_dir():
-        files, others = _files_in(path)
+        listing = list_folder(path)
+        others = listing.left_out(names=False)
+        # What is no image goes to the table of failures, or is counted: but alone it is nothing to score.
+        more = (*listing.unread.values(), *listing.no_images.values()) if listing.images else ()
+        files = sorted(chain(listing.images, *more))
+        if files and others:
+            logger.warning("%s", others)
     elif os.path.lexists(path):
         files = [path]
     else:
@@ -48,27 +52,11 @@ def find_files(source: str, limit: int | None) -> list[Path]:
     return files[:limit]
 
 
-def _files_in(folder: Path) -> tuple[list[Path], str]:
-    """List a folder's images, and with them what cannot be read, for the table of failures, and other DICOM objects.
-
-    Returns:
-        The files, none if there is no image among them, and in words what is no image.
-    """
-    listing = list_folder(folder)
-    others = listing.left_out(names=False)
-    if not listing.images:
-        return [], others
-    if others:
-        logger.warning("%s", others)
-    return sorted(chain(listing.images, *listing.unread.values(), *listing.no_images.values())), others
-
-
 def prepare_output(output: Path) -> None:
     """Make the folder of results; results of another run are not mixed with.
 
     Raises:
         EdgeError: If it holds something.
-        OSError: If it cannot be made.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"{output} is there and not empty, and nothing is overwritten: choose another --output."
@@ -76,7 +64,7 @@ def prepare_output(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
+def run(files: Sequence[Path], output: Path, processor: Processor) -> int:
     """Score files and write ``predictions.csv``, ``.jsonl`` and, if a file cannot be read, ``failed.csv``.
 
     Returns:
@@ -85,7 +73,6 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
     Raises:
         OSError: If results cannot be written; those before are.
     """
-    files = list(files)
     predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
     predictions.replace([])
     scored = failures = 0
@@ -102,9 +89,8 @@ def run(files: Iterable[Path], output: Path, processor: Processor) -> int:
             predictions.append(result.rows)
             scored += len(result.rows)
     elapsed = time.perf_counter() - start
-    rate = scored / max(elapsed, 1e-9)
     counts = counted(scored, "image"), counted(len(files), "file")
-    logger.info("%s of %s scored in %.1f s (%.1f a second).", *counts, elapsed, rate)
+    logger.info("%s of %s scored in %.1f s (%.1f a second).", *counts, elapsed, scored / max(elapsed, 1e-9))
     if no_images:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in sorted(no_images.items()))
         logger.info("Not scored, since they hold no image of a patient to score: %s.", kinds)

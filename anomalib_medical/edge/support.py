@@ -16,22 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..io import (
-    ImageAddress,
-    ImageReadError,
-    Slicing,
-    Window,
-    counted,
-    list_folder,
-    list_pictures,
-    read_pixels,
-    sha256,
-    three_planes,
-)
-from .errors import EdgeError
+from ..io import ImageAddress, ImageReadError, counted, list_folder, list_pictures, read_pixels, sha256, three_planes
+from . import EdgeError
 from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
-from .predictor import MODEL, GraphScorer, Predictor, Scorer
+from .predictor import MODEL, GraphScorer, Predictor
 from .results import write_atomically
 from .scores import order_statistic
 
@@ -46,51 +35,34 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SupportFacts:
-    """What is kept of a support beside its features; no name of a file.
+    """What is kept of a support beside its features; no name of a file."""
 
-    Attributes:
-        images: SHA-256 of each support image's file.
-        normals: How many images the threshold was taken from; 0 if each support image was compared with the others.
-        scorer: SHA-256 of the graph that it was encoded for.
-        post_processing: Thresholds and ranges.
-    """
-
-    images: list[str]
-    normals: int
-    scorer: str
+    images: list[str]  # SHA-256 of each support image's file
+    normals: int  # number of images behind the threshold; 0 if each support image was compared with the others
+    scorer: str  # SHA-256 of the graph that it was encoded for
     post_processing: PostProcessing
 
 
 def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> tuple[Predictor, SupportFacts | None]:
-    """Open the model: with the support that was bound on this device, if there is one, else as it was bundled.
-
-    Args:
-        bundle: The bundle's folder.
-        manifest: Its manifest.
-        many: Whether many images are going to be scored.
+    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was.
 
     Raises:
         EdgeError: If the support is damaged or of another model.
     """
+    geometry = manifest.model.geometry
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
-        return Predictor(graph, manifest.post_processing, graph.workers, manifest.model.geometry), None
+        return Predictor(graph, manifest.post_processing, graph.workers, geometry), None
     facts, encoded = _load(bundle)
     device = FewShotDevice(bundle / "model")
     device.restore(encoded)
-    scorer: Scorer = device
-    return Predictor(scorer, facts.post_processing, geometry=manifest.model.geometry), facts
+    return Predictor(device, facts.post_processing, geometry=geometry), facts
 
 
 def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path | None, *, again: bool) -> SupportFacts:
     """Encode a folder of normal images, take thresholds from others, and keep both in the bundle.
 
-    Args:
-        bundle: The bundle's folder.
-        manifest: Its manifest.
-        folder: A few normal images of the new organ.
-        normals: Others, for the threshold; without them each support image is compared with the others.
-        again: Whether to replace a support that was bound before.
+    Without other normals each support image is compared with the others; `again` replaces what was bound before.
 
     Raises:
         EdgeError: If the model is not of this kind, the images are too few, unreadable or in both
@@ -117,17 +89,19 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     device = FewShotDevice(bundle / "model")
     device.bind(_read(support, manifest.reading, "support"))
     scores = device.score_normals(None if others is None else _read(others, manifest.reading, "--normals"))
-    share = manifest.post_processing.target_specificity or _SPECIFICITY
     trained = manifest.post_processing
+    share = trained.target_specificity or _SPECIFICITY
     # The sensitivity that was trained with holds for the new thresholds too.
     kept = trained.normalization == "softsign"
     limits = (trained.image.limit, trained.pixel.limit) if kept else (0.5, 0.5)
-    image = _calibration(scores.scores, scores.scores, scores.scores, share, limits[0])
-    pixel = _calibration(scores.map_maxima, scores.map_minima, scores.map_maxima, share, limits[1])
+    # As MedicalPostProcessor sets them, at a share of normal images.
+    image = Calibration(order_statistic(scores.scores, share), min(scores.scores), max(scores.scores), limits[0])
+    minimum, maximum = min(scores.map_minima), max(scores.map_maxima)
+    pixel = Calibration(order_statistic(scores.map_maxima, share), minimum, maximum, limits[1])
     facts = SupportFacts(
         images=digests,
         normals=len(others or ()),
-        scorer=sha256(bundle / "model" / "query_scorer.bin"),
+        scorer=_scorer_digest(bundle),
         post_processing=PostProcessing("softsign", image, pixel, share, "specificity", len(scores.scores)),
     )
     content = io.BytesIO()
@@ -139,40 +113,36 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     return facts
 
 
-def _calibration(
-    values: list[float], minima: list[float], maxima: list[float], share: float, limit: float | None
-) -> Calibration:
-    """Thresholds and ranges as MedicalPostProcessor sets them, at a share of normal images."""
-    return Calibration(order_statistic(values, share), min(minima), max(maxima), limit)
-
-
 def _load(bundle: Path) -> tuple[SupportFacts, dict[str, Image]]:
-    damaged = (
-        "The support set that was bound on this device is {}. Bind it again: python -m edge support FOLDER --replace"
-    )
+    fault = ""
     try:
         with np.load(bundle / FILE, allow_pickle=False) as file:
             encoded = {name: file[name] for name in file.files if name != _FACTS}
             content = json.loads(file[_FACTS].tobytes())
-        processing = content.pop("post_processing")
-        calibrations = {name: Calibration(**processing[name]) for name in ("image", "pixel")}
-        facts = SupportFacts(**content, post_processing=PostProcessing(**processing | calibrations))
+        facts = SupportFacts(**content | {"post_processing": PostProcessing.of(content["post_processing"])})
+        if facts.scorer == _scorer_digest(bundle):
+            return facts, encoded
+        fault = "of another model"
     except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
-        msg = damaged.format(f"damaged ({type(error).__name__})")
-        raise EdgeError(msg) from error
-    if facts.scorer != sha256(bundle / "model" / "query_scorer.bin"):
-        raise EdgeError(damaged.format("of another model"))
-    return facts, encoded
+        fault = f"damaged ({type(error).__name__})"
+    msg = (
+        f"The support set that was bound on this device is {fault}. Bind it again: python -m edge support FOLDER "
+        "--replace"
+    )
+    raise EdgeError(msg)
+
+
+def _scorer_digest(bundle: Path) -> str:
+    return sha256(bundle / "model" / "query_scorer.bin")
 
 
 def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
     listing = list_folder(folder)
     left_out = listing.left_out(names=False)
-    slicing = Slicing(reading.axis, reading.slice_range)
     pictures = [
         address
         for number, file in enumerate(listing.images, start=1)
-        for address in _nameless(what, number, file, partial(list_pictures, file, slicing))
+        for address in _nameless(what, number, partial(list_pictures, file, reading.slicing))
     ]
     if not pictures:
         found = "no image in it" if folder.is_dir() else "no such folder"
@@ -184,21 +154,19 @@ def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
 
 
 def _read(addresses: Sequence[ImageAddress], reading: Reading, what: str) -> list[Image]:
-    window = Window.of(reading.window)
-    images = []
-    for number, address in enumerate(tqdm(addresses, desc=f"Reading {what}", unit="image", disable=None), start=1):
-        pixels = _nameless(what, number, address.path, partial(read_pixels, address, window))
-        images.append(three_planes(pixels))
-    return images
+    counting = enumerate(tqdm(addresses, desc=f"Reading {what}", unit="image", disable=None), start=1)
+    return [
+        three_planes(_nameless(what, number, partial(read_pixels, address, reading.window)))
+        for number, address in counting
+    ]
 
 
-def _nameless(what: str, number: int, path: Path, read: Callable[[], _T]) -> _T:
+def _nameless(what: str, number: int, read: Callable[[], _T]) -> _T:
     """Read, and name a file that fails by its number: its name may say who it is of."""
     try:
         return read()
     except ImageReadError as error:
-        reason = (error.reason or str(error)).replace(str(path), "the file")
-        msg = f"{what}: image {number}, in the order of their names, cannot be read: {reason}"
+        msg = f"{what}: image {number}, in the order of their names, cannot be read: {error.reason}"
         raise EdgeError(msg) from error
 
 

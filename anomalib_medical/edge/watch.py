@@ -9,16 +9,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..io import counted, irregular, sha256
-from .errors import EdgeError
-from .journal import Journal
+from . import EdgeError
 from .processing import Processor
-from .results import write_atomically
+from .results import Journal, image_name, write_atomically, written_atomically
 
 logger = logging.getLogger("edge")
 
@@ -26,17 +24,14 @@ LOCK = ".edge.lock"
 PROCESSED, FAILED = "processed", "failed"
 # Names that senders give to what they have not finished; hidden files are passed over too.
 _UNFINISHED = frozenset({".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".lock"})
-_DIGITS = 16
 # Of a file: inode, size, time of change. Compared for equality only, so that no clock has to be right.
 _State = tuple[int, int, int]
 
 
 class DropFolder:
-    """A folder that files arrive in.
+    """A folder that files arrive in, in its subfolders too.
 
-    Args:
-        folder: The folder; files in its subfolders count too.
-        settle: Seconds that a file must not have changed for, on a clock that nobody sets.
+    They have arrived when they have not changed for `settle` seconds, on a clock that nobody sets.
     """
 
     def __init__(self, folder: Path, settle: float) -> None:
@@ -77,7 +72,7 @@ class DropFolder:
 
 
 def state_of(path: Path) -> _State | None:
-    """Tell a file's state, None if it is gone or no file."""
+    """A file's state; None if it is gone or no file."""
     try:
         stat = path.stat()
     except OSError:
@@ -126,11 +121,6 @@ class Watcher:
 
     Every step can be the last: a file leaves the drop folder only when its rows, or the reason, are in the journal,
     and a file whose content is in the journal is not scored again.
-
-    Args:
-        output: Folder of the results.
-        journal: What has been done.
-        processor: Scores.
     """
 
     def __init__(self, output: Path, journal: Journal, processor: Processor) -> None:
@@ -159,30 +149,31 @@ class Watcher:
             self._closed.add((path, state))
             logger.warning("a file in the drop folder cannot be opened (%s): it stays there.", error.strerror)
             return
+        name = image_name(digest)
         if self._journal.has_scored(digest):
-            logger.info("%s: scored before, not again.", digest[:_DIGITS])
+            logger.info("%s: scored before, not again.", name)
             self._move(path, PROCESSED, digest)
             return
         (result,) = self._processor([path])
-        if state_of(path) != state or result.image != digest[:_DIGITS]:
-            logger.info("%s: changed while it was read; it is read again.", digest[:_DIGITS])
+        if state_of(path) != state or result.image != name:
+            logger.info("%s: changed while it was read; it is read again.", name)
             return
         if result.reason:
-            self._journal.add_failure(digest, replace(result.failure, image=digest[:_DIGITS]))
+            self._journal.add_failure(digest, result.failure)
             target = self._move(path, FAILED, digest)
             write_atomically(target.with_name(f"{target.name}.reason.txt"), f"{result.reason}\n".encode())
             if result.no_image:
-                logger.info("%s: %s, not scored.", result.image, result.no_image)
+                logger.info("%s: %s, not scored.", name, result.no_image)
         else:
             self._journal.add_rows(digest, result.rows)
             self._move(path, PROCESSED, digest)
-            logger.info("%s: %s.", result.image, counted(len(result.rows), "image"))
+            logger.info("%s: %s.", name, counted(len(result.rows), "image"))
 
     def _move(self, path: Path, folder: str, digest: str) -> Path:
         """Move a file under a name made of its content: its own may say who it is of."""
         suffixes = "".join(path.suffixes[-2:]) if path.name.lower().endswith(".nii.gz") else path.suffix
         suffix = suffixes if suffixes[1:].replace(".", "").isalnum() and len(suffixes) < 10 else ""
-        target = self._output / folder / f"{digest[:_DIGITS]}{suffix}"
+        target = self._output / folder / f"{image_name(digest)}{suffix}"
         if target.exists() and sha256(target) == digest:
             # A copy of what was kept before; or a kill came between copying to another disk and removing.
             path.unlink()
@@ -192,32 +183,15 @@ class Watcher:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._copy(path, target)
+            # On another file system: the copy is whole and on the disk before the original goes.
+            with path.open("rb") as source, written_atomically(target) as copy:
+                shutil.copyfileobj(source, copy)
+            path.unlink()
         return target
-
-    @staticmethod
-    def _copy(path: Path, target: Path) -> None:
-        """Move to another file system: the copy is whole and on the disk before the original goes."""
-        draft = target.with_name(f".{target.name}.tmp")
-        try:
-            with path.open("rb") as source, draft.open("wb") as file:
-                shutil.copyfileobj(source, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        path.unlink()
 
 
 def watch(drop: Path, watcher: Watcher, *, settle: float, interval: float) -> None:
-    """Process what arrives, for ever.
-
-    Args:
-        drop: The drop folder.
-        watcher: Processes.
-        settle: Seconds that a file must not have changed for.
-        interval: Seconds between two looks at the folder.
+    """Process what arrives, for ever, looking at the folder every `interval` seconds.
 
     Raises:
         EdgeError: If the folder goes away.

@@ -5,13 +5,14 @@ nibabel, which is optional there, NIfTI files are refused.
 """
 
 from .address import ImageAddress
-from .dicom_header import DicomFacts, dicom_facts
-from .dicom_kinds import OWN_MANUFACTURER
+from .dicom_header import DicomFacts, dicom_facts, is_dicom_file
+from .dicom_kinds import OWN_MANUFACTURER, kind_of_file
 from .errors import ImageReadError, NoImageError
 from .files import finite_or_none, sha256
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
-from .names import composed, on_disk, readable
+from .names import composed, names_nobody, normalise_id, on_disk, readable
+from .pairing import pair_masks, require_same_size
 from .reader import (
     FORMATS,
     ImageReader,
@@ -52,15 +53,21 @@ __all__ = [
     "image_size",
     "image_stem",
     "irregular",
+    "is_dicom_file",
+    "kind_of_file",
     "labels_in",
     "list_folder",
     "list_pictures",
+    "names_nobody",
+    "normalise_id",
     "on_disk",
+    "pair_masks",
     "read_mask_pixels",
     "read_mask_values",
     "read_pixels",
     "readable",
     "require_file",
+    "require_same_size",
     "sha256",
     "three_planes",
 ]

@@ -97,9 +97,9 @@ class DicomFacts:
         metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
     """
 
-    patient: str | None
-    study: str | None
-    series: str | None
+    patient: str | None = None
+    study: str | None = None
+    series: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     issuer: str | None = None
     names_nobody: bool = False

@@ -29,7 +29,8 @@ class ImageReadError(ValueError):
         """
         reason = f"found {found}, expected {expected}. {remedy}"
         error = cls(f"Cannot read the image {path}: {reason}")
-        error.reason = reason
+        # A decoder's words may hold the path.
+        error.reason = reason.replace(str(path), "the file")
         return error
 
 

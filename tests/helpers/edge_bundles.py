@@ -82,14 +82,14 @@ def device_environment(folder: Path, missing=MISSING) -> dict[str, str]:
 
 
 def on_device(
-    bundle: Path, *arguments: object, missing=MISSING, compiled_files=False, **settings
+    bundle: Path, *arguments: object, missing=MISSING, compiled_files=False, launcher=("-m", "edge"), **settings
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m edge` in a bundle."""
     environment = device_environment(bundle.parent / "site", missing)
     if compiled_files:
         del environment["PYTHONDONTWRITEBYTECODE"]
     return subprocess.run(
-        [sys.executable, "-m", "edge", *map(str, arguments)],
+        [sys.executable, *launcher, *map(str, arguments)],
         cwd=bundle,
         env=environment,
         capture_output=True,

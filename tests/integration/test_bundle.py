@@ -108,7 +108,9 @@ def test_every_bundle_is_complete(made):
         "model/model.bin",
         "self_test/noise.png",
     }
-    assert needed | {"runtime/edge/manifest.py", "edge/io/__init__.py"} <= set(manifest.files)
+    assert needed | {"runtime/edge/manifest.py", "runtime/io/__init__.py", "runtime/__init__.py", "edge.py"} <= set(
+        manifest.files
+    )
     graphs = {"model/support_encoder.xml", "model/query_scorer.xml"} & set(manifest.files)
     assert len(graphs) == (2 if manifest.model.few_shot else 0)
     assert manifest.model.few_shot == (name == "D24fad")

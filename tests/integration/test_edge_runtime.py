@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import py_compile
 import shutil
 import signal
 import subprocess
@@ -180,8 +181,28 @@ def test_a_tampered_bundle_is_refused(bundle, files, tmp_path, command):
     assert not (tmp_path / "ran").exists()
     assert "4 of its files differ from manifest.json" in process.stderr
     assert "- model/model.bin: changed" in process.stderr
-    assert "- runtime/edge/x.py: not of this bundle\n- numpy.py: not of this bundle" in process.stderr
+    assert "- numpy.py: not of this bundle\n- runtime/edge/x.py: not of this bundle" in process.stderr
     assert "Copy the bundle again" in process.stderr
+
+
+def test_what_is_planted_in_the_launcher_s_place_is_named(bundle, tmp_path):
+    """Python finds a package before a module, so that a package `edge` is found by running the file alone."""
+    changed = shutil.copytree(bundle, tmp_path / "bundle")
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    (changed / "runtime.py").write_text(code)
+    (changed / "evil.py").write_text(code)
+    py_compile.compile(changed / "evil.py", changed / "edge.pyc")
+    (changed / "evil.py").unlink()
+    process = on_device(changed, "self-test")
+    assert process.returncode == 2
+    assert "- edge.pyc: not of this bundle\n- runtime.py: not of this bundle" in process.stderr
+    (changed / "edge").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (changed / "edge" / name).write_text(code)
+    process = on_device(changed, "self-test", launcher=["edge.py"])
+    assert process.returncode == 2
+    assert "- edge: not of this bundle\n- edge.pyc" in process.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_python_s_compiled_files_are_no_tampering(bundle, tmp_path):

@@ -1,15 +1,16 @@
 """Looks for what makes results on a data set flatter: leaks between splits, and shortcuts to the label."""
 
-from anomalib_medical.data.audit.audit import AuditError, AuditLimits, AuditReport, Finding, audit
-from anomalib_medical.data.audit.files import write_report
-from anomalib_medical.data.audit.splits import collect_splits
+from .audit import AuditLimits, AuditReport, Finding, audit
+from .leaks import collect_splits
+from .report import claim_folder, format_report, write_report
 
 __all__ = [
-    "AuditError",
     "AuditLimits",
     "AuditReport",
     "Finding",
     "audit",
+    "claim_folder",
     "collect_splits",
+    "format_report",
     "write_report",
 ]

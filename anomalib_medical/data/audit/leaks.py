@@ -7,96 +7,107 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import pandas as pd
+from anomalib.data import AnomalibDataModule
 from pandas import DataFrame
 
-from anomalib_medical.data.audit.splits import SPLITS
 from anomalib_medical.data.duplicates import find_duplicates
 from anomalib_medical.data.fingerprints import Fingerprint
+from anomalib_medical.data.samples import METADATA, UNLABELED
 
-HELD_OUT = frozenset({"val", "test"})
+SPLITS = ("train", UNLABELED, "val", "test")
+_HELD_OUT = frozenset({"val", "test"})
+# What the audit reads, and what a datamodule without it gets.
+_DEFAULTS = {"label": "", "label_index": 0, "patient_id": "", "mask_path": ""}
 
 
 @dataclass(frozen=True)
 class PatientOverlap:
-    """Patients with images in two splits.
-
-    Attributes:
-        first: A split.
-        second: The split after it.
-        patients: How many patients have images in both.
-        images: How many images of theirs are in ``second``.
-        share: These as a share of ``second``.
-        leak: Whether one of the two is held out from training.
-    """
+    """Patients with images in two splits."""
 
     first: str
-    second: str
-    patients: int
-    images: int
-    share: float
-    leak: bool
+    second: str  # the split after it
+    patients: int  # with images in both
+    images: int  # of theirs in ``second``
+    share: float  # these as a share of ``second``
+    leak: bool  # whether one of the two is held out from training
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return (
+            f"Patients both in {self.first} and {self.second}: {self.patients}, with {self.share:.1%} of the images of "
+            f"{self.second} ({self.images})."
+        )
 
 
 @dataclass(frozen=True)
 class DuplicateCount:
-    """Duplicates between two splits.
-
-    Attributes:
-        first: A split.
-        second: The split after it.
-        images: Images of ``second`` with a duplicate in ``first``.
-        share: These as a share of ``second``.
-        kinds: Pairs of each kind.
-        leak: Whether one of the two is held out from training.
-    """
+    """Duplicates between two splits."""
 
     first: str
-    second: str
-    images: int
-    share: float
-    kinds: dict[str, int]
-    leak: bool
+    second: str  # the split after it
+    images: int  # of ``second`` with a duplicate in ``first``
+    share: float  # these as a share of ``second``
+    kinds: dict[str, int]  # pairs of each kind
+    leak: bool  # whether one of the two is held out from training
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        pairs = ", ".join(f"{number} {kind}" for kind, number in sorted(self.kinds.items()))
+        return (
+            f"Images of {self.second} with a duplicate in {self.first}: {self.images}, {self.share:.1%} "
+            f"(pairs: {pairs})."
+        )
+
+
+def collect_splits(datamodule: AnomalibDataModule) -> DataFrame:
+    """List the images of a datamodule, anomalib's or ours, after its ``setup``.
+
+    Returns:
+        Columns image_path, split (train, unlabeled, val or test), label, label_index, patient_id ("" where the
+        datamodule knows none), mask_path and the meta_* that there are.
+    """
+    tables = []
+    for split in SPLITS:
+        data = getattr(datamodule, f"{split}_data", None)
+        if data is None or not len(data.samples):
+            continue
+        samples: DataFrame = data.samples
+        metadata = [column for column in map(str, samples) if column.startswith(METADATA)]
+        table = samples.reindex(columns=["image_path", *_DEFAULTS, *metadata]).fillna(_DEFAULTS).assign(split=split)
+        # A pool's labels are never read, whatever the datamodule says.
+        tables.append(table.assign(label=UNLABELED, label_index=0) if split == UNLABELED else table)
+    if not tables:
+        return DataFrame(columns=["image_path", *_DEFAULTS, "split"])
+    joined: DataFrame = pd.concat(tables, ignore_index=True)
+    return joined.fillna({"patient_id": ""}).astype({"image_path": str, "patient_id": str})
 
 
 def find_patient_overlap(samples: DataFrame) -> list[PatientOverlap]:
     """Count the patients that two splits share; images without a patient are left out."""
     overlaps = []
-    for first, second in _split_pairs(samples):
+    for first, second, leak in _split_pairs(samples):
         of_second = samples[samples.split == second].patient_id
         shared = (set(samples[samples.split == first].patient_id) & set(of_second)) - {""}
         if shared:
             images = int(of_second.isin(shared).sum())
-            overlaps.append(
-                PatientOverlap(first, second, len(shared), images, images / len(of_second), _is_leak(first, second))
-            )
+            overlaps.append(PatientOverlap(first, second, len(shared), images, images / len(of_second), leak))
     return overlaps
 
 
 def find_split_duplicates(
-    samples: DataFrame,
-    fingerprints: Sequence[Fingerprint],
-    min_similarity: float,
-    *,
-    progress: bool,
+    samples: DataFrame, fingerprints: Sequence[Fingerprint], min_similarity: float, *, progress: bool
 ) -> DataFrame:
-    """Find the duplicates between splits.
-
-    Args:
-        samples: The readable images.
-        fingerprints: Theirs, in the same order.
-        min_similarity: Correlation from which on two images are near duplicates.
-        progress: Whether to show bars.
+    """Find near duplicates between splits, given the readable images and, in the same order, their fingerprints.
 
     Returns:
         A row a pair, most similar first: kind, similarity, leak, first and second (rows of ``samples``, by split).
     """
     splits = list(samples.split)
-    pairs = find_duplicates(fingerprints, splits, min_similarity=min_similarity, progress=progress)
     rows = []
-    for pair in pairs:
+    for pair in find_duplicates(fingerprints, splits, min_similarity=min_similarity, progress=progress):
         first, second = sorted((pair.first, pair.second), key=lambda index: SPLITS.index(splits[index]))
-        leak = _is_leak(splits[first], splits[second])
-        rows.append((pair.kind, pair.similarity, leak, first, second))
+        rows.append((pair.kind, pair.similarity, _is_leak(splits[first], splits[second]), first, second))
     return DataFrame(rows, columns=["kind", "similarity", "leak", "first", "second"])
 
 
@@ -104,21 +115,20 @@ def count_duplicates(samples: DataFrame, pairs: DataFrame) -> list[DuplicateCoun
     """Count duplicate pairs and the images they concern, for each two splits that have any."""
     splits = samples.split.to_numpy()
     counts = []
-    for first, second in _split_pairs(samples):
+    for first, second, leak in _split_pairs(samples):
         rows = pairs[(splits[pairs["first"]] == first) & (splits[pairs.second] == second)]
         if len(rows):
             images = rows.second.nunique()
-            share = images / int((samples.split == second).sum())
-            counts.append(
-                DuplicateCount(first, second, images, share, dict(Counter(rows.kind)), _is_leak(first, second))
-            )
+            share = images / int((splits == second).sum())
+            counts.append(DuplicateCount(first, second, images, share, dict(Counter(rows.kind)), leak))
     return counts
 
 
-def _split_pairs(samples: DataFrame) -> list[tuple[str, str]]:
-    return list(combinations([split for split in SPLITS if (samples.split == split).any()], 2))
+def _split_pairs(samples: DataFrame) -> list[tuple[str, str, bool]]:
+    there = [split for split in SPLITS if (samples.split == split).any()]
+    return [(first, second, _is_leak(first, second)) for first, second in combinations(there, 2)]
 
 
 def _is_leak(first: str, second: str) -> bool:
     """Tell training and pool, which models learn from together, from splits that must know nothing of each other."""
-    return bool({first, second} & HELD_OUT)
+    return bool({first, second} & _HELD_OUT)

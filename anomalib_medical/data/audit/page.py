@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -13,10 +12,10 @@ from jinja2 import Environment
 from pandas import DataFrame
 from PIL import Image
 
-from anomalib_medical.data.audit.audit import AuditReport
-from anomalib_medical.data.audit.shortcuts import Shortcut
 from anomalib_medical.data.images import read_image
 from anomalib_medical.io import Window, counted
+
+from .audit import AuditReport
 
 # Each pair takes about 15 kB of the page.
 _SHOWN_PAIRS = 60
@@ -37,42 +36,27 @@ def render_page(
 
     Args:
         report: The audit's results.
-        pairs: The pairs as `list_pairs` returns them.
+        pairs: A row a pair: kind, similarity, leak, and split, label, path and patient of both images.
         name: Name of the data set.
         images: Where each of the report's images can be read.
         window: Which values of DICOM and NIfTI files become black and white.
         hashed: Whether the report has hashes in place of paths.
     """
     leaking = pairs[pairs.leak]
-    rows = report.pairs.loc[leaking.index]
-    shown = [
-        {
-            "kind": pair["kind"],
-            "similarity": f"{pair['similarity']:.3f}",
-            "same_patient": bool(pair["first_patient"]) and pair["first_patient"] == pair["second_patient"],
-            "sides": [
-                {
-                    "path": pair[f"{side}_path"],
-                    "split": pair[f"{side}_split"],
-                    "label": pair[f"{side}_label"],
-                    "picture": _picture(images[row[side]], window),
-                }
-                for side in ("first", "second")
-            ],
-        }
-        for pair, row in zip(
-            leaking.head(_SHOWN_PAIRS).to_dict("records"), rows.head(_SHOWN_PAIRS).to_dict("records"), strict=True
-        )
-    ]
+    shown = leaking.head(_SHOWN_PAIRS)
+    rows = report.pairs.loc[shown.index, ["first", "second"]]
+    pictures = {row: _picture(images[row], window) for row in np.unique(rows)}
     template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
         report=report,
         name=name,
         counts=report.counts().to_dict("records"),
-        bars=[_bar(shortcut, report) for shortcut in report.shortcuts],
-        limit=_place(report.limits.max_shortcut_auroc),
-        pairs=shown,
+        flagged=[finding.about for finding in report.findings],
+        place=_place,
+        pairs=shown.to_dict("records"),
+        rows=rows.to_dict("records"),
+        pictures=pictures,
         n_leaking=len(leaking),
         n_images=counted(len(report.samples), "image"),
         n_findings=counted(len(report.findings), "finding"),
@@ -84,23 +68,6 @@ def render_page(
 def _place(auroc: float) -> float:
     """Return where an AUROC lies on an axis from 0.5 to 1, in percent."""
     return round(100 * (min(max(auroc, 0.5), 1.0) - 0.5) / 0.5, 2)
-
-
-def _bar(shortcut: Shortcut, report: AuditReport) -> dict[str, object]:
-    known = not math.isnan(shortcut.low)
-    return {
-        "name": shortcut.name,
-        "value": f"{shortcut.auroc:.3f}",
-        "interval": f"{shortcut.low:.3f} to {shortcut.high:.3f}" if known else "no interval",
-        "means": {"higher": "higher", "lower": "lower", "learnt": "categories"}[shortcut.direction],
-        "end": _place(shortcut.auroc),
-        "low": _place(shortcut.low) if known else None,
-        "high": _place(shortcut.high) if known else None,
-        "flagged": any(
-            finding.check == "shortcut" and finding.message.startswith(f"{shortcut.name} ")
-            for finding in report.findings
-        ),
-    }
 
 
 def _picture(path: str, window: Window | None) -> str:

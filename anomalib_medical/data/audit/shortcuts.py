@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from sklearn.preprocessing import TargetEncoder
 from anomalib_medical.data.fingerprints import Fingerprint
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import ImageAddress, image_stem
-from anomalib_medical.metrics import image_auroc
+from anomalib_medical.metrics import Estimate, image_auroc
 
 FloatArray = NDArray[np.float64]
 
@@ -28,56 +28,42 @@ _FEATURES = ("file_size", "width", "height", "area", "aspect", "mean", "std", "s
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one number, or one column, tells normal from abnormal test images.
+    """How well one number, or one column, tells normal from abnormal test images."""
 
-    Attributes:
-        name: The number or column.
-        auroc: The larger of AUROC and 1 - AUROC.
-        low: Lower end of its 95% interval (bootstrap over patients); nan where the data allow none.
-        high: Upper end.
-        direction: Whether abnormal images have the ``higher`` or ``lower`` values, or the column was ``learnt``.
-        p_value: Two-sided Mann-Whitney test of the patients' means.
-    """
+    name: str  # of the number or column
+    estimate: Estimate  # the larger of AUROC and 1 - AUROC
+    direction: Literal["higher", "lower", "learnt"]  # which values abnormal images have; of categories: as learnt
+    p_value: float  # two-sided Mann-Whitney test of the patients' means
 
-    name: str
-    auroc: float
-    low: float
-    high: float
-    direction: Literal["higher", "lower", "learnt"]
-    p_value: float
+    @property
+    def auroc(self) -> float:
+        """The larger of AUROC and 1 - AUROC."""
+        return self.estimate.value
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"{self.name} alone tells normal from abnormal test images with AUROC {self.estimate}."
 
 
 def image_features(fingerprints: Sequence[Fingerprint]) -> DataFrame:
     """Return a row of numbers an image: file size, image size, grey values, border, file type."""
-    table = DataFrame(
-        {
-            "file_size": [record.file_size for record in fingerprints],
-            "width": [record.width for record in fingerprints],
-            "height": [record.height for record in fingerprints],
-            "area": [record.width * record.height for record in fingerprints],
-            "aspect": [record.width / record.height for record in fingerprints],
-            "mean": [record.mean for record in fingerprints],
-            "std": [record.std for record in fingerprints],
-            "sharpness": [record.sharpness for record in fingerprints],
-            "border": [record.border for record in fingerprints],
-        },
-    )
+    numbers = ("file_size", "width", "height", "mean", "std", "sharpness", "border")
+    rows = [[getattr(record, name) for name in numbers] for record in fingerprints]
+    table = DataFrame(rows, columns=list(numbers))
     return table.assign(
+        area=table.width * table.height,
+        aspect=table.width / table.height,
         file_type=[_suffix(record.path) for record in fingerprints],
         colour=["colour" if record.colour else "grey" for record in fingerprints],
-    )
+    )[[*_FEATURES, "file_type", "colour"]]
 
 
 def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> list[Shortcut]:
-    """Score the test images by everything that should not matter.
+    """Score the test images by everything that should not matter, given the readable images and their fingerprints.
 
     Numbers are taken as they are. Of a column of categories, the rate of abnormal images in each category is learnt on
     four fifths of the patients and applied to the rest, so that a column of unique values scores 0.5. Columns with one
     value are left out.
-
-    Args:
-        samples: The readable images.
-        fingerprints: Theirs, in the same order.
 
     Returns:
         The shortcuts, strongest first; none if the test set lacks a class.
@@ -90,13 +76,11 @@ def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> l
     # Without an id an image is its own patient.
     patients = [patient or f"\0{index}" for index, patient in enumerate(test.patient_id)]
     features = image_features([fingerprints[int(row)] for row in rows])
+    numbers: dict[str, Series] = {name: features[name] for name in _FEATURES}
+    categories: dict[str, Series] = {name: features[name] for name in ("file_type", "colour")}
     train = np.flatnonzero(samples.split == "train")
     if len(train):
-        features["nearest_train_thumbnail"] = _nearest_distance(fingerprints, rows, train)
-    numbers: dict[str, Series] = {
-        name: features[name] for name in features if name in _FEATURES or name == "nearest_train_thumbnail"
-    }
-    categories: dict[str, Series] = {name: features[name] for name in ("file_type", "colour")}
+        numbers["nearest_train_thumbnail"] = Series(_nearest_distance(fingerprints, rows, train))
     for name in map(str, test):
         if name.startswith(METADATA):
             _add_column(name, test[name], numbers, categories)
@@ -131,9 +115,7 @@ def _add_column(name: str, column: Series, numbers: dict[str, Series], categorie
 
 
 def _nearest_distance(
-    fingerprints: Sequence[Fingerprint],
-    rows: NDArray[np.intp],
-    train: NDArray[np.intp],
+    fingerprints: Sequence[Fingerprint], rows: NDArray[np.intp], train: NDArray[np.intp]
 ) -> FloatArray:
     """Return each row's distance to the nearest training image at 32x32 pixels."""
 
@@ -166,19 +148,14 @@ def _learn(column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str])
 
 
 def _score(
-    name: str,
-    values: FloatArray,
-    abnormal: NDArray[np.bool_],
-    patients: Sequence[str],
-    *,
-    learnt: bool,
+    name: str, values: FloatArray, abnormal: NDArray[np.bool_], patients: Sequence[str], *, learnt: bool
 ) -> Shortcut:
-    estimate = image_auroc(values, abnormal, patients)
+    found = image_auroc(values, abnormal, patients)
     table = DataFrame({"patient": patients, "abnormal": abnormal, "value": values})
     means = table.groupby(["abnormal", "patient"]).value.mean()
     p_value = float(mannwhitneyu(means[True], means[False]).pvalue)
     # What was learnt has its direction: below 0.5 nothing was.
-    if learnt or estimate.value >= 0.5:
-        direction: Literal["higher", "lower", "learnt"] = "learnt" if learnt else "higher"
-        return Shortcut(name, estimate.value, estimate.low, estimate.high, direction, p_value)
-    return Shortcut(name, 1 - estimate.value, 1 - estimate.high, 1 - estimate.low, "lower", p_value)
+    if learnt or found.value >= 0.5:
+        return Shortcut(name, found, "learnt" if learnt else "higher", p_value)
+    turned = replace(found, value=1 - found.value, low=1 - found.high, high=1 - found.low)
+    return Shortcut(name, turned, "lower", p_value)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import Transform
 
-from anomalib_medical.data.datamodule import MedicalDataModule, ValidationSplit
+from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.folder.dataset import MedicalFolderDataset
 from anomalib_medical.data.folder.folder_tree import is_bare
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
@@ -43,26 +42,13 @@ class MedicalFolder(MedicalDataModule):
         deduplicate: Whether near-duplicates, looked for over all pairs, count as images of one patient; they are kept
             once in each split, training and pool being one, and dropped from these if one is in validation or test.
             Without it a pool that holds a file of another split once more, under any name, is refused.
-        window: Which values of DICOM and NIfTI files become black and white: a name (``bone``, ``brain``, ``lung``,
-            ``soft_tissue``), [center, width], or None for what the file says.
         axis: NIfTI volumes are cut into ``axial``, ``coronal`` or ``sagittal`` slices.
         slice_range: First and last slice as shares of the volume, such as [0.2, 0.8].
         mask_labels: Values of masks that are abnormal, such as [2] where 1 is the organ and 2 the tumour; None for all
             that are not 0. A slice or image whose mask holds none of them is normal.
         mask_threshold: Values of masks above it are abnormal, instead: fractions are refused without it.
-        train_batch_size: Images a training batch.
-        eval_batch_size: Images a validation, test or predict batch.
-        num_workers: Loading processes; None for up to four, one core left free.
-        val_split_mode: ``"from_train"`` holds out training normals, by patient; ``"from_test"`` and
-            ``"same_as_test"`` let thresholds see labelled anomalies. A manifest's split val comes first.
-        val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
-            more than a fifth; of the test images half.
         test_split_mode: ``"from_dir"`` only: the test is what the folder says. anomalib's tiled ensembles ask for it.
-        train_augmentations: Augmentations of training images.
-        val_augmentations: Augmentations of validation images.
-        test_augmentations: Augmentations of test images.
-        augmentations: Augmentations where the three above are not given.
-        seed: Decides which patients are held out.
+        kwargs: As `MedicalDataModule` has them; a manifest's split val comes before ``val_split_mode``.
     """
 
     def __init__(
@@ -74,36 +60,14 @@ class MedicalFolder(MedicalDataModule):
         patient_pattern: str | None = None,
         patient_from: PatientSource = "header",
         deduplicate: bool = False,
-        window: str | tuple[float, float] | None = None,
         axis: Axis = "axial",
         slice_range: tuple[float, float] = (0.0, 1.0),
         mask_labels: list[int] | None = None,
         mask_threshold: float | None = None,
-        train_batch_size: int = 16,
-        eval_batch_size: int = 16,
-        num_workers: int | None = None,
-        val_split_mode: ValidationSplit = "from_train",
-        val_split_ratio: float | None = None,
         test_split_mode: Literal["from_dir"] = "from_dir",
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
-        seed: int = 0,
+        **kwargs: Any,  # noqa: ANN401 # those of the base class, which checks them
     ) -> None:
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            window=window,
-            seed=seed,
-        )
+        super().__init__(**kwargs)
         try:
             re.compile(patient_pattern or "")
         except re.error as error:
@@ -122,7 +86,6 @@ class MedicalFolder(MedicalDataModule):
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
         self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._predict_data: MedicalPredictDataset | None = None
-        self._given_val_data: MedicalFolderDataset | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override] # Lightning declares an attribute, anomalib makes it a property
@@ -141,30 +104,26 @@ class MedicalFolder(MedicalDataModule):
         everything = MedicalFolderDataset(
             self.root,
             self.name,
-            patient_pattern=self.patient_pattern,
-            unlabeled_dir=self.unlabeled_dir,
-            manifest=self.manifest,
-            slicing=self.slicing,
-            deduplicate=self.deduplicate,
-            seed=self._split_seed,
             window=self.window,
             mask_rule=self.mask_rule,
+            unlabeled_dir=self.unlabeled_dir,
+            manifest=self.manifest,
+            patient_pattern=self.patient_pattern,
             patient_from=self.patient_from,
+            deduplicate=self.deduplicate,
+            slicing=self.slicing,
+            seed=self._split_seed,
         )
         self.left_out = take_left_out(everything.samples)
-        self.train_data = everything.subsample(_rows(everything, "train"))
-        if test_rows := _rows(everything, "test"):
-            self.test_data = everything.subsample(test_rows)
-        if unlabeled_rows := _rows(everything, UNLABELED):
-            self.unlabeled_data = everything.subsample(unlabeled_rows)
-        if val_rows := _rows(everything, "val"):
-            self._given_val_data = everything.subsample(val_rows)
+        self.train_data, self.val_data = everything.of_split("train"), everything.of_split("val")
+        if len(test := everything.of_split("test")):
+            self.test_data = test
+        if len(pool := everything.of_split(UNLABELED)):
+            self.unlabeled_data = pool
 
     def _create_val_split(self) -> None:
-        if self._given_val_data is None:
+        if not len(self.val_data):  # none is given
             super()._create_val_split()
-        else:
-            self.val_data = self._given_val_data
 
     def _advice_for_one_patient(self) -> str:
         files = {ImageAddress.parse(path).path for path in self.train_data.samples.image_path}
@@ -172,15 +131,8 @@ class MedicalFolder(MedicalDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load the images of a bare folder, or else the test set."""
-        if self._predict_data is None:
+        data = self._predict_data
+        if data is None:
             return self.test_dataloader()
-        return DataLoader(
-            self._predict_data,
-            batch_size=1,  # sizes may differ
-            num_workers=self.num_workers,
-            collate_fn=self._predict_data.collate_fn,
-        )
-
-
-def _rows(data: MedicalFolderDataset, split: str) -> list[int]:
-    return [row for row, part in enumerate(data.samples.split) if part == split]
+        # Sizes may differ: one by one.
+        return DataLoader(data, batch_size=1, num_workers=self.num_workers, collate_fn=data.collate_fn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
@@ -20,16 +21,15 @@ from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource
 from anomalib_medical.data.samples import UNLABELED, with_left_out
 from anomalib_medical.io import (
     RASTER_SUFFIXES,
-    ImageAddress,
     Listing,
     MaskRule,
     Slicing,
     Window,
     agree,
     counted,
+    kind_of_file,
     on_disk,
 )
-from anomalib_medical.io.dicom_kinds import kind_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +43,10 @@ class MedicalFolderDataset(MedicalDataset):
         root: The folder.
         name: Name of the dataset. Defaults to the folder's.
         split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
-        patient_pattern: See ``make_medical_folder_dataset``, as for the following five.
-        unlabeled_dir: Folder of the unlabeled pool.
-        manifest: CSV file.
-        slicing: How volumes become slices.
-        deduplicate: Whether near-duplicates count as images of one patient.
-        seed: Decides the splits that a manifest leaves open.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white.
         mask_rule: Which values of masks count.
-        patient_from: Where patients come from if neither manifest nor pattern says so.
+        kwargs: The other arguments of `make_medical_folder_dataset`.
     """
 
     def __init__(
@@ -60,32 +54,15 @@ class MedicalFolderDataset(MedicalDataset):
         root: str | Path,
         name: str | None = None,
         split: str | None = None,
-        patient_pattern: str | None = None,
-        unlabeled_dir: str | Path | None = None,
-        manifest: str | Path | None = None,
-        slicing: Slicing | None = None,
-        deduplicate: bool = False,
-        seed: int = 0,
         augmentations: Transform | None = None,
         window: Window | None = None,
         mask_rule: MaskRule | None = None,
-        patient_from: PatientSource = "header",
+        **kwargs: Any,  # noqa: ANN401 # those of the function, which checks them
     ) -> None:
         super().__init__(augmentations=augmentations, window=window, mask_rule=mask_rule)
         self.root = on_disk(Path(root))
         self._name = name or self.root.resolve().name
-        self.samples = make_medical_folder_dataset(
-            root,
-            split,
-            patient_pattern,
-            unlabeled_dir=unlabeled_dir,
-            manifest=manifest,
-            slicing=slicing,
-            deduplicate=deduplicate,
-            seed=seed,
-            mask_rule=mask_rule,
-            patient_from=patient_from,
-        )
+        self.samples = make_medical_folder_dataset(root, split, mask_rule=mask_rule, **kwargs)
 
     @property
     def name(self) -> str:
@@ -115,14 +92,12 @@ def make_medical_folder_dataset(
         root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``; or the
             folder that a manifest's paths are below.
         split: ``"train"``, ``"val"``, ``"test"``, ``"unlabeled"``, or None for all.
-        patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
-            match, is the patient. Without it DICOM headers say who it is, and of other files each is its own patient.
+        patient_pattern: See `MedicalFolder`, as for the next two and the last.
         unlabeled_dir: The unlabeled pool, if it is not ``<root>/unlabeled``.
         manifest: CSV file, see `read_manifest`; the folder tree is not looked at then.
         slicing: How volumes become slices; all axial slices if None.
         deduplicate: Whether near-duplicates count as images of one patient, are kept once in each split (in training
-            set and pool together), and are dropped from these two if one is in validation or test; what is dropped is
-            logged.
+            set and pool together), and are dropped from these two if one is in validation or test.
         seed: Decides which normal patients of a manifest without splits are in the test.
         mask_rule: Which values of masks count; all that are not 0 if None.
         patient_from: Where patients come from if neither manifest nor pattern says so, see `find_patients`.
@@ -138,24 +113,22 @@ def make_medical_folder_dataset(
         TableError: If the manifest cannot be used.
         ImageReadError: If a header or mask cannot be read, or a mask cannot be laid over its image.
     """
+    if patient_pattern is not None and patient_from != "header":
+        msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
+        raise ValueError(msg)
     root = on_disk(Path(root))
     pool_dir = None if unlabeled_dir is None else on_disk(Path(unlabeled_dir))
     manifest = None if manifest is None else on_disk(Path(manifest))
     unused_masks = 0
-    if patient_pattern is not None and patient_from != "header":
-        msg = f"Got patient_pattern and patient_from={patient_from}, expected one of the two."
-        raise ValueError(msg)
     if manifest is None:
-        tree = list_tree(root, pool_dir)
-        entries, unused_masks, left_out = tree.entries, tree.unused_masks, tree.listing
-        find_patients(entries, root, patient_pattern, patient_from)
+        entries, left_out, unused_masks = list_tree(root, pool_dir)
     else:
         entries, left_out = _without_other_objects(read_manifest(manifest, root))
         if pool_dir is not None:
-            pool = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
-            entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=pool_dir) for path in pool.images]
-            left_out += pool
-        find_patients(entries, root, patient_pattern, patient_from)
+            pool, beside = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
+            entries, left_out = entries + pool, left_out + beside
+    find_patients(entries, root, patient_pattern, patient_from)
+    if manifest is not None:
         check_patients(manifest, entries)
     if not deduplicate:
         refuse_copies(entries)
@@ -176,12 +149,14 @@ def make_medical_folder_dataset(
 
 def _without_other_objects(entries: Sequence[Entry]) -> tuple[list[Entry], Listing]:
     """Take out what a list names and is no image, such as the Segmentations of an export."""
-    kinds = [None if entry.path.selection else kind_of_file(entry.path.path) for entry in entries]
-    left_out = Listing()
-    for entry, kind in zip(entries, kinds, strict=True):
-        if kind is not None:
+    images, left_out = [], Listing()
+    for entry in entries:
+        kind = None if entry.path.selection else kind_of_file(entry.path.path)
+        if kind is None:
+            images.append(entry)
+        else:
             left_out += Listing(no_images={kind: [entry.path.path]})
-    return [entry for entry, kind in zip(entries, kinds, strict=True) if kind is None], left_out
+    return images, left_out
 
 
 def _require_normals(manifest: Path, samples: DataFrame) -> None:
@@ -223,10 +198,10 @@ def _report(samples: DataFrame, unused_masks: int) -> None:
 
 def _warn_of_formats(samples: DataFrame) -> None:
     """Warn where a file's format may tell the label: compression leaves traces that a model learns."""
-    formats = [_SAME_FORMAT.get(suffix, suffix) for suffix in map(_suffix, samples.image_path)]
-    known = samples.assign(format=formats)[lambda table: table.format.isin(RASTER_SUFFIXES)]
-    normal = set(known[known.label == NORMAL_CLASS].format)
-    abnormal = known[known.label_index == LabelName.ABNORMAL].format
+    formats = samples.image_path.map(lambda path: Path(path).suffix.lower()).replace(_SAME_FORMAT)
+    known = formats.isin(RASTER_SUFFIXES)
+    normal = set(formats[known & (samples.label == NORMAL_CLASS)])
+    abnormal = formats[known & (samples.label_index == LabelName.ABNORMAL)]
     others = abnormal[~abnormal.isin(normal)]
     if normal and len(others):
         logger.warning(
@@ -236,7 +211,3 @@ def _warn_of_formats(samples: DataFrame) -> None:
             agree(len(others), "is", "are"),
             ", ".join(sorted(set(others))),
         )
-
-
-def _suffix(path: str) -> str:
-    return Path(path).suffix.lower()

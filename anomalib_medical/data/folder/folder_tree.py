@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.samples import UNLABELED
@@ -20,20 +21,15 @@ EXPECTED_TREE = f"""Expected:
   <root>/unlabeled/*                    optional: images of which nobody knows whether they are normal
 or a CSV file with the columns path, label, patient, mask, split, named by manifest=..."""
 
+_BY_NAME, _RENAME = "Masks are found by the name without suffix, and", "Rename or remove one of them."
 
-@dataclass(frozen=True)
-class Tree:
-    """What a folder tree holds.
 
-    Attributes:
-        entries: The files to read.
-        unused_masks: How many masks belong to none of them.
-        listing: What was left out.
-    """
+class Tree(NamedTuple):
+    """What a folder tree holds."""
 
-    entries: list[Entry]
-    unused_masks: int
-    listing: Listing
+    entries: list[Entry]  # the files to read
+    listing: Listing  # what was left out
+    unused_masks: int  # how many masks belong to no entry
 
 
 def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: bool = True) -> Tree:
@@ -53,11 +49,11 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
     listing = list_folder(normal_dir)
     if not listing.images and needs_normals:
         raise _no_normals(root, normal_dir, listing)
-    images = [("train", NORMAL_CLASS, path) for path in listing.images]
+    images = [(normal_dir, path) for path in listing.images]
     listing += _outside_classes(root)
     for folder in _subfolders(root / "test"):
         of_class = list_folder(folder)
-        images += [("test", folder.name, path) for path in of_class.images]
+        images += [(folder, path) for path in of_class.images]
         listing += of_class
         if folder.name != NORMAL_CLASS and not is_abnormal_class(folder.name):
             msg = (
@@ -69,25 +65,20 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
     spelled_otherwise = {(composed(label), composed(stem)): mask for (label, stem), mask in masks.items()}
     used: dict[Path, Path] = {}
     entries = []
-    for part, label, path in images:
-        relative = path.relative_to(root / part / label)
-        stem = str(relative.with_name(image_stem(relative)))
-        mask = None
+    for folder, path in images:
+        label, stem, mask = folder.name, _stem(path, folder), None
         if label != NORMAL_CLASS:
             mask = masks.get((label, stem)) or spelled_otherwise.get((composed(label), composed(stem)))
         if mask is not None and used.setdefault(mask, path) != path:
-            msg_0 = f"the mask {mask} belongs to both {used[mask]} and {path}"
-            raise _ambiguous(msg_0)
-        base = root / part / label
+            msg = f"{_BY_NAME} the mask {mask} belongs to both {used[mask]} and {path}. {_RENAME}"
+            raise ValueError(msg)
         address = None if mask is None else ImageAddress(mask)
-        entries.append(Entry(ImageAddress(path), part, composed(label), address, base=base))
-    pool = list_unlabeled(root, unlabeled_dir, {path for _, _, path in images})
-    base = unlabeled_dir or root / UNLABELED
-    entries += [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=base) for path in pool.images]
-    return Tree(entries, len(masks) - len(used), listing + of_masks + pool)
+        entries.append(Entry(ImageAddress(path), folder.parent.name, composed(label), address, base=folder))
+    pool, of_pool = list_unlabeled(root, unlabeled_dir, {path for _, path in images})
+    return Tree(entries + pool, listing + of_masks + of_pool, len(masks) - len(used))
 
 
-def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> Listing:
+def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> tuple[list[Entry], Listing]:
     """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists (a warning if it is empty).
 
     Args:
@@ -99,16 +90,16 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
         FileNotFoundError: If ``folder`` was named and has no images.
         ValueError: If an image is in both.
     """
-    default = root / UNLABELED
-    listing = list_folder(folder or default)
+    base = folder or root / UNLABELED
+    listing = list_folder(base)
     pool = listing.images
-    if folder is None and not pool and (default.exists() or default.is_symlink()):
-        # No error: most models do without a pool, and those that cannot say so.
-        logger.warning("%s holds no images that can be read: there is no unlabeled pool.", default)
-    if folder is not None and not pool:
+    if not pool and folder is not None:
         found = "is empty of images" if folder.is_dir() else "does not exist"
         msg = f"unlabeled_dir={folder} {found}. Name a folder of images, or leave it out to train without a pool."
         raise FileNotFoundError(f"{msg} {listing.left_out()}".strip())
+    if not pool and (base.exists() or base.is_symlink()):
+        # No error: most models do without a pool, and those that cannot say so.
+        logger.warning("%s holds no images that can be read: there is no unlabeled pool.", base)
     known = {path.resolve() for path in labelled}
     shared = [path for path in pool if path.resolve() in known]
     if shared:
@@ -119,7 +110,7 @@ def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> List
             "pool a folder of its own."
         )
         raise ValueError(msg)
-    return listing
+    return [Entry(ImageAddress(path), UNLABELED, UNLABELED, base=base) for path in pool], listing
 
 
 def is_bare(root: Path) -> bool:
@@ -129,6 +120,11 @@ def is_bare(root: Path) -> bool:
 
 def _subfolders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+
+def _stem(path: Path, folder: Path) -> str:
+    relative = path.relative_to(folder)
+    return str(relative.with_name(image_stem(relative)))
 
 
 def _outside_classes(root: Path) -> Listing:
@@ -158,17 +154,12 @@ def _masks_by_image(root: Path) -> tuple[dict[tuple[str, str], Path], Listing]:
         of_class = list_folder(folder, of_masks=True)
         listing += of_class
         for path in of_class.images:
-            relative = path.relative_to(folder)
-            stem = str(relative.with_name(image_stem(relative)))
-            other = masks.setdefault((folder.name, stem.removesuffix("_mask")), path)
+            stem = _stem(path, folder).removesuffix("_mask")
+            other = masks.setdefault((folder.name, stem), path)
             if other != path:
-                msg = f"{other} and {path} are both masks of {stem.removesuffix('_mask')}"
-                raise _ambiguous(msg)
+                msg = f"{_BY_NAME} {other} and {path} are both masks of {stem}. {_RENAME}"
+                raise ValueError(msg)
     return masks, listing
-
-
-def _ambiguous(found: str) -> ValueError:
-    return ValueError(f"Masks are found by the name without suffix, and {found}. Rename or remove one of them.")
 
 
 def _no_normals(root: Path, normal_dir: Path, listing: Listing) -> FileNotFoundError:

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
 from anomalib_medical.data.checks import TableError, read_table, row_error
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
-from anomalib_medical.data.samples import METADATA, UNLABELED
-from anomalib_medical.data.splits import hold_out_patients
-from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular
-from anomalib_medical.io.names import normalise_id
+from anomalib_medical.data.samples import METADATA, UNLABELED, hold_out_patients
+from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular, normalise_id
 
-SPLITS = ("train", "val", "test", UNLABELED)
-# A patient may have images both in the training and in the unlabeled pool.
-_SIDES = {"train": 0, UNLABELED: 0, "val": 1, "test": 2}
 logger = logging.getLogger(__name__)
 
-_NORMAL = frozenset({"normal", "0", NORMAL_CLASS})
-_ABNORMAL = {"abnormal": "abnormal", "1": "abnormal"}
+# A patient may have images both in the training and in the unlabeled pool.
+_SIDES = {"train": 0, "val": 1, "test": 2, UNLABELED: 0}
+_LABELS = {"": UNLABELED, "normal": NORMAL_CLASS, "0": NORMAL_CLASS, NORMAL_CLASS: NORMAL_CLASS}
+_LABELS |= {"abnormal": "abnormal", "1": "abnormal"}
 _PREFIX = "abnormal:"
 # Without a split column this share of the normal images goes to the test.
 _TEST_SHARE = 0.2
 
 
 def read_manifest(file: Path, root: Path) -> list[Entry]:
-    """Read a manifest.
+    """Read a CSV file, UTF-8, with a header.
 
     Its columns: ``path`` (below ``root``), ``label`` (``normal`` or ``abnormal``, 0 or 1, or ``abnormal:<class>``;
     empty in the unlabeled pool), and optionally ``patient``, ``mask`` (below ``root``), ``split`` (``train``, ``val``,
     ``test``, ``unlabeled``) and anything that starts with ``meta_``.
-
-    Args:
-        file: The CSV file, UTF-8, with a header.
-        root: Folder that paths are relative to.
 
     Returns:
         The files; without a ``split`` column those with a label have the split ``""``, see `split_samples`.
@@ -61,14 +55,10 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
 
 
 def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
-    """Decide on the split of images that have none, by patient.
+    """Decide on the split of images that have none (``""``), by patient.
 
     Abnormal images and all others of their patients go to the test, with a fifth of the other normal images. Images of
     tested patients leave the unlabeled pool; how many is logged.
-
-    Args:
-        samples: Columns split (``""`` where it is to be decided), label_index and patient_id.
-        seed: Decides which normal patients are in the test.
     """
     undecided = samples[samples.split == ""]
     ill = set(undecided[undecided.label_index == LabelName.ABNORMAL].patient_id)
@@ -86,11 +76,7 @@ def split_samples(samples: DataFrame, seed: int = 0) -> DataFrame:
 
 
 def check_patients(file: Path, entries: Sequence[Entry]) -> None:
-    """Refuse patients who stand on both sides of the test or of the validation.
-
-    Raises:
-        TableError: Naming the lines; ids are not shown.
-    """
+    """Refuse patients who stand on both sides of the test or of the validation; ids are not shown."""
     first: dict[str | None, Entry] = {}
     for entry in (entry for entry in entries if entry.split):
         other = first.setdefault(entry.patient, entry)
@@ -107,10 +93,10 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
             )
 
 
-def _entry(file: Path, line: int, row: dict[Hashable, str], root: Path) -> Entry:
+def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
     split, patient, mask = (row.get(column, "") for column in ("split", "patient", "mask"))
-    if "split" in row and split not in SPLITS:
-        raise row_error(file, line, f"has the split {split!r}", f"one of {', '.join(SPLITS)}")
+    if "split" in row and split not in _SIDES:
+        raise row_error(file, line, f"has the split {split!r}", f"one of {', '.join(_SIDES)}")
     if not row["path"]:
         raise row_error(file, line, "has no path", "an image below the data folder")
     label = _label(file, line, row["label"])
@@ -123,31 +109,22 @@ def _entry(file: Path, line: int, row: dict[Hashable, str], root: Path) -> Entry
         )
     if split == "test" and label == UNLABELED:
         raise row_error(file, line, "puts an image without a label into the test", "a label")
+    may_have_mask = split != UNLABELED and label not in {NORMAL_CLASS, UNLABELED}
     return Entry(
         path=_inside(file, line, "path", row["path"], root),
         split=split or (UNLABELED if label == UNLABELED else ""),
         # What is known of an image in the pool stays out of the table.
         label=UNLABELED if split == UNLABELED else label,
-        mask=_inside(file, line, "mask", mask, root) if mask and _may_have_mask(split, label) else None,
+        mask=_inside(file, line, "mask", mask, root) if mask and may_have_mask else None,
         patient=normalise_id(patient) or None,
-        metadata={
-            str(name).removeprefix(METADATA): value for name, value in row.items() if str(name).startswith(METADATA)
-        },
+        metadata={name.removeprefix(METADATA): value for name, value in row.items() if name.startswith(METADATA)},
         line=line,
     )
 
 
-def _may_have_mask(split: str, label: str) -> bool:
-    return split != UNLABELED and label not in {NORMAL_CLASS, UNLABELED}
-
-
 def _label(file: Path, line: int, label: str) -> str:
-    if not label:
-        return UNLABELED
-    if label.lower() in _NORMAL:
-        return NORMAL_CLASS
-    if label.lower() in _ABNORMAL:
-        return _ABNORMAL[label.lower()]
+    if label.lower() in _LABELS:
+        return _LABELS[label.lower()]
     if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
         return composed(label[len(_PREFIX) :])
     raise row_error(

@@ -18,14 +18,7 @@ _PARTS = {"test": "test", "val": "validation", "train": "training", "": "labelle
 
 
 def refuse_copies(entries: Sequence[Entry]) -> None:
-    """Refuse a pool that holds other images of the data set once more, byte for byte; blank images do not count.
-
-    Args:
-        entries: All files of the data set; a split may still be open (``""``).
-
-    Raises:
-        PoolError: If there are such copies; the first pairs are named.
-    """
+    """Refuse a pool that holds other images of the data set once more, byte for byte; blank images do not count."""
     pool = {entry.path.path for entry in entries if entry.split == UNLABELED}
     part_of = {entry.path.path: entry.split for entry in entries if entry.split != UNLABELED}
     ranks = list(_PARTS)
@@ -40,10 +33,9 @@ def refuse_copies(entries: Sequence[Entry]) -> None:
         return
     names = ", ".join(f"{copy} = {original} ({_PARTS[ranks[rank]]})" for rank, copy, original in telling)
     more = f" and {len(pairs) - len(telling)} more" if len(pairs) > len(telling) else ""
+    are = agree(len(pairs), "is a copy of another image", "are copies of other images")
     msg = (
-        f"{len(pairs)} of {counted(len(pool), 'unlabeled file')} "
-        f"{agree(len(pairs), 'is a copy of another image', 'are copies of other images')}, byte for byte: "
-        f"{names}{more}. "
+        f"{len(pairs)} of {counted(len(pool), 'unlabeled file')} {are}, byte for byte: {names}{more}. "
         "Whoever learns from the test images cannot be tested on them, and known normals are not unlabeled: take the "
         "copies out of the pool, or set deduplicate=true, which drops them."
     )
@@ -51,33 +43,20 @@ def refuse_copies(entries: Sequence[Entry]) -> None:
 
 
 def find_copies(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Find the files that have the content of others, empty files aside.
+    """Find the files that have the content of others, empty files aside, and their copies; none is one of itself.
 
     Only files of the same size are opened, and only those that also agree in two small pieces are read.
-
-    Args:
-        files: Files.
-        others: Files to compare them with.
-
-    Returns:
-        Its copies among ``others``, for each of ``files`` that has any; a file is no copy of itself.
-
-    Raises:
-        OSError: If a file cannot be read.
     """
-    keys: dict[Path, tuple[object, ...]] = dict.fromkeys(files, ())
-    other_keys: dict[Path, tuple[object, ...]] = dict.fromkeys(others, ())
+    keys: list[dict[Path, tuple[object, ...]]] = [dict.fromkeys(paths, ()) for paths in (files, others)]
     measures: tuple[Callable[[Path], object], ...] = (_size, _sample, sha256)
     for measure in measures:
-        keys = {path: (*key, measure(path)) for path, key in keys.items()}
-        other_keys = {path: (*key, measure(path)) for path, key in other_keys.items()}
-        shared = (set(keys.values()) & set(other_keys.values())) - {(0,)}
-        keys = {path: key for path, key in keys.items() if key in shared}
-        other_keys = {path: key for path, key in other_keys.items() if key in shared}
+        keys = [{path: (*key, measure(path)) for path, key in side.items()} for side in keys]
+        shared = set(keys[0].values()) & set(keys[1].values()) - {(0,)}
+        keys = [{path: key for path, key in side.items() if key in shared} for side in keys]
     originals: dict[tuple[object, ...], list[Path]] = {}
-    for path, key in other_keys.items():
+    for path, key in keys[1].items():
         originals.setdefault(key, []).append(path)
-    copies = {path: [other for other in originals[key] if other != path] for path, key in keys.items()}
+    copies = {path: [other for other in originals[key] if other != path] for path, key in keys[0].items()}
     return {path: found for path, found in copies.items() if found}
 
 

@@ -20,21 +20,13 @@ BACKGROUND, FLUID, SKULL = 0.02, 0.07, 0.10
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice before the scanner.
+    """One slice before the scanner; all (H, W)."""
 
-    Attributes:
-        tissue: Intensities (H, W).
-        brain: How much of each pixel is brain, 0 to 1 (H, W).
-        depth: 1 at the centre of the brain, 0 at its surface, negative outside (H, W).
-        x: Coordinate from left to right (H, W).
-        y: Coordinate from front to back (H, W).
-    """
-
-    tissue: Array
-    brain: Array
-    depth: Array
-    x: Array
-    y: Array
+    tissue: Array  # intensities
+    brain: Array  # how much of each pixel is brain, 0 to 1
+    depth: Array  # 1 at the centre of the brain, 0 at its surface, negative outside
+    x: Array  # from left to right
+    y: Array  # from front to back
 
 
 @lru_cache(maxsize=64)
@@ -63,12 +55,7 @@ def step(distance: Array, width: float) -> Array:
 
 
 class Patient:
-    """The anatomy and scan of one patient, drawn once and shared by all slices.
-
-    Args:
-        rng: Source of everything that is random about the patient.
-        size: Width and height of the image in pixels.
-    """
+    """The anatomy and scan of one patient, drawn once and shared by all slices of so many pixels a side."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.size = size
@@ -89,11 +76,7 @@ class Patient:
         self.noise = rng.uniform(0.012, 0.035)
 
     def slice(self, rng: np.random.Generator) -> Slice:
-        """Draw one slice, at a random level between the ventricles' bottom and the vertex.
-
-        Args:
-            rng: Source of what differs between this patient's slices.
-        """
+        """Draw one slice, at a random level between the ventricles' bottom and the vertex."""
         level = rng.uniform(0, 1)
         x, y, depth = self._coordinates(1 - 0.18 * level**2)
         # Neighbouring slices share most of their folds.
@@ -113,15 +96,7 @@ class Patient:
         return Slice(head + (tissue - head) * brain, brain, depth, x, y)
 
     def scan(self, tissue: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Apply bias field, contrast, gain and Rician noise.
-
-        Args:
-            tissue: Intensities (H, W).
-            rng: Source of the noise.
-
-        Returns:
-            8-bit image (H, W).
-        """
+        """Apply bias field, contrast, gain and Rician noise to intensities (H, W)."""
         image = self.gain * np.clip(tissue * np.exp(self.bias), 0, None) ** self.gamma
         real, imaginary = rng.standard_normal((2, *tissue.shape)) * self.noise
         image = np.hypot(image + real, imaginary)

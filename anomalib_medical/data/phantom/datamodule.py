@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 
-from anomalib_medical.data.datamodule import MedicalDataModule, ValidationSplit
-from anomalib_medical.data.phantom import PhantomSpec, ensure_phantom
-from anomalib_medical.data.phantom.dataset import PhantomDataset
+from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.phantom import PhantomSpec, ensure_phantom, read_manifest
 
 
 class Phantom(MedicalDataModule):
@@ -24,18 +25,8 @@ class Phantom(MedicalDataModule):
         train_count: Normal training images, four slices a patient.
         test_normal_count: Normal test images, two slices a patient.
         test_abnormal_count: Test images with a lesion, two slices a patient.
-        train_batch_size: Images a training batch.
-        eval_batch_size: Images a validation, test or predict batch.
-        num_workers: Loading processes; None for up to four, one core left free.
-        val_split_mode: ``"from_train"`` holds out training normals, by patient; ``"from_test"`` and
-            ``"same_as_test"`` let thresholds see labelled anomalies.
-        val_split_ratio: Share of images to hold out. None: of the training images a tenth, but 20 where these are no
-            more than a fifth; of the test images half.
-        train_augmentations: Augmentations of training images.
-        val_augmentations: Augmentations of validation images.
-        test_augmentations: Augmentations of test images.
-        augmentations: Augmentations where the three above are not given.
         seed: Decides the images and which patients are held out.
+        kwargs: As `MedicalDataModule` has them, without ``window``.
     """
 
     def __init__(
@@ -46,29 +37,10 @@ class Phantom(MedicalDataModule):
         train_count: int = 200,
         test_normal_count: int = 50,
         test_abnormal_count: int = 50,
-        train_batch_size: int = 16,
-        eval_batch_size: int = 16,
-        num_workers: int | None = None,
-        val_split_mode: ValidationSplit = "from_train",
-        val_split_ratio: float | None = None,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
         seed: int = 0,
+        **kwargs: Any,  # noqa: ANN401 # those of the base class, which checks them
     ) -> None:
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            seed=seed,
-        )
+        super().__init__(window=None, seed=seed, **kwargs)
         self.root = Path(root)
         self.spec = PhantomSpec(
             difficulty=difficulty,
@@ -89,6 +61,48 @@ class Phantom(MedicalDataModule):
         self.train_data = PhantomDataset(folder, split="train")
         if self.spec.test_normal + self.spec.test_abnormal:
             self.test_data = PhantomDataset(folder, split="test")
+
+
+class PhantomDataset(MedicalDataset):
+    """One split of a phantom that is on disk.
+
+    Args:
+        folder: What ``ensure_phantom`` returned.
+        split: ``"train"``, ``"test"``, or None for both.
+        augmentations: Augmentations of image and mask.
+    """
+
+    def __init__(self, folder: str | Path, split: str | None = None, augmentations: Transform | None = None) -> None:
+        super().__init__(augmentations=augmentations)
+        self.samples = make_phantom_dataset(folder, split)
+
+
+def make_phantom_dataset(folder: str | Path, split: str | None = None) -> DataFrame:
+    """List the images of a phantom from its manifest, so that files put beside them by others change nothing.
+
+    Args:
+        folder: What ``ensure_phantom`` returned.
+        split: ``"train"``, ``"test"``, or None for both.
+
+    Returns:
+        Columns image_path, split, label (the kind), label_index, mask_path, patient_id, lesion_area;
+        ``attrs["task"]``.
+    """
+    rows = DataFrame(read_manifest(Path(folder)))
+    rows = rows if split is None else rows[rows.split == split].reset_index(drop=True)
+    samples = DataFrame(
+        {
+            "image_path": [str(Path(folder, file)) for file in rows.file],
+            "split": rows.split,
+            "label": rows.kind,
+            "label_index": (rows.label == "abnormal").astype(int),
+            "mask_path": [str(Path(folder, mask)) if mask else "" for mask in rows["mask"]],
+            "patient_id": rows.patient,
+            "lesion_area": rows.lesion_area.astype(int),
+        }
+    )
+    samples.attrs["task"] = "segmentation"
+    return samples
 
 
 def _side(image_size: int | tuple[int, int]) -> int:

@@ -29,36 +29,22 @@ MANIFEST = "manifest.csv"
 # Raise it with every change that alters a pixel: old caches are then left alone and new ones made.
 VERSION = 1
 SLICES_OF_A_PATIENT = 4
-_COLUMNS = ("file", "split", "label", "kind", "patient", "lesion_area", "mask", "sha256", "mask_sha256")
 _ABANDONED_AFTER = 24 * 3600.0  # seconds; a temporary folder this old belongs to no running process
 
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """Everything that decides the phantom's bytes.
+    """Everything that decides the phantom's bytes."""
 
-    Attributes:
-        difficulty: Key of ``DIFFICULTIES``.
-        image_size: Width and height in pixels.
-        seed: Another seed, other patients.
-        train: Normal training images.
-        test_normal: Normal test images.
-        test_abnormal: Test images with a lesion.
-    """
-
-    difficulty: str = "medium"
-    image_size: int = 256
-    seed: int = 0
-    train: int = 200
+    difficulty: str = "medium"  # a key of `DIFFICULTIES`
+    image_size: int = 256  # width and height in pixels
+    seed: int = 0  # another seed, other patients
+    train: int = 200  # normal training images
     test_normal: int = 50
-    test_abnormal: int = 50
+    test_abnormal: int = 50  # test images with a lesion
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
+        """Refuse values that are out of range."""
         if self.difficulty not in DIFFICULTIES:
             msg = f"difficulty is {self.difficulty!r}, expected one of {', '.join(DIFFICULTIES)}."
             raise ValueError(msg)
@@ -81,17 +67,10 @@ class PhantomSpec:
 
 
 def ensure_phantom(root: str | Path, spec: PhantomSpec) -> Path:
-    """Return the folder of a complete phantom, making or repairing it where needed.
+    """Return the folder of a complete phantom below a root, making or repairing it where needed.
 
     It is made in a temporary folder and renamed, so that other processes see all of it or nothing. Two processes
     that start at once both make it, and one of the two equal results stays. Files that are not ours are never removed.
-
-    Args:
-        root: Folder for phantoms.
-        spec: The phantom wanted.
-
-    Returns:
-        ``<root>/<difficulty>-<size>-<seed>-...``.
 
     Raises:
         PermissionError: If ``root`` is not writable and holds no such phantom.
@@ -132,11 +111,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> list[dict[str, str]]:
-    """Read the manifest's rows.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
+    """Read the manifest's rows; a ValueError if it is damaged."""
     content, _, end = (folder / MANIFEST).read_text(encoding="utf-8").rpartition("# sha256 ")
     if not content or hashlib.sha256(content.encode()).hexdigest() != end.strip():
         msg = f"{folder / MANIFEST} is damaged."
@@ -190,10 +165,7 @@ def _patient(seed: int, number: int, image_size: int) -> Patient:
 
 
 def _render(
-    spec: PhantomSpec,
-    kind: str,
-    patient: int,
-    slice_number: int,
+    spec: PhantomSpec, kind: str, patient: int, slice_number: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Draw one image (H, W) and its mask; each depends on nothing but its own numbers."""
     anatomy = _patient(spec.seed, patient, spec.image_size)
@@ -213,17 +185,14 @@ def _write(folder: Path, spec: PhantomSpec) -> None:
     for split, kind, patient, slice_number in tqdm(_plan(spec), desc=f"Phantom ({spec.difficulty})", unit="image"):
         image, mask = _render(spec, kind, patient, slice_number)
         name = f"p{patient:04d}_s{slice_number}.png"
-        row = dict.fromkeys(_COLUMNS, "")
-        row |= {"file": f"{split}/{kind}/{name}", "split": split, "kind": kind, "patient": f"p{patient:04d}"}
-        row |= {"label": "normal" if mask is None else "abnormal", "lesion_area": "0"}
-        row["sha256"] = _save(folder / row["file"], image)
+        row = {"file": f"{split}/{kind}/{name}", "split": split, "label": "normal" if mask is None else "abnormal"}
+        row |= {"kind": kind, "patient": f"p{patient:04d}", "lesion_area": "0", "mask": ""}
+        row |= {"sha256": _save(folder / row["file"], image), "mask_sha256": ""}
         if mask is not None:
-            row["mask"] = f"ground_truth/{kind}/{name}"
+            row |= {"lesion_area": str(int(mask.sum())), "mask": f"ground_truth/{kind}/{name}"}
             row["mask_sha256"] = _save(folder / row["mask"], mask.astype(np.uint8) * 255)
-            row["lesion_area"] = str(int(mask.sum()))
         rows.append(row)
-    lines = [",".join(_COLUMNS), *(",".join(row[column] for column in _COLUMNS) for row in rows)]
-    content = "\n".join(lines) + "\n"
+    content = "".join(f"{','.join(values)}\n" for values in [list(rows[0]), *(row.values() for row in rows)])
     digest = hashlib.sha256(content.encode()).hexdigest()
     (folder / MANIFEST).write_bytes(f"{content}# sha256 {digest}\n".encode())
 

@@ -11,18 +11,16 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from anomalib_medical.data.phantom.anatomy import Array, Slice, smooth_noise, step
 
+# Intensities with the lesion, and its mask, (H, W).
+Painted = tuple[Array, NDArray[np.bool_]]
+
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How large and how strong lesions are.
+    """How large and how strong lesions are, from the smallest to the largest."""
 
-    Attributes:
-        radius: Smallest and largest radius, as fractions of the image size.
-        contrast: Smallest and largest change of intensity, as fractions of full scale.
-    """
-
-    radius: tuple[float, float]
-    contrast: tuple[float, float]
+    radius: tuple[float, float]  # as fractions of the image size
+    contrast: tuple[float, float]  # change of intensity, as fractions of full scale
 
 
 # Chosen with benchmarks/phantom_difficulty.py before any of our models was trained on them. Do not tune.
@@ -33,23 +31,8 @@ DIFFICULTIES = {
 }
 
 
-def add_lesion(
-    kind: str,
-    healthy: Slice,
-    difficulty: Difficulty,
-    rng: np.random.Generator,
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Put a lesion of one kind at a random place in the brain.
-
-    Args:
-        kind: One of ``KINDS``.
-        healthy: Slice to change.
-        difficulty: Size and contrast.
-        rng: Source of place, size, shape and contrast.
-
-    Returns:
-        Intensities (H, W) and mask (H, W).
-    """
+def add_lesion(kind: str, healthy: Slice, difficulty: Difficulty, rng: np.random.Generator) -> Painted:
+    """Put a lesion of one of the ``KINDS`` at a random place in the brain."""
     return KINDS[kind](healthy, rng.uniform(*difficulty.radius), rng.uniform(*difficulty.contrast), rng)
 
 
@@ -71,28 +54,26 @@ def _blob(healthy: Slice, radius: float, ragged: float, rng: np.random.Generator
     return np.asarray(1 - distance + ragged * smooth_noise(rng, len(healthy.x), radius))
 
 
-def _paint(healthy: Slice, amount: Array, change: Array | float) -> tuple[Array, NDArray[np.bool_]]:
+def _paint(healthy: Slice, amount: Array, change: Array | float) -> Painted:
     amount = amount * healthy.brain
     return healthy.tissue + amount * change, amount > 0.4
 
 
-def _tumour(
-    healthy: Slice, radius: float, contrast: float, rng: np.random.Generator
-) -> tuple[Array, NDArray[np.bool_]]:
+def _tumour(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """Bright, with a soft edge and mottled inside."""
     amount = step(_blob(healthy, radius, 0.12, rng), 0.25)
     mottled = 1 + 0.25 * smooth_noise(rng, len(healthy.x), radius / 2)
     return _paint(healthy, amount, contrast * mottled)
 
 
-def _cyst(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
+def _cyst(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """Dark and smooth, with a sharp edge."""
     amount = step(_blob(healthy, 0.85 * radius, 0.05, rng), 0.08)
     smooth = gaussian_filter(healthy.tissue, 0.5 * radius * len(healthy.x))
     return _paint(healthy, amount, np.clip(smooth - contrast, 0.05, None) - healthy.tissue)
 
 
-def _ring(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
+def _ring(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """Bright rim around a dark core."""
     inside = _blob(healthy, radius, 0.08, rng)
     rim = step(inside, 0.1) * (1 - step(inside - 0.4, 0.1))
@@ -100,15 +81,13 @@ def _ring(healthy: Slice, radius: float, contrast: float, rng: np.random.Generat
     return _paint(healthy, step(inside, 0.1), contrast * (1.2 * rim - 0.7 * core))
 
 
-def _oedema(
-    healthy: Slice, radius: float, contrast: float, rng: np.random.Generator
-) -> tuple[Array, NDArray[np.bool_]]:
+def _oedema(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """Wide, faint, spreading in fingers."""
     amount = step(_blob(healthy, 1.3 * radius, 0.30, rng), 0.3)
     return _paint(healthy, amount, 0.6 * contrast)
 
 
-def _spots(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
+def _spots(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """Three to six small bright spots."""
     # Smaller than a pixel and a half it would vanish between the pixels.
     size = max(0.3 * radius, 1.5 / len(healthy.x))
@@ -116,7 +95,7 @@ def _spots(healthy: Slice, radius: float, contrast: float, rng: np.random.Genera
     return _paint(healthy, np.max(spots, axis=0), 1.2 * contrast)
 
 
-def _mass(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
+def _mass(healthy: Slice, radius: float, contrast: float, rng: np.random.Generator) -> Painted:
     """A homogeneous mass hardly brighter than its surroundings, which it pushes aside."""
     blob = _blob(healthy, radius, 0.05, rng)
     rows, columns = np.indices(blob.shape).astype(float)
@@ -131,7 +110,7 @@ def _mass(healthy: Slice, radius: float, contrast: float, rng: np.random.Generat
     return moved + amount * (level - moved), amount > 0.4
 
 
-KINDS: dict[str, Callable[[Slice, float, float, np.random.Generator], tuple[Array, NDArray[np.bool_]]]] = {
+KINDS: dict[str, Callable[[Slice, float, float, np.random.Generator], Painted]] = {
     "tumour": _tumour,
     "cyst": _cyst,
     "ring": _ring,

@@ -12,8 +12,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.clean import drop_leaks, merge_copies
 from anomalib_medical.data.dataset import MedicalDataset
-from anomalib_medical.data.samples import UNLABELED
-from anomalib_medical.data.splits import divide_patients
+from anomalib_medical.data.samples import UNLABELED, divide_patients
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import Window, agree, counted
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from anomalib_medical.data.splits import automatic_holdout, divide_patients, hold_out_patients
+from anomalib_medical.data.samples import automatic_holdout, divide_patients, hold_out_patients
 
 PATIENTS = st.lists(st.text("abcdé", max_size=3), min_size=2, max_size=60).filter(lambda ids: len(set(ids)) > 1)
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.geometry import Step
+from anomalib_medical.edge.integrity import differences
 from anomalib_medical.edge.manifest import (
-    BundleError,
     Calibration,
     Manifest,
     ModelFacts,
@@ -46,7 +47,7 @@ def test_what_is_written_is_read_back(bundle):
     folder, made = bundle
     assert Manifest.read(folder) == made
     assert set(made.files) == {"README.md", "model/model.bin"}
-    assert made.differences(folder) == []
+    assert differences(made, folder) == []
 
 
 def test_changed_and_missing_files_are_named(bundle):
@@ -55,7 +56,7 @@ def test_changed_and_missing_files_are_named(bundle):
     (folder / "README.md").unlink()
     (folder / "of_the_user.txt").touch()
     (folder / "model" / "other.bin").touch()
-    assert made.differences(folder) == [
+    assert differences(made, folder) == [
         "README.md: missing",
         "model/model.bin: changed",
         "model/other.bin: not of this bundle",
@@ -63,7 +64,7 @@ def test_changed_and_missing_files_are_named(bundle):
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    with pytest.raises(BundleError, match=r"There is no .*manifest.json.*Give the folder that `anomalib-medical bun"):
+    with pytest.raises(EdgeError, match=r"There is no .*manifest.json.*Give the folder that `anomalib-medical bun"):
         Manifest.read(tmp_path)
 
 
@@ -71,13 +72,13 @@ def test_a_cut_manifest_is_damaged(bundle):
     folder, _ = bundle
     path = folder / "manifest.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(BundleError, match=r"is damaged \(no JSON.*Copy the bundle again"):
+    with pytest.raises(EdgeError, match=r"is damaged \(no JSON.*Copy the bundle again"):
         Manifest.read(folder)
 
 
 def test_a_manifest_of_a_later_format_is_refused(bundle):
     change(bundle[0], format=2)
-    with pytest.raises(BundleError, match="got format 2, expected 1"):
+    with pytest.raises(EdgeError, match="got format 2, expected 1"):
         Manifest.read(bundle[0])
 
 
@@ -87,7 +88,7 @@ def test_a_manifest_of_a_later_format_is_refused(bundle):
 )
 def test_a_manifest_with_something_missing_is_damaged(bundle, values):
     change(bundle[0], **values)
-    with pytest.raises(BundleError, match="is damaged"):
+    with pytest.raises(EdgeError, match="is damaged"):
         Manifest.read(bundle[0])
 
 
@@ -103,7 +104,7 @@ def test_an_unknown_step_is_not_guessed(bundle):
     folder, _ = bundle
     model = json.loads((folder / "manifest.json").read_text())["model"]
     change(folder, model=model | {"geometry": [{"kind": "rotate", "sizes": [90]}]})
-    with pytest.raises(BundleError, match=r"got rotate, expected resize, resize_shorter, .*square_pad"):
+    with pytest.raises(EdgeError, match=r"got rotate, expected resize, resize_shorter, .*square_pad"):
         Manifest.read(folder)
 
 
@@ -112,6 +113,6 @@ def test_an_unknown_normalisation_is_not_guessed(bundle):
     content = json.loads((folder / "manifest.json").read_text())
     content["post_processing"]["normalization"] = "tanh"
     (folder / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="got 'tanh', expected one of none, linear, softsign"):
+    with pytest.raises(EdgeError, match="got 'tanh', expected one of none, linear, softsign"):
         Manifest.read(folder)
     assert made.post_processing.normalization == "softsign"

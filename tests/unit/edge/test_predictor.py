@@ -7,7 +7,7 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from anomalib_medical.edge.errors import EdgeError
+from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.geometry import WHOLE, Step
 from anomalib_medical.edge.manifest import PostProcessing
 from anomalib_medical.edge.predictor import GraphScorer, Predictor

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge import processing as module
-from anomalib_medical.edge.errors import EdgeError
 from anomalib_medical.edge.manifest import Calibration, PostProcessing, Reading
 from anomalib_medical.edge.predictor import Predictor
 from anomalib_medical.edge.processing import Processor

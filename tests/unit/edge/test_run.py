@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anomalib_medical.edge.errors import EdgeError
+from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.manifest import PostProcessing, Reading
 from anomalib_medical.edge.predictor import Predictor
 from anomalib_medical.edge.processing import Processor

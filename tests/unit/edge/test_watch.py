@@ -6,11 +6,10 @@ import shutil
 
 import pytest
 
+from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge import watch as module
-from anomalib_medical.edge.errors import EdgeError
-from anomalib_medical.edge.journal import Journal
 from anomalib_medical.edge.processing import FileResult
-from anomalib_medical.edge.results import Row, Table
+from anomalib_medical.edge.results import Journal, Row, Table
 from anomalib_medical.edge.watch import DropFolder, Watcher, check_folders, locked
 from anomalib_medical.io import sha256
 

@@ -6,7 +6,8 @@ from pandas import DataFrame
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from anomalib_medical.data.audit import AuditError, AuditLimits, audit
+from anomalib_medical.data.audit import AuditLimits, audit
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import Listing
 
 COUNTS = {"train": 8, "val": 3, "test": 16}
@@ -150,9 +151,9 @@ def test_repeated_images_within_a_split_are_noted(clean):
 
 
 def test_nothing_to_audit_is_an_error(clean, tmp_path):
-    with pytest.raises(AuditError, match="nothing to audit"):
+    with pytest.raises(MedicalError, match="nothing to audit"):
         run(clean.head(0))
-    with pytest.raises(AuditError, match="None of 2 images can be read"):
+    with pytest.raises(MedicalError, match="None of 2 images can be read"):
         run(clean.head(2).assign(image_path=str(tmp_path / "absent.png")))
 
 
@@ -168,7 +169,9 @@ def test_what_the_folders_hold_beside_is_unreadable_or_noted(clean):
     left_out = Listing([], {".gif": [Path("/x/a.gif"), Path("/x/b.gif")]}, {"Segmentation": [Path("/x/s.dcm")]})
     report = audit(clean, left_out=left_out, workers=0, progress=False)
     assert checks(report) == ["unreadable"]
-    assert "Unreadable images: 2. The first: Cannot read /x/a.gif (.gif), expected" in report.findings[0].message
+    assert report.findings[0].text == "Unreadable images: 2."
+    first = "Unreadable images: 2. The first: Cannot read the image /x/a.gif: found .gif, expected a "
+    assert report.findings[0].message.startswith(first)
     assert [image.path for image in report.unreadable] == ["/x/a.gif", "/x/b.gif"]
     assert "Left out 1 DICOM object that shows no patient" in report.notes[0]
     assert audit(clean, AuditLimits(max_unreadable=2), left_out=left_out, workers=0, progress=False).findings == []

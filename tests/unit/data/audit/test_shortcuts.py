@@ -52,7 +52,7 @@ def test_a_number_that_is_lower_in_abnormal_images_is_turned():
     (found,) = find_shortcuts(samples, [record(file_size=int(size)) for size in sizes])
     assert (found.name, found.direction) == ("file_size", "lower")
     assert found.auroc == pytest.approx(1 - roc_auc_score(samples.label_index, sizes))
-    assert 0.5 < found.low < found.auroc < found.high <= 1
+    assert 0.5 < found.estimate.low < found.auroc < found.estimate.high <= 1
     assert found.p_value < 0.01
 
 

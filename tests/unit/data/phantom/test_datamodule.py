@@ -68,6 +68,7 @@ def test_without_test_images(tmp_path: Path) -> None:
 
 
 def test_manifest_holds_no_absolute_path(root: Path) -> None:
+    ready(root)
     folder = next(path for path in root.iterdir() if path.is_dir())
     ready(root)
     assert not any(Path(row["file"]).is_absolute() for row in read_manifest(folder))

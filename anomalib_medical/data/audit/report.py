@@ -1,21 +1,43 @@
-"""Writes an audit's results: JSON, CSV and a page. Patients appear as salted hashes only, and files on request."""
+"""An audit's results as plain text, and as a folder of JSON, CSV and a page. Patients appear as salted hashes only."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 
-from anomalib_medical.data.audit.audit import AuditReport
-from anomalib_medical.data.audit.page import render_page
-from anomalib_medical.data.fingerprints import UnreadableImage
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
-from anomalib_medical.io import ImageAddress, Window, readable
+from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, readable
+
+from .audit import AuditReport
+from .page import render_page
+
+_MEANS = {"higher": "higher values", "lower": "lower values", "learnt": "other categories"}
+
+
+def format_report(report: AuditReport, name: str) -> str:
+    """Return the tables that the command line prints."""
+    blocks = [
+        f"Audit of {name}: {counted(len(report.samples), 'image')} read, {len(report.unreadable)} unreadable",
+        report.counts().to_string(index=False),
+    ]
+    if report.shortcuts:
+        width = max(len(shortcut.name) for shortcut in report.shortcuts)
+        head = f"{'Shortcut to the label':{width}}  AUROC [95% interval]   abnormal images have"
+        rows = [f"{each.name:{width}}  {each.estimate!s:21}  {_MEANS[each.direction]}" for each in report.shortcuts]
+        blocks.append("\n".join([head, *rows]))
+    shared = [str(each) for each in (*report.overlaps, *report.duplicates)]
+    blocks.append("\n".join(["Between splits", *(shared or ["no shared patients, no duplicates"])]))
+    if report.notes:
+        blocks.append("\n".join(["Notes", *(f"- {note}" for note in report.notes)]))
+    verdict = counted(len(report.findings), "finding") if report.findings else "Nothing above the limits."
+    blocks.append("\n".join([verdict, *(f"- {finding.message}" for finding in report.findings)]))
+    return "\n\n".join(blocks)
 
 
 def claim_folder(wanted: Path) -> Path:
@@ -45,19 +67,19 @@ def write_report(
     if hash_paths:
         report = _without_paths(report, hasher)
     samples = report.samples.assign(patient=[hasher.hash(patient) for patient in report.samples.patient_id])
-    pairs = list_pairs(report, samples)
-    (folder / "report.json").write_text(
-        json.dumps(_summary(report, name), indent=2, ensure_ascii=False) + "\n", "utf-8"
-    )
-    DataFrame([asdict(finding) for finding in report.findings], columns=["check", "value", "limit", "message"]).to_csv(
-        folder / "findings.csv", index=False, errors="backslashreplace"
-    )
-    pairs.to_csv(folder / "pairs.csv", index=False, errors="backslashreplace")
+    pairs = _pairs(report, samples)
     # What meta_* columns hold may be a name or a date: it stays where it is.
     hidden = {"patient_id", "mask_path"}
     shown = [column for column in map(str, samples) if column not in hidden and not column.startswith(METADATA)]
-    features = samples[shown]
-    features.to_csv(folder / "features.csv", index=False, errors="backslashreplace")
+    tables = {
+        "findings": DataFrame(_findings(report), columns=["check", "value", "limit", "message"]),
+        "pairs": pairs,
+        "features": samples[shown],
+    }
+    for stem, table in tables.items():
+        table.to_csv(folder / f"{stem}.csv", index=False, errors="backslashreplace")
+    summary = _for_json({"data": name, **_summary(report)})
+    (folder / "report.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
     page = render_page(report, pairs, name, images, window, hashed=hash_paths)
     (folder / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
@@ -69,32 +91,15 @@ def _without_paths(report: AuditReport, hasher: PatientHasher) -> AuditReport:
         address = ImageAddress.parse(path)
         return str(replace(address, path=Path(hasher.hash(str(address.path), kind="f"))))
 
-    # The longest first: a path may be the beginning of another.
-    paths = sorted({str(ImageAddress.parse(image.path).path) for image in report.unreadable}, key=len, reverse=True)
-    hashes = {path: hasher.hash(path, kind="f") for path in paths}
-
-    def reworded(message: str) -> str:
-        for path, digest in hashes.items():
-            # Some messages quote it as Python writes it.
-            for written in (path, repr(path)[1:-1]):
-                message = message.replace(written, digest)
-        return message
-
     return replace(
         report,
         samples=report.samples.assign(image_path=[hashed(path) for path in report.samples.image_path]),
-        unreadable=[UnreadableImage(hashed(image.path), reworded(image.message)) for image in report.unreadable],
-        findings=[replace(finding, message=reworded(finding.message)) for finding in report.findings],
+        unreadable=[replace(image, path=hashed(image.path)) for image in report.unreadable],
     )
 
 
-def list_pairs(report: AuditReport, samples: DataFrame) -> DataFrame:
-    """Return a row a pair: kind, similarity, leak, and split, label, path and patient of both images.
-
-    Args:
-        report: The audit's results.
-        samples: Its images, with the hashed ``patient``.
-    """
+def _pairs(report: AuditReport, samples: DataFrame) -> DataFrame:
+    """A row a pair: kind, similarity, leak, and split, label, path and hashed patient of both images."""
     table = report.pairs[["kind", "similarity", "leak"]]
     for side in ("first", "second"):
         rows = samples.iloc[report.pairs[side]].reset_index(drop=True)
@@ -103,20 +108,35 @@ def list_pairs(report: AuditReport, samples: DataFrame) -> DataFrame:
     return table
 
 
-def _summary(report: AuditReport, name: str) -> dict[str, object]:
-    summary = {
-        "data": name,
+def _findings(report: AuditReport) -> list[dict[str, Any]]:
+    return [
+        {"check": each.check, "value": each.value, "limit": each.limit, "message": each.message}
+        for each in report.findings
+    ]
+
+
+def _summary(report: AuditReport) -> dict[str, Any]:
+    return {
         "limits": asdict(report.limits),
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": _findings(report),
         "notes": report.notes,
         "counts": report.counts().to_dict("records"),
         "patient_overlap": [asdict(overlap) for overlap in report.overlaps],
         "duplicates": [asdict(count) for count in report.duplicates],
-        "shortcuts": [asdict(shortcut) for shortcut in report.shortcuts],
-        "unreadable": [asdict(image) for image in report.unreadable],
+        "shortcuts": [
+            {
+                "name": each.name,
+                "auroc": each.auroc,
+                "low": each.estimate.low,
+                "high": each.estimate.high,
+                "direction": each.direction,
+                "p_value": each.p_value,
+            }
+            for each in report.shortcuts
+        ],
+        "unreadable": [{"path": image.path, "message": str(image)} for image in report.unreadable],
         "seconds": {part: round(seconds, 2) for part, seconds in report.seconds.items()},
     }
-    return {key: _for_json(value) for key, value in summary.items()}
 
 
 def _for_json(value: object) -> object:
@@ -127,4 +147,4 @@ def _for_json(value: object) -> object:
         return [_for_json(item) for item in value]
     if isinstance(value, str):
         return readable(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return finite_or_none(value) if isinstance(value, float) else value
