@@ -14,7 +14,12 @@ from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from anomalib_medical.callbacks.predictions_file import (
+from anomalib_medical.data.privacy import PatientHasher
+from anomalib_medical.data.visualizer import HEATMAPS
+from anomalib_medical.io import counted
+from anomalib_medical.post_processing import raw_threshold
+
+from .predictions_file import (
     PartialFile,
     Prediction,
     check_writable,
@@ -25,10 +30,6 @@ from anomalib_medical.callbacks.predictions_file import (
     rank_path,
     read_predictions,
 )
-from anomalib_medical.data.privacy import PatientHasher
-from anomalib_medical.data.visualizer import HEATMAPS
-from anomalib_medical.io import counted
-from anomalib_medical.post_processing import raw_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -87,19 +88,27 @@ class PredictionsCSV(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file."""
-        self._start(trainer, pl_module)
+        post_processor = getattr(pl_module, "post_processor", None)
+        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
+        if post_processor in callbacks and callbacks.index(post_processor) < callbacks.index(self):
+            msg = "PredictionsCSV comes after the post-processor: list it in the trainer's callbacks, not the model's."
+            raise ValueError(msg)
+        self._post_processor = post_processor if isinstance(post_processor, PostProcessor) else None
+        self._pending = None
+        # anomalib numbers the run's folder in every process anew: all processes use that of the first.
+        first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
+        path = trainer.strategy.broadcast(first.path if first else Path())
+        self._file = first or PartialFile(rank_path(path, trainer.global_rank))
+        self._hasher = PatientHasher(path.parent)
+        self._claim_heatmaps(trainer, callbacks, path.parent)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file."""
-        self._start(trainer, pl_module)
+    def on_test_batch_start(self, *args: object, **kwargs: object) -> None:
+        """Write the batch before, which is post-processed by now."""
+        del args, kwargs
+        self._flush()
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        *args: object,
-        **kwargs: object,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, *args: object, **kwargs: object
     ) -> None:
         """Take the raw scores, which the post-processor is about to replace."""
         del trainer, pl_module, args, kwargs
@@ -108,36 +117,17 @@ class PredictionsCSV(Callback):
         if score is not None:
             self._pending = _Pending(outputs, given=score, raw=score.detach().float().clone())
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        *args: object,
-        **kwargs: object,
-    ) -> None:
-        """Take the raw scores, which the post-processor is about to replace."""
-        self.on_test_batch_end(trainer, pl_module, outputs, *args, **kwargs)
-
-    def on_test_batch_start(self, *args: object, **kwargs: object) -> None:
-        """Write the batch before, which is post-processed by now."""
-        del args, kwargs
-        self._flush()
-
-    def on_predict_batch_start(self, *args: object, **kwargs: object) -> None:
-        """Write the batch before, which is post-processed by now."""
-        del args, kwargs
-        self._flush()
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the complete file its name."""
-        self._finish(trainer, _data_size(trainer.test_dataloaders))
-        self._write_support(trainer, pl_module)
+        self._finish(trainer, pl_module, trainer.test_dataloaders)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the complete file its name."""
-        self._finish(trainer, _data_size(trainer.predict_dataloaders))
-        self._write_support(trainer, pl_module)
+        self._finish(trainer, pl_module, trainer.predict_dataloaders)
+
+    on_predict_start = on_test_start
+    on_predict_batch_start = on_test_batch_start
+    on_predict_batch_end = on_test_batch_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what was scored under its partial name."""
@@ -152,21 +142,6 @@ class PredictionsCSV(Callback):
         self._release_heatmaps()
         logger.warning("Stopped early: the scores of %s are in %s", counted(self._file.count, "image"), self._file.path)
         self._file = self._pending = None
-
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        post_processor = getattr(pl_module, "post_processor", None)
-        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
-        if post_processor in callbacks and callbacks.index(post_processor) < callbacks.index(self):
-            msg = "PredictionsCSV comes after the post-processor: list it in the trainer's callbacks, not the model's."
-            raise ValueError(msg)
-        self._post_processor = post_processor if isinstance(post_processor, PostProcessor) else None
-        self._pending = None
-        # anomalib numbers the run's folder in every process anew: all processes use that of the first.
-        first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
-        path = trainer.strategy.broadcast(first.path if first else Path())
-        self._file = first or PartialFile(rank_path(path, trainer.global_rank))
-        self._hasher = PatientHasher(path.parent)
-        self._claim_heatmaps(trainer, callbacks, path.parent)
 
     def _claim_heatmaps(self, trainer: Trainer, callbacks: Sequence[Callback], folder: Path) -> None:
         """Give heatmaps that have no folder of the user's choice a new one, of the same number as the predictions."""
@@ -192,7 +167,7 @@ class PredictionsCSV(Callback):
             self._file.write(_rows(self._pending, self._post_processor, self._hasher))
         self._pending = None
 
-    def _finish(self, trainer: Trainer, data_size: int | None) -> None:
+    def _finish(self, trainer: Trainer, model: LightningModule, dataloaders: object) -> None:
         if self._file is None:
             return
         self._flush()
@@ -201,26 +176,20 @@ class PredictionsCSV(Callback):
         if trainer.is_global_zero:
             partial, count = self._file.path, self._file.count
             if trainer.world_size > 1:
-                partial, count = _merge(partial, trainer.world_size, data_size)
+                partial, count = _merge(partial, trainer.world_size, dataloaders)
             self.path = publish(partial, self._number)
             logger.info("Wrote the scores of %s to %s", counted(count, "image"), self.path)
             without = sum(not math.isfinite(float(row.raw_score)) for row in read_predictions(self.path))
             if without:
-                logger.warning(
-                    "%d of %s without a score (nan or infinite), and so without a label.",
-                    without,
-                    counted(count, "image"),
-                )
+                images = counted(count, "image")
+                logger.warning("%d of %s without a score (nan or infinite), and so without a label.", without, images)
+            record = getattr(model, "support_record", None)
+            if record is not None and self._hasher is not None:
+                # Beside the predictions, which support images they rest on.
+                content = json.dumps(record(self._hasher), indent=2)
+                self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
         self._release_heatmaps()
         self._file = None
-
-    def _write_support(self, trainer: Trainer, model: LightningModule) -> None:
-        """Say beside the predictions which support images they rest on."""
-        record = getattr(model, "support_record", None)
-        if record is None or self.path is None or self._hasher is None or not trainer.is_global_zero:
-            return
-        content = json.dumps(record(self._hasher), indent=2)
-        self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
 
 
 def _normalises(post_processor: PostProcessor | None) -> bool:
@@ -234,17 +203,22 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
     batch, size = pending.batch, pending.raw.numel()
     threshold = raw_threshold(post_processor)
     unknown = [""] * size
-    paths = getattr(batch, "image_path", None)
-    patients = getattr(batch, "patient_id", None)
-    uncertainty = getattr(batch, "uncertainty", None)
+    paths, patients, uncertainty = (getattr(batch, name, None) for name in ("image_path", "patient_id", "uncertainty"))
+    predicted, limit = unknown, unknown
+    if not math.isnan(threshold):
+        # nan is above no threshold, which does not make the image normal.
+        scored = pending.raw.isfinite().flatten().tolist()
+        labels = _labels(batch.pred_label, size)
+        predicted = [label if known else "" for label, known in zip(labels, scored, strict=True)]
+        limit = [f"{threshold:.9g}"] * size
     return [
         Prediction(*row)
         for row in zip(
             [str(path) for path in paths] if paths else unknown,
             _numbers(pending.raw),
             _numbers(batch.pred_score) if _normalises(post_processor) else unknown,
-            unknown if math.isnan(threshold) else _predicted(batch.pred_label, pending.raw),
-            unknown if math.isnan(threshold) else [f"{threshold:.9g}"] * size,
+            predicted,
+            limit,
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
             unknown if uncertainty is None else _numbers(uncertainty),
@@ -264,25 +238,15 @@ def _labels(values: Tensor | None, size: int) -> list[str]:
     return ["abnormal" if value else "normal" for value in values.flatten().tolist()]
 
 
-def _predicted(labels: Tensor | None, raw: Tensor) -> list[str]:
-    """Labels of images that have a score: nan is above no threshold, which does not make the image normal."""
-    scored = raw.isfinite().flatten().tolist()
-    return [label if known else "" for label, known in zip(_labels(labels, len(scored)), scored, strict=True)]
-
-
-def _data_size(dataloaders: object) -> int | None:
-    """Number of images in the data, None where it is unknown."""
-    loaders: list[Any] = dataloaders if isinstance(dataloaders, list) else [dataloaders]
-    try:
-        return sum(len(loader.dataset) for loader in loaders)
-    except (AttributeError, TypeError):
-        return None
-
-
-def _merge(first: Path, world_size: int, data_size: int | None) -> tuple[Path, int]:
+def _merge(first: Path, world_size: int, dataloaders: object) -> tuple[Path, int]:
     """Merge the partial files of all processes into a new partial file and remove them."""
     parts = [first, *(rank_path(first, rank) for rank in range(1, world_size))]
-    rows = merge_ranks([read_predictions(part) for part in parts], data_size)
+    loaders: list[Any] = dataloaders if isinstance(dataloaders, list) else [dataloaders]
+    try:
+        n_images = sum(len(loader.dataset) for loader in loaders)
+    except (AttributeError, TypeError):
+        n_images = None
+    rows = merge_ranks([read_predictions(part) for part in parts], n_images)
     merged = PartialFile.first_free(first.parent)
     merged.write(rows)
     merged.close()

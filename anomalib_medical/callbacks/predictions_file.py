@@ -5,44 +5,30 @@ import itertools
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeVar
 
 STEM = "predictions"
+_Taken = TypeVar("_Taken")
 
 
 class Prediction(NamedTuple):
-    """One row; its fields are the file's columns. An empty text stands for "not known".
+    """One row; its fields are the file's columns. An empty text stands for "not known"."""
 
-    Attributes:
-        path: The image, as the data gave it.
-        raw_score: Anomaly score of the model, before normalisation (anomalib's own clamps, so that extreme scores tie).
-        score: Normalised anomaly score in [0, 1].
-        label: `normal` or `abnormal`, as predicted.
-        threshold: The raw score above which an image is called abnormal.
-        gt_label: `normal` or `abnormal`, if the data says so.
-        patient: Salted hash of the patient, the same within the run's folder.
-        uncertainty: How uncertain the model is of the score, if it says so: raw, larger is less certain.
-    """
-
-    path: str
-    raw_score: str
-    score: str
-    label: str
-    threshold: str
-    gt_label: str
+    path: str  # the image, as the data gave it
+    raw_score: str  # of the model, before normalisation (anomalib's own clamps, so that extreme scores tie)
+    score: str  # normalised, in [0, 1]
+    label: str  # `normal` or `abnormal`, as predicted
+    threshold: str  # the raw score above which an image is called abnormal
+    gt_label: str  # `normal` or `abnormal`, if the data says so
     # Files of earlier versions end before these.
-    patient: str = ""
-    uncertainty: str = ""
+    patient: str = ""  # salted hash of the patient, the same within the run's folder
+    uncertainty: str = ""  # how uncertain the model is of the score, if it says so: raw, larger is less certain
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and write a nameless file there.
-
-    Raises:
-        OSError: Of the kind that occurred, saying which folder and what to do.
-    """
+    """Make `folder` and write a nameless file there; an `OSError` says which folder and what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -56,11 +42,7 @@ def check_writable(folder: Path) -> None:
 
 
 class PartialFile:
-    """A growing file of predictions, under a name that says that it is partial.
-
-    Args:
-        path: The file to make; it must not exist.
-    """
+    """A growing file of predictions, under a name that says that it is partial; `path` must not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,14 +53,9 @@ class PartialFile:
         self._csv.writerow(Prediction._fields)
 
     @classmethod
-    def first_free(cls, folder: Path) -> "PartialFile":
+    def first_free(cls, folder: Path) -> Self:
         """Open the first of `predictions_partial.csv`, `predictions_partial_1.csv`, ... that does not exist."""
-        for number in itertools.count():
-            try:
-                return cls(numbered(folder, f"{STEM}_partial", number, ".csv"))
-            except FileExistsError:
-                continue
-        raise AssertionError  # the numbers do not end
+        return _first(lambda number: cls(numbered(folder, f"{STEM}_partial", number, ".csv")))
 
     def write(self, rows: Iterable[Prediction]) -> None:
         """Append rows and hand them to the operating system, so that a killed run keeps them."""
@@ -98,51 +75,51 @@ def rank_path(first: Path, rank: int) -> Path:
 
 
 def claim_number(folder: Path, companion: str) -> int:
-    """Make the folder `<companion>`, `<companion>_1`, ... of the first number that no file of predictions has either.
+    """Make the folder `<companion>`, `<companion>_1`, ... of the first number that no predictions have either."""
 
-    Args:
-        folder: Where predictions and companions are.
-        companion: Name of the folder that goes with the predictions.
-
-    Returns:
-        The number, 0 for the name without one.
-    """
-    for number in itertools.count():
+    def take(number: int) -> int:
         if numbered(folder, STEM, number, ".csv").exists():
-            continue
-        try:
-            numbered(folder, companion, number).mkdir()
-        except FileExistsError:
-            continue
+            raise FileExistsError
+        numbered(folder, companion, number).mkdir()
         return number
-    raise AssertionError  # the numbers do not end
+
+    return _first(take)
 
 
 def publish(partial: Path, number: int = 0) -> Path:
-    """Rename a complete file to the first free of `predictions.csv`, `predictions_1.csv`, ... beside it.
+    """Rename a complete file to the first free of `predictions.csv`, `predictions_1.csv`, ..., from `number` on."""
 
-    Args:
-        partial: The file.
-        number: First number to try.
-
-    Returns:
-        The new path. An existing file is never overwritten.
-    """
-    for free in itertools.count(number):
-        target = numbered(partial.parent, STEM, free, ".csv")
+    def take(number: int) -> Path:
+        target = numbered(partial.parent, STEM, number, ".csv")
         try:
             # A hard link, unlike a rename, fails if the target exists, also when two runs end at once.
             os.link(partial, target)
         except FileExistsError:
-            continue
+            raise
         except OSError:  # a file system without hard links
             if target.exists():
-                continue
+                raise FileExistsError from None
             partial.rename(target)
         else:
             partial.unlink()
         return target
+
+    return _first(take, number)
+
+
+def _first(take: Callable[[int], _Taken], start: int = 0) -> _Taken:
+    """Take the first number that is free: that `take` does not refuse with `FileExistsError`."""
+    for number in itertools.count(start):
+        try:
+            return take(number)
+        except FileExistsError:
+            continue
     raise AssertionError  # the numbers do not end
+
+
+def numbered(folder: Path, stem: str, number: int, suffix: str = "") -> Path:
+    """Path of a file or folder in a series, of which the first has no number."""
+    return folder / (f"{stem}_{number}{suffix}" if number else f"{stem}{suffix}")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -154,17 +131,11 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def merge_ranks(ranks: Sequence[Sequence[Prediction]], expected: int | None) -> list[Prediction]:
-    """Rows of several processes in the order of the dataset.
+    """Rows of several processes, by rank, in the order of the dataset, which has `expected` images if that is known.
 
-    The distributed sampler deals images in turn and repeats some so that every process gets equally many.
-
-    Args:
-        ranks: Rows of each process, by rank.
-        expected: Number of images in the data, None if unknown.
-
-    Returns:
-        The rows; from the end, as many as exceed `expected` are dropped if their path has occurred before. Only so
-        many: two images may share a path (slices of a volume).
+    The distributed sampler deals images in turn and repeats some so that every process gets equally many. From the end,
+    as many rows as exceed `expected` are dropped if their path has occurred before. Only so many: two images may share
+    a path (slices of a volume).
     """
     turns = itertools.zip_longest(*ranks)
     rows = [row for turn in turns for row in turn if row is not None]
@@ -178,8 +149,3 @@ def merge_ranks(ranks: Sequence[Sequence[Prediction]], expected: int | None) -> 
         else:
             kept.append(row)
     return kept[::-1]
-
-
-def numbered(folder: Path, stem: str, number: int, suffix: str = "") -> Path:
-    """Path of a file or folder in a series, of which the first has no number."""
-    return folder / (f"{stem}_{number}{suffix}" if number else f"{stem}{suffix}")

@@ -1,33 +1,43 @@
 """Evaluation metrics, each with an interval."""
 
 from .arrays import UndefinedMetricError
-from .calibration import ReliabilityBin, brier_score, expected_calibration_error, reliability_curve
-from .delong import Comparison, auroc_covariance, compare_auroc, holm
-from .dice import mean_dice, pooled_dice
+from .comparison import Comparison, auroc_covariance, compare_auroc, holm
 from .estimate import Estimate
-from .groups import GroupResult, by_class, by_group
-from .image import image_auroc, image_average_precision, sensitivity_at_specificity, specificity_at_sensitivity
-from .modules import WithInterval
-from .patient import aggregate_patients
-from .pixel import PixelCounts, aupro, bin_pixels, pixel_auroc
-from .threshold import accuracy, f1, sensitivity, specificity
+from .groups import aggregate_patients
+from .image import (
+    ReliabilityBin,
+    accuracy,
+    accuracy_at_best_f1,
+    best_f1,
+    brier_score,
+    expected_calibration_error,
+    f1,
+    image_auroc,
+    image_average_precision,
+    reliability_curve,
+    sensitivity,
+    sensitivity_at_specificity,
+    specificity,
+    specificity_at_sensitivity,
+)
+from .metric import Metric
+from .pixel import PixelCounts, aupro, bin_pixels, mean_dice, pixel_auroc, pooled_dice
 
 __all__ = [
     "Comparison",
     "Estimate",
-    "GroupResult",
+    "Metric",
     "PixelCounts",
     "ReliabilityBin",
     "UndefinedMetricError",
-    "WithInterval",
     "accuracy",
+    "accuracy_at_best_f1",
     "aggregate_patients",
     "aupro",
     "auroc_covariance",
+    "best_f1",
     "bin_pixels",
     "brier_score",
-    "by_class",
-    "by_group",
     "compare_auroc",
     "expected_calibration_error",
     "f1",

@@ -1,77 +1,66 @@
 """Inputs of the metrics, checked in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numpy.typing import ArrayLike
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
-Arrays = npt.ArrayLike | torch.Tensor
 
 
 class UndefinedMetricError(ValueError):
     """A metric has no value on these data; the message says why. Whoever shows it shows NaN, never a number."""
 
 
-def why_undefined(scores: int, not_finite: int, unit: str = "") -> str | None:
+def why_not_ranked(scores: int, not_finite: int, unit: str = "") -> str | None:
     """Say why scores have no order, None if they have one. A part that is not finite is enough: it has no place."""
     what = f"{unit} scores" if unit else "scores"
     return f"{not_finite} of {scores} {what} are nan or infinite" if not_finite else None
 
 
-def why_one_class(normal: int, abnormal: int, unit: str = "image") -> str | None:
-    """Say which class a metric of both lacks, None if there are both."""
-    if normal and abnormal:
-        return None
-    return f"normal and abnormal {unit}s are needed, and there are {normal} normal and {abnormal} abnormal ones"
-
-
-def to_numpy(values: Arrays) -> npt.NDArray[np.generic]:
-    """Return a NumPy view of an array, a list or a tensor on any device."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # NumPy knows no bfloat16.
-        return np.asarray(values.float() if values.is_floating_point() else values)
-    return np.asarray(values)
-
-
-def to_scores(scores: Arrays) -> FloatArray:
-    """Return finite scores as float64.
-
-    Raises:
-        UndefinedMetricError: If a score is nan or infinite.
-    """
-    array = to_numpy(scores).astype(np.float64)
-    refuse_not_finite(array)
-    return array
+def why_without(needs: Collection[int], normal: int, abnormal: int, unit: str = "image") -> str | None:
+    """Say which class (0 normal, 1 abnormal) a metric needs and lacks, None if nothing is lacking."""
+    if len(needs) > 1 and not (normal and abnormal):
+        return f"normal and abnormal {unit}s are needed, and there are {normal} normal and {abnormal} abnormal ones"
+    if 0 in needs and not normal:
+        return f"there are no normal {unit}s"
+    if 1 in needs and not abnormal:
+        return f"there are no abnormal {unit}s"
+    return None if normal or abnormal else f"there are no {unit}s"
 
 
 def refuse_not_finite(scores: npt.NDArray[np.generic], unit: str = "") -> None:
     """Raise `UndefinedMetricError` if a score is nan or infinite."""
-    reason = why_undefined(scores.size, int(np.count_nonzero(~np.isfinite(scores))), unit)
+    reason = why_not_ranked(scores.size, int(np.count_nonzero(~np.isfinite(scores))), unit)
     if reason is not None:
         msg = f"{reason}. Look at the model that made them: no metric ranks them."
         raise UndefinedMetricError(msg)
 
 
-def refuse_one_class(abnormal: BoolArray, unit: str = "image") -> None:
-    """Raise `UndefinedMetricError` if a class is absent."""
+def refuse_without(needs: Collection[int], abnormal: BoolArray, unit: str = "image") -> None:
+    """Raise `UndefinedMetricError` if a class that is needed is absent."""
     count = int(abnormal.sum())
-    reason = why_one_class(abnormal.size - count, count, unit)
+    reason = why_without(needs, abnormal.size - count, count, unit)
     if reason is not None:
         msg = f"the metric has no value: {reason}."
         raise UndefinedMetricError(msg)
 
 
-def to_labels(labels: Arrays) -> BoolArray:
-    """Return labels or masks as booleans, True for abnormal.
+def to_numpy(values: ArrayLike) -> npt.NDArray[np.generic]:
+    """An array, a list or a tensor on any device, which is not named here to keep torch out."""
+    if hasattr(values, "detach"):
+        tensor: Any = values.detach().cpu()
+        # NumPy knows no bfloat16.
+        return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+    return np.asarray(values)
 
-    Raises:
-        ValueError: If a value is neither 0 nor 1.
-    """
+
+def to_labels(labels: ArrayLike) -> BoolArray:
+    """Labels or masks as booleans, True for abnormal; `ValueError` if a value is neither 0 nor 1."""
     array = to_numpy(labels)
     if array.dtype == np.bool_:
         return array.astype(np.bool_)
@@ -81,30 +70,18 @@ def to_labels(labels: Arrays) -> BoolArray:
     return array.astype(np.bool_)
 
 
-def to_image_scores(scores: Arrays, labels: Arrays) -> tuple[FloatArray, BoolArray]:
-    """Return image scores ``(N,)`` and labels ``(N,)``, of equal length and of both classes.
-
-    Raises:
-        ValueError: If the lengths differ.
-        UndefinedMetricError: If a score is not finite or a class is absent.
-    """
-    score_array, label_array = to_scores(scores).reshape(-1), to_labels(labels).reshape(-1)
-    if score_array.shape != label_array.shape:
-        msg = f"got {score_array.size} scores for {label_array.size} labels."
+def to_image_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    """Image scores and labels, ``(N,)`` each: of equal length, or `ValueError`; finite, or `UndefinedMetricError`."""
+    values, abnormal = to_numpy(scores).astype(np.float64).reshape(-1), to_labels(labels).reshape(-1)
+    refuse_not_finite(values)
+    if values.shape != abnormal.shape:
+        msg = f"got {values.size} scores for {abnormal.size} labels."
         raise ValueError(msg)
-    refuse_one_class(label_array)
-    return score_array, label_array
+    return values, abnormal
 
 
 def to_patient_index(patients: Sequence[str | None] | None, n_images: int) -> IntArray:
-    """Number the patients of the images; without patients each image counts as one.
-
-    Args:
-        patients: Patient id of every image, or None.
-        n_images: Number of images.
-
-    Returns:
-        Integers ``(N,)`` in ``0 .. n_patients - 1``.
+    """Number the patients of the images, in the order of their ids; without patients each image counts as one.
 
     Raises:
         ValueError: If ids are missing for some of the images.

@@ -5,16 +5,17 @@ with replacement instead (Field and Welsh, 2007, "Bootstrapping clustered data")
 the same classes (normal only, abnormal only, both), which keeps both classes in every resample.
 
 A resample is a row of image weights (how often the image was drawn), so that a metric is one vectorised function of a
-``(R, N)`` matrix. The draws depend on patients, labels and seed only: two models scored on the same images are
-resampled alike, and their differences can be paired.
+``(R, N)`` matrix: scikit-learn's, called for each row, take 10 to 80 times as long. The draws depend on patients,
+labels and seed only: two models scored on the same images are resampled alike, and their differences can be paired.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from .arrays import BoolArray, FloatArray, IntArray
-from .estimate import Estimate
+from .estimate import LEVEL, Estimate
 
 Statistic = Callable[[FloatArray], FloatArray]
 """From image weights ``(R, N)`` to one value per resample ``(R,)``."""
@@ -23,18 +24,29 @@ Statistic = Callable[[FloatArray], FloatArray]
 _MAX_ELEMENTS = 4_000_000
 
 
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Average statistics of the same images, for example those of several seeds of one model."""
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        mean: FloatArray = np.mean([each(weights) for each in statistics], axis=0)
+        return mean
+
+    return statistic
+
+
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """Subtract two statistics of the same images, resampled together."""
+    return lambda weights: first(weights) - second(weights)
+
+
+def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Divide; 0 where both are 0."""
+    result: FloatArray = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return result
+
+
 def resample_patients(labels: BoolArray, patients: IntArray, n_resamples: int, seed: int) -> FloatArray:
-    """Draw patients with replacement within their stratum.
-
-    Args:
-        labels: ``(N,)``, True for abnormal images.
-        patients: ``(N,)``, patient number of each image.
-        n_resamples: Number of resamples R.
-        seed: Seed of the draws.
-
-    Returns:
-        How often each patient was drawn, ``(R, P)``.
-    """
+    """Draw patients (numbers ``(N,)``) with replacement within their stratum: how often each was drawn, ``(R, P)``."""
     rng = np.random.default_rng(seed)
     n_patients = int(patients.max()) + 1
     has_abnormal = np.bincount(patients, weights=labels, minlength=n_patients) > 0
@@ -48,13 +60,7 @@ def resample_patients(labels: BoolArray, patients: IntArray, n_resamples: int, s
 
 
 def bootstrap(
-    statistic: Statistic,
-    labels: BoolArray,
-    patients: IntArray,
-    *,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    statistic: Statistic, labels: BoolArray, patients: IntArray, *, n_resamples: int = 1000, seed: int = 0
 ) -> Estimate:
     """Estimate a statistic with its percentile interval.
 
@@ -66,11 +72,7 @@ def bootstrap(
         labels: ``(N,)``, True for abnormal images.
         patients: ``(N,)``, patient number of each image.
         n_resamples: Number of resamples; 0 for the point estimate alone.
-        level: Coverage of the interval.
         seed: Seed of the draws.
-
-    Returns:
-        The estimate.
     """
     n_images, n_patients = labels.size, int(patients.max()) + 1
     value = float(statistic(np.ones((1, n_images)))[0])
@@ -82,5 +84,11 @@ def bootstrap(
         values = np.concatenate(
             [statistic(counts[start : start + chunk][:, patients]) for start in range(0, n_resamples, chunk)]
         )
-        low, high = (float(q) for q in np.quantile(values, ((1 - level) / 2, (1 + level) / 2)))
-    return Estimate(value, low, high, n_images, n_patients, level)
+        low, high = (float(q) for q in np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+    return Estimate(value, low, high, n_images, n_patients)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's score interval of a share of ``count`` independent images or patients."""
+    interval = binomtest(round(share * count), count).proportion_ci(confidence_level=LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 
+LEVEL = 0.95
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A point estimate with its interval and the amount of data behind it.
+    """A point estimate with its 95% interval and the amount of data behind it.
 
     Attributes:
         value: Point estimate on all the data.
@@ -14,7 +16,6 @@ class Estimate:
         high: Upper end of the interval; nan where the data allow none.
         n_images: Number of images the value was computed from.
         n_patients: Number of clusters that were resampled (images, where no patients are known).
-        level: Coverage the interval aims at.
     """
 
     value: float
@@ -22,7 +23,6 @@ class Estimate:
     high: float
     n_images: int
     n_patients: int
-    level: float = 0.95
 
     @property
     def has_interval(self) -> bool:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from anomalib.data import Batch
 from anomalib.metrics import AnomalibMetric, Evaluator
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpecificity
 
-from .arrays import why_one_class, why_undefined
+from .arrays import why_not_ranked, why_without
+from .image import accuracy, sensitivity, specificity
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ _SCORES = {
 }
 _UNITS = {"gt_label": "image", "gt_mask": "pixel"}
 _THRESHOLDS = {"pred_label": "image_threshold", "pred_mask": "pixel_threshold"}
+# torchmetrics' classes that need what ours of the same name need; all others need both classes.
+_NEEDS = {BinaryAccuracy: accuracy.needs, BinaryRecall: sensitivity.needs, BinarySpecificity: specificity.needs}
 
 
 class _Counts(NamedTuple):
@@ -44,40 +46,30 @@ class _Seen(Metric):
     """What a metric was given, counted over batches and processes."""
 
     full_state_update = False
-    scores: Tensor
-    not_finite: Tensor
-    normal: Tensor
-    abnormal: Tensor
+    counts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in _Counts._fields:
-            self.add_state(name, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", default=torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Count a batch."""
         abnormal = target.bool().sum()
+        not_finite = (~scores.isfinite()).sum().to(abnormal)
+        sizes = abnormal.new_tensor([scores.numel(), target.numel()])
         # Not in place: these may come from Lightning's inference mode.
-        self.scores = self.scores + scores.numel()
-        self.not_finite = self.not_finite + (~scores.isfinite()).sum()
-        self.normal = self.normal + target.numel() - abnormal
-        self.abnormal = self.abnormal + abnormal
+        self.counts = self.counts + torch.stack([sizes[0], not_finite, sizes[1] - abnormal, abnormal]).to(self.counts)
 
     def compute(self) -> _Counts:
         """Return the counts."""
-        return _Counts(int(self.scores), int(self.not_finite), int(self.normal), int(self.abnormal))
+        return _Counts(*self.counts.tolist())
 
 
 class MedicalEvaluator(Evaluator):
     """anomalib's evaluator with NaN for what is undefined, and one warning that says why.
 
     Undefined is every metric of scores or maps that are in part NaN or infinite, of labels where there is no threshold,
-    and, but for accuracy, sensitivity and specificity, of one class alone.
-
-    Args:
-        val_metrics: As anomalib's.
-        test_metrics: As anomalib's.
-        compute_on_cpu: As anomalib's.
+    and, but for accuracy, sensitivity and specificity, of one class alone. Takes anomalib's arguments.
     """
 
     def __init__(
@@ -103,36 +95,20 @@ class MedicalEvaluator(Evaluator):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
         del trainer, pl_module
-        self._forget()
+        for seen in self._seen.values():
+            cast("_Seen", seen).reset()
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
-        del trainer, pl_module
-        self._forget()
+        self.on_validation_epoch_start(trainer, pl_module)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch[Any],
-        *args: Any,  # noqa: ANN401
-    ) -> None:
+    def on_validation_batch_end(self, *args: Any) -> None:  # noqa: ANN401 - Lightning's hook
         """Update validation metrics."""
-        del trainer, pl_module, outputs, args
-        self._update(self.val_metrics, batch)
+        self._update(self.val_metrics, *args)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch[Any],
-        *args: Any,  # noqa: ANN401
-    ) -> None:
+    def on_test_batch_end(self, *args: Any) -> None:  # noqa: ANN401 - Lightning's hook
         """Update test metrics."""
-        del trainer, pl_module, outputs, args
-        self._update(self.test_metrics, batch)
+        self._update(self.test_metrics, *args)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log validation metrics."""
@@ -142,11 +118,8 @@ class MedicalEvaluator(Evaluator):
         """Log test metrics."""
         self._log(self.test_metrics, trainer, pl_module)
 
-    def _forget(self) -> None:
-        for seen in self._seen.values():
-            cast("_Seen", seen).reset()
-
-    def _update(self, metrics: Iterable[Any], batch: Batch[Any]) -> None:
+    def _update(self, metrics: Iterable[Any], *args: Any) -> None:  # noqa: ANN401 - Lightning's hook
+        _trainer, _model, _outputs, batch, *_ = args
         for pair in _pairs(metrics):
             scores, target = (getattr(batch, name, None) for name in pair)
             if scores is not None and target is not None:
@@ -197,11 +170,11 @@ def _why_undefined(metric: Any, counts: _Counts, pl_module: LightningModule) -> 
     if not counts.scores:
         return None
     unit = _UNITS[metric.fields[1]]
-    reason = why_undefined(counts.scores, counts.not_finite, unit)
-    if reason is None and not _is_defined_for(metric, counts.normal, counts.abnormal):
-        reason = why_one_class(counts.normal, counts.abnormal, unit)
+    needs = next((needs for kind, needs in _NEEDS.items() if isinstance(metric, kind)), (0, 1))
+    reason = why_not_ranked(counts.scores, counts.not_finite, unit)
+    reason = reason or why_without(needs, counts.normal, counts.abnormal, unit)
     if reason is None and metric.fields[0] in _THRESHOLDS and not _has_labels(metric, pl_module):
-        reason = "there is no threshold"
+        return "there is no threshold"
     return reason
 
 
@@ -215,16 +188,6 @@ def _pair(metric: Any) -> tuple[str, str] | None:  # noqa: ANN401 - an AnomalibM
     if len(fields) != 2 or fields[0] not in _SCORES or fields[1] not in _UNITS:
         return None
     return _SCORES[fields[0]], fields[1]
-
-
-def _is_defined_for(metric: object, normal: int, abnormal: int) -> bool:
-    if isinstance(metric, BinaryAccuracy):
-        return True
-    if isinstance(metric, BinarySpecificity):
-        return normal > 0
-    if isinstance(metric, BinaryRecall):
-        return abnormal > 0
-    return normal > 0 and abnormal > 0
 
 
 def _has_labels(metric: Any, pl_module: LightningModule) -> bool:  # noqa: ANN401 - an AnomalibMetric

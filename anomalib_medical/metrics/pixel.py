@@ -1,4 +1,4 @@
-"""Localisation metrics of anomaly maps, with patient-clustered bootstrap intervals.
+"""Metrics of anomaly maps: of their order, and Dice of masks at a threshold.
 
 Millions of pixels cannot be ranked again for every resample. They are counted once per image in score bins whose
 edges are quantiles of the scores; a resample is then a weighted sum of those counts. Pixels that share a bin become
@@ -6,40 +6,35 @@ ties, which moves a value by at most half a bin's share of the pixels, about 5e-
 than 1e-4.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from . import curves
-from .arrays import Arrays, FloatArray, refuse_not_finite, refuse_one_class, to_labels, to_numpy, to_patient_index
-from .bootstrap import Statistic, bootstrap
-from .estimate import Estimate
+from .arrays import FloatArray, UndefinedMetricError, refuse_not_finite, refuse_without, to_labels, to_numpy
+from .bootstrap import ratio
+from .metric import Sample, metric
 
 # Quantiles of a million pixels are as good as those of all.
 _MAX_QUANTILE_PIXELS = 1_000_000
+# Where the per-region overlap curve stops, as a share of the normal pixels.
+_FPR_LIMIT = 0.3
 
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Pixels of N images counted in K ascending score bins.
+    """Pixels of N images counted in K ascending score bins."""
 
-    Attributes:
-        normal: Normal pixels of each image in each bin, ``(N, K)``.
-        abnormal: Abnormal pixels, ``(N, K)``.
-        overlap: Sum over the image's abnormal regions of the share of the region in the bin, ``(N, K)``.
-        regions: Number of abnormal regions (8-connected) of each image, ``(N,)``.
-    """
-
-    normal: FloatArray
-    abnormal: FloatArray
-    overlap: FloatArray
-    regions: FloatArray
+    normal: FloatArray  # (N, K), normal pixels of each image in each bin
+    abnormal: FloatArray  # (N, K), abnormal pixels
+    overlap: FloatArray  # (N, K), sum over the image's abnormal regions of the share of the region in the bin
+    regions: FloatArray  # (N,), number of abnormal regions (8-connected)
 
 
-def bin_pixels(maps: Arrays, masks: Arrays, n_bins: int = 2000) -> PixelCounts:
+def bin_pixels(maps: ArrayLike, masks: ArrayLike, n_bins: int = 2000) -> PixelCounts:
     """Count the pixels of anomaly maps by score.
 
     Args:
@@ -47,9 +42,6 @@ def bin_pixels(maps: Arrays, masks: Arrays, n_bins: int = 2000) -> PixelCounts:
         masks: Ground truth of the same shape, 1 for abnormal; all zero for normal images.
         n_bins: Number of bins, half of their edges at quantiles of the normal and half at quantiles of the abnormal
             pixels. Heavily tied scores give fewer.
-
-    Returns:
-        The counts.
 
     Raises:
         ValueError: If shapes differ.
@@ -60,7 +52,7 @@ def bin_pixels(maps: Arrays, masks: Arrays, n_bins: int = 2000) -> PixelCounts:
         msg = f"maps have shape {scores.shape} and masks {truth.shape}. Resize the masks (nearest) to the maps."
         raise ValueError(msg)
     refuse_not_finite(scores, "pixel")
-    refuse_one_class(truth, "pixel")
+    refuse_without((0, 1), truth, "pixel")
 
     levels = np.linspace(0, 1, n_bins // 2 + 1)[1:-1]
     edges = np.unique(
@@ -82,75 +74,65 @@ def bin_pixels(maps: Arrays, masks: Arrays, n_bins: int = 2000) -> PixelCounts:
     return PixelCounts(normal, abnormal, overlap, regions)
 
 
-def pixel_auroc(
-    counts: PixelCounts,
-    patients: Sequence[str | None] | None = None,
-    *,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Area under the ROC curve over all pixels of all images.
-
-    Args:
-        counts: What :func:`bin_pixels` returned.
-        patients: Patient of each image; None resamples images.
-        n_resamples: Number of bootstrap resamples.
-        level: Coverage of the interval.
-        seed: Seed of the resampling.
-
-    Returns:
-        The estimate.
-    """
-    index = to_patient_index(patients, counts.regions.size)
-    statistic = pixel_auroc_statistic(counts)
-    return bootstrap(statistic, counts.regions > 0, index, n_resamples=n_resamples, level=level, seed=seed)
+@metric(needs=())
+def pixel_auroc(counts: PixelCounts) -> Sample:
+    """Area under the ROC curve over all pixels of all images, given what `bin_pixels` returned."""
+    return Sample(lambda weights: curves.auroc(weights @ counts.normal, weights @ counts.abnormal), counts.regions > 0)
 
 
-def aupro(
-    counts: PixelCounts,
-    patients: Sequence[str | None] | None = None,
-    *,
-    fpr_limit: float = 0.3,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Area under the per-region overlap curve up to a false-positive rate, divided by that rate.
+@metric(needs=())
+def aupro(counts: PixelCounts) -> Sample:
+    """Area under the per-region overlap curve up to a false-positive rate of 0.3, divided by it: anomalib's ``AUPRO``.
 
     Bergmann et al. (2021), "The MVTec Anomaly Detection Dataset", section 5: every abnormal region counts the same,
-    whatever its size.
-
-    Args:
-        counts: What :func:`bin_pixels` returned.
-        patients: Patient of each image; None resamples images.
-        fpr_limit: Where the curve stops, as a share of the normal pixels.
-        n_resamples: Number of bootstrap resamples.
-        level: Coverage of the interval.
-        seed: Seed of the resampling.
-
-    Returns:
-        The value of anomalib's ``AUPRO`` and its interval.
+    whatever its size. Takes what `bin_pixels` returned.
     """
-    index = to_patient_index(patients, counts.regions.size)
-    statistic = aupro_statistic(counts, fpr_limit)
-    return bootstrap(statistic, counts.regions > 0, index, n_resamples=n_resamples, level=level, seed=seed)
-
-
-def pixel_auroc_statistic(counts: PixelCounts) -> Statistic:
-    """Make the statistic of :func:`pixel_auroc`."""
-    return lambda weights: curves.auroc(weights @ counts.normal, weights @ counts.abnormal)
-
-
-def aupro_statistic(counts: PixelCounts, fpr_limit: float = 0.3) -> Statistic:
-    """Make the statistic of :func:`aupro`."""
 
     def statistic(weights: FloatArray) -> FloatArray:
         false = np.cumsum((weights @ counts.normal)[:, ::-1], axis=1)
         found = np.cumsum((weights @ counts.overlap)[:, ::-1], axis=1)
-        return curves.limited_area(false / false[:, -1:], found / (weights @ counts.regions)[:, None], fpr_limit)
+        return curves.limited_area(false / false[:, -1:], found / (weights @ counts.regions)[:, None], _FPR_LIMIT)
 
-    return statistic
+    return Sample(statistic, counts.regions > 0)
+
+
+@metric(needs=())
+def pooled_dice(true_positive: ArrayLike, false_positive: ArrayLike, false_negative: ArrayLike) -> Sample:
+    """Dice over the pixels of all images together: false marks on normal images count; scikit-learn's ``f1_score``.
+
+    Args:
+        true_positive: Abnormal pixels above the threshold in each image, ``(N,)``.
+        false_positive: Normal pixels above it, ``(N,)``.
+        false_negative: Abnormal pixels not above it, ``(N,)``.
+    """
+    tp, fp, fn = _cells(true_positive, false_positive, false_negative)
+    return Sample(lambda weights: ratio(2 * (weights @ tp), weights @ (2 * tp + fp + fn)), tp + fn > 0)
+
+
+@metric(needs=())
+def mean_dice(true_positive: ArrayLike, false_positive: ArrayLike, false_negative: ArrayLike) -> Sample:
+    """Mean over the abnormal images of each image's Dice: every lesion image counts the same, normal images do not.
+
+    Takes what `pooled_dice` takes.
+    """
+    tp, fp, fn = _cells(true_positive, false_positive, false_negative)
+    abnormal = tp + fn > 0
+    each = ratio(2 * tp, 2 * tp + fp + fn) * abnormal
+    return Sample(lambda weights: ratio(weights @ each, weights @ abnormal.astype(np.float64)), abnormal)
+
+
+def _cells(*counts: ArrayLike) -> list[FloatArray]:
+    arrays = [to_numpy(each).astype(np.float64).reshape(-1) for each in counts]
+    if len({each.size for each in arrays}) > 1:
+        msg = f"got counts of {', '.join(str(each.size) for each in arrays)} images, expected the same number."
+        raise ValueError(msg)
+    if not all(((each >= 0) & np.isfinite(each)).all() for each in arrays):
+        msg = "pixel counts must be 0 or more; nan means that there was no threshold to count at."
+        raise UndefinedMetricError(msg)
+    if not (arrays[0] + arrays[2]).any():
+        msg = f"Dice needs an abnormal pixel, got none in {arrays[0].size} images."
+        raise UndefinedMetricError(msg)
+    return arrays
 
 
 def _planes(array: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.generic]:

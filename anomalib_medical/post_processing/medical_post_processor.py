@@ -56,9 +56,7 @@ class MedicalPostProcessor(PostProcessor):
             raise ValueError(msg)
         self.threshold = threshold
         self.target_specificity = target_specificity
-        self._scores = CatMetric(nan_strategy="disable")
-        self._map_minima = CatMetric(nan_strategy="disable")
-        self._map_maxima = CatMetric(nan_strategy="disable")
+        self._scores, self._map_minima, self._map_maxima = (CatMetric(nan_strategy="disable") for _ in range(3))
         self._validated_step: int | None = None
         # How many images set the thresholds; None if a checkpoint does not say.
         self.held_out: int | None = 0
@@ -76,23 +74,13 @@ class MedicalPostProcessor(PostProcessor):
 
     def invalidate(self) -> None:
         """Forget threshold and score range: raw scores and no labels come out until the next calibration."""
-        for value in (
-            self._image_threshold,
-            self._pixel_threshold,
-            self.image_min,
-            self.image_max,
-            self.pixel_min,
-            self.pixel_max,
-        ):
+        for _, value in self.named_buffers(recurse=False):
             value.fill_(math.nan)
         self.held_out = 0
         self.awaits_calibration = True
 
     def calibrate(
-        self,
-        scores: torch.Tensor,
-        map_minima: torch.Tensor | None = None,
-        map_maxima: torch.Tensor | None = None,
+        self, scores: torch.Tensor, map_minima: torch.Tensor | None = None, map_maxima: torch.Tensor | None = None
     ) -> None:
         """Set threshold and score range from held-out normal images; what is NaN or infinite is left out and told.
 
@@ -161,20 +149,18 @@ class MedicalPostProcessor(PostProcessor):
                 return
             self._validated_step = trainer.global_step
         # Every process computes, also one that saw no normal image: computing gathers from all of them.
-        scores, minima, maxima = (
-            torch.as_tensor(metric.compute(), device=self._image_threshold.device)
-            for metric in (self._scores, self._map_minima, self._map_maxima)
-        )
+        values = []
         for metric in (self._scores, self._map_minima, self._map_maxima):
+            values.append(torch.as_tensor(metric.compute(), device=self._image_threshold.device))
             metric.reset()
-        if self._set_thresholds(scores, minima, maxima):
+        if self._set_thresholds(*values):
             return
         logger.warning(
             "The validation set holds no normal image with a finite score: no threshold at %.0f%% specificity could be "
             "set.",
             100 * self.target_specificity,
         )
-        if scores.numel():
+        if values[0].numel():
             # A threshold of earlier weights is none of these.
             self.invalidate()
 
@@ -240,13 +226,9 @@ class MedicalPostProcessor(PostProcessor):
         norm_max: torch.Tensor,
         threshold: torch.Tensor,
     ) -> torch.Tensor | None:
-        """Map scores to 0..1 with 0.5 at the threshold, in strictly the same order.
+        """Map scores to 0..1 with 0.5 at the threshold, in the same order, as ``edge.scores.normalize`` without torch.
 
-        Args:
-            preds: Scores of any shape, or None.
-            norm_min: Smallest score of the held-out normals.
-            norm_max: Largest score of the held-out normals.
-            threshold: Raw threshold; without one the scores come back as they are.
+        Without a threshold the scores come back as they are.
         """
         if self.threshold == "f1" or preds is None:
             return PostProcessor._normalize(preds, norm_min, norm_max, threshold)  # noqa: SLF001 - our own base class

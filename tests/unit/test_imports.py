@@ -23,8 +23,8 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"anomalib", "lightning", "timm", "torch", "torchmetrics", "torchvision"}
-# anomalib's evaluator and torchmetrics, around functions of arrays that know neither.
-TORCHMETRICS = {"metrics.evaluator", "metrics.modules"}
+# anomalib's evaluator, around functions of arrays that do not know it.
+TORCHMETRICS = {"metrics.evaluator"}
 OF_DATA_FOR_MODELS = {"data.batch", "data.images", "data.visualizer"}
 
 

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve, roc_curve
 
-from anomalib_medical.metrics import accuracy, curves, f1, sensitivity_at_specificity, specificity_at_sensitivity
-from anomalib_medical.metrics.statistics import ranking
+from anomalib_medical.metrics import (
+    accuracy,
+    accuracy_at_best_f1,
+    best_f1,
+    f1,
+    sensitivity_at_specificity,
+    specificity_at_sensitivity,
+)
 
 ROWS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: len({label for _, label in rows}) == 2
@@ -42,7 +48,9 @@ def test_best_f1_is_the_best_of_the_precision_recall_curve(rows):
     precision, recall, _ = precision_recall_curve(labels, scores)
     total = precision + recall
     expected = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0).max()
-    assert ranking(curves.best_f1, scores, labels)(np.ones((1, len(rows))))[0] == pytest.approx(expected)
+    assert best_f1(scores, labels, n_resamples=0).value == pytest.approx(expected)
+    found = [accuracy(scores, labels, level - 0.5, n_resamples=0).value for level in np.unique(scores)]
+    assert accuracy_at_best_f1(scores, labels, n_resamples=0).value in found
 
 
 @pytest.mark.parametrize(

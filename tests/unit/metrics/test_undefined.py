@@ -87,22 +87,3 @@ def test_pixels(bad):
         metrics.bin_pixels(maps, masks)
     with pytest.raises(UndefinedMetricError, match="32 normal and 0 abnormal"):
         metrics.bin_pixels(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)))
-
-
-def test_a_group_without_a_value_says_why_and_the_others_have_theirs():
-    scores, labels = np.array([0.1, math.nan, 0.2, 0.9]), [0, 1, 0, 1]
-    results = metrics.by_group(
-        lambda members: metrics.image_auroc(scores[members], np.array(labels)[members]), labels, ["a", "a", "b", "b"]
-    )
-    assert [result.estimate is None for result in results] == [True, False]
-    assert "1 of 2 scores are nan or infinite" in results[0].reason
-
-
-def test_labels_that_are_no_labels_make_no_group():
-    with pytest.raises(ValueError, match=r"0 .normal. or 1 .abnormal."):
-        metrics.by_group(lambda _: pytest.fail("was computed"), [0, 1, math.nan], ["a", "a", "a"])
-
-
-def test_no_images_are_no_patients():
-    scores, labels = metrics.aggregate_patients([], [], [])
-    assert scores.size == labels.size == 0

@@ -12,41 +12,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
-from .arrays import Arrays, FloatArray, IntArray, to_image_scores, to_labels, to_numpy, to_patient_index
+from .arrays import FloatArray, IntArray, refuse_without, to_image_scores, to_labels, to_numpy, to_patient_index
+from .estimate import LEVEL
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models' AUROC on the same images.
+    """Two models' AUROC on the same images."""
 
-    Attributes:
-        first: AUROC of the first model (mean over its trainings).
-        second: AUROC of the second.
-        difference: ``first - second``.
-        low: Lower end of the interval of the difference; nan where the data allow none.
-        high: Upper end.
-        p_value: Two-sided, of no difference; nan where the data allow none, 1 for equal scores.
-        level: Coverage of the interval.
-    """
-
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    level: float = 0.95
+    first: float  # AUROC of the first model (mean over its trainings)
+    second: float  # AUROC of the second
+    difference: float  # first - second
+    low: float  # lower end of its 95% interval; nan where the data allow none
+    high: float  # upper end
+    p_value: float  # two-sided, of no difference; nan where the data allow none, 1 for equal scores
 
 
 def compare_auroc(
-    first: Arrays,
-    second: Arrays,
-    labels: Arrays,
-    patients: Sequence[str | None] | None = None,
-    *,
-    level: float = 0.95,
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, patients: Sequence[str | None] | None = None
 ) -> Comparison:
     """Test whether two models differ in AUROC.
 
@@ -58,10 +44,6 @@ def compare_auroc(
         second: Scores of the second, ``(N,)`` or ``(T, N)``, of the same images in the same order.
         labels: ``(N,)``, 1 for abnormal.
         patients: Patient of each image; None takes images as independent.
-        level: Coverage of the interval.
-
-    Returns:
-        The difference with its interval and p-value.
     """
     one, two = (np.atleast_2d(to_numpy(scores)) for scores in (first, second))
     if one.shape[1] != two.shape[1]:
@@ -73,33 +55,29 @@ def compare_auroc(
     means = float(areas[: len(one)].mean()), float(areas[len(one) :].mean())
     variance = float(contrast @ covariance @ contrast)
     if math.isnan(variance):
-        return Comparison(*means, difference, math.nan, math.nan, math.nan, level)
+        return Comparison(*means, difference, math.nan, math.nan, math.nan)
     # Equal scores have no variance but for rounding, which must not make a difference significant.
     deviation = math.sqrt(variance) if variance > 1e-14 else 0.0
     if deviation == 0:
         same = abs(difference) < 1e-12
         bounds = (0.0, 0.0) if same else (math.nan, math.nan)
-        return Comparison(*means, difference, *bounds, 1.0 if same else math.nan, level)
-    margin = float(norm.ppf((1 + level) / 2)) * deviation
+        return Comparison(*means, difference, *bounds, 1.0 if same else math.nan)
+    margin = float(norm.ppf((1 + LEVEL) / 2)) * deviation
     p_value = 2 * float(norm.sf(abs(difference) / deviation))
-    return Comparison(*means, difference, difference - margin, difference + margin, p_value, level)
+    return Comparison(*means, difference, difference - margin, difference + margin, p_value)
 
 
 def auroc_covariance(
-    scores: Arrays, labels: Arrays, patients: Sequence[str | None] | None = None
+    scores: ArrayLike, labels: ArrayLike, patients: Sequence[str | None] | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Compute the AUROC of M models on the same images and the covariance of these estimates.
-
-    Args:
-        scores: ``(M, N)``, higher is more abnormal.
-        labels: ``(N,)``, 1 for abnormal.
-        patients: Patient of each image; None takes images as independent.
+    """Compute the AUROC of M models on the same images, given ``scores`` ``(M, N)``, and their covariance.
 
     Returns:
         The areas ``(M,)`` and their covariance ``(M, M)``, nan with fewer than two patients of a class.
     """
     table = np.stack([to_image_scores(row, labels)[0] for row in np.atleast_2d(to_numpy(scores))])
     abnormal = to_labels(labels).reshape(-1)
+    refuse_without((0, 1), abnormal)
     index = to_patient_index(patients, abnormal.size)
     n_patients = int(index.max()) + 1
     n_abnormal, n_normal = int(abnormal.sum()), int((~abnormal).sum())
@@ -112,7 +90,6 @@ def auroc_covariance(
     areas = beats.mean(axis=1)
 
     def sums(components: FloatArray, members: IntArray) -> tuple[FloatArray, int]:
-        """Sum what departs from the area over each patient's images."""
         total = np.zeros((len(table), n_patients))
         np.add.at(total.T, members, (components - areas[:, None]).T)
         return total, np.unique(members).size
@@ -130,11 +107,7 @@ def auroc_covariance(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values so that the chance of any false finding among them stays at the level (Holm, 1979).
 
-    Args:
-        p_values: Of the family of tests; nan stays nan and does not count.
-
-    Returns:
-        Adjusted p-values in the same order.
+    nan stays nan and does not count as a test.
     """
     values = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(values.shape, np.nan)
