@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import IO, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
@@ -46,10 +46,12 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write dataclasses, or what JSON knows; nan becomes null."""
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON
+    """Write a dataclass, or what JSON knows; nan becomes null."""
     with atomic(path) as file:
-        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(
+            _plain(asdict(value) if is_dataclass(value) else value), file, indent=2, ensure_ascii=False, allow_nan=False
+        )
         file.write("\n")
 
 
@@ -88,25 +90,22 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
-    """Make what an annotation says of JSON, dataclasses within dataclasses.
-
-    Raises:
-        TypeError: If a dataclass has other fields.
-    """
+    """Make what an annotation says of JSON, values as text too; `TypeError` if a dataclass has other fields."""
+    origin, of = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         if not isinstance(value, Mapping) or value.keys() - {each.name for each in fields(kind)}:
             msg = f"it does not hold a {getattr(kind, '__name__', kind)}"
             raise TypeError(msg)
         hints = get_type_hints(kind)
-        return kind(**{name: build(hints[name], each) for name, each in value.items()})
-    origin, of = get_origin(kind), get_args(kind)
-    if origin in {Union, types.UnionType}:
+        absent = dict.fromkeys(name for name, hint in hints.items() if get_origin(hint) is types.UnionType)
+        return kind(**{**absent, **{name: build(hints[name], each) for name, each in value.items()}})
+    if origin is types.UnionType:
         return None if value is None else build(of[0], value)
+    if isinstance(value, str) and (origin in {list, dict} or kind in {int, float}):
+        value = json.loads(value)
     if origin is list:
         return [build(of[0], each) for each in value]
-    if origin is dict:
-        return {name: build(of[1], each) for name, each in value.items()}
-    return value
+    return {name: build(of[1], each) for name, each in value.items()} if origin is dict else value
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -115,14 +114,10 @@ def mapping(value: object) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Path):
-        return str(value)
+        value = value.item()
     return finite_or_none(value) if isinstance(value, float) else value

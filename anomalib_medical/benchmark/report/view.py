@@ -18,7 +18,7 @@ from anomalib_medical.benchmark.report.compare import Standing, by_patient
 from anomalib_medical.benchmark.report.evaluate import METRICS, N_RESAMPLES, Value, evaluate
 from anomalib_medical.benchmark.report.faults import Effect, effects
 from anomalib_medical.benchmark.report.figures import Picture, colours, pictures_of, raincloud
-from anomalib_medical.benchmark.report.results import Dataset, Model, Problem, Run, grouped, missing_lines
+from anomalib_medical.benchmark.report.results import Dataset, Problem, Run, grouped, missing_lines
 from anomalib_medical.benchmark.report.tables import Table
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.io import agree, counted
