@@ -163,15 +163,13 @@ def _row(planned: PlannedJob, job: Job | None, figures: dict[str, list[float | N
     said: dict[str, Any] = {"info": vars(planned)}
     if job is not None:
         message = _LEFT_OUT if _PATH.search(job.status.message) else job.status.message
-        said |= asdict(replace(job, status=replace(job.status, message=message), pixel_figures=figures))
-        said["info"] = said["info"] or vars(planned)
+        kept = asdict(replace(job, status=replace(job.status, message=message), pixel_figures=figures))
+        said |= {name: kept[name] for name in ("status", "thresholds", "cost", "epochs", "pixel_figures")}
     if job is not None and job.info is not None:
         # All other settings are in plan.yaml.
-        said["info"]["spec"] = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
-    kept = {
-        name: said[name] for name in ("info", "status", "thresholds", "cost", "epochs", "pixel_figures") if name in said
-    }
-    flat = pd.json_normalize(kept, sep="/").iloc[0].to_dict()
+        spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
+        said["info"] = vars(replace(job.info, spec=spec))
+    flat = pd.json_normalize(said, sep="/").iloc[0].to_dict()
     return {name: text for name, value in flat.items() if (text := _cell(value)) not in {"", "[]"}}
 
 

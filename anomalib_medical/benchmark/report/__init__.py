@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from pandas import DataFrame
@@ -13,7 +14,7 @@ from pandas import DataFrame
 from anomalib_medical.benchmark.files import atomic, write_csv
 from anomalib_medical.benchmark.report.figures import sheet
 from anomalib_medical.benchmark.report.results import load_run
-from anomalib_medical.benchmark.report.view import View, make_view
+from anomalib_medical.benchmark.report.view import make_view
 from anomalib_medical.benchmark.run_folder import RunFolder
 
 __all__ = ["Report", "write_report"]
@@ -41,11 +42,11 @@ def write_report(folder: RunFolder) -> Report:
         RunFolderError: If this is no run folder.
     """
     view, target = make_view(load_run(folder), folder.path), folder.path / "report"
-    write_csv(target / "metrics.csv", DataFrame(view.records))
-    for dataset in view.datasets:
-        if dataset.pictures:
-            with atomic(target / f"{dataset.anchor}.svg", "wb") as figures:
-                figures.write(sheet(dataset.pictures))
+    write_csv(target / "metrics.csv", DataFrame(view["records"]))
+    for dataset in view["datasets"]:
+        if dataset["pictures"]:
+            with atomic(target / f"{dataset['anchor']}.svg", "wb") as figures:
+                figures.write(sheet(dataset["pictures"]))
     lines = "\n".join(line.rstrip() for line in _render("report.md.jinja", view, escape=False).splitlines())
     pages = {
         "report.md": re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n",
@@ -54,14 +55,14 @@ def write_report(folder: RunFolder) -> Report:
     for name, text in pages.items():
         with atomic(target / name) as file:
             file.write(text)
-    return Report(target / "index.html", view.best_bundles)
+    return Report(target / "index.html", view["best_bundles"])
 
 
-def _render(name: str, view: View, *, escape: bool) -> str:
+def _render(name: str, view: dict[str, Any], *, escape: bool) -> str:
     # Markdown is no HTML: its own escaping is the filter `md`.
     environment = Environment(autoescape=escape, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
     environment.filters |= {"md": _escape, "unbroken": _unbroken}
-    return environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8")).render(vars(view))
+    return environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8")).render(view)
 
 
 def _unbroken(text: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Value, evaluate
+from anomalib_medical.benchmark.report.faults import Effect
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training, align
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm
@@ -43,6 +44,7 @@ class Standing:
 
     dataset: Dataset
     values: Mapping[str, Mapping[str, Value]]  # model -> metric -> value
+    faults: Mapping[str, Mapping[str, Effect]] = field(default_factory=dict)  # model -> fault
 
     def auroc(self, model: Model) -> Value:
         """Image AUROC of a model."""

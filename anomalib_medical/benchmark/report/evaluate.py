@@ -16,23 +16,17 @@ from anomalib_medical.metrics.arrays import FloatArray, to_patient_index
 from anomalib_medical.metrics.bootstrap import Statistic, bootstrap, mean_of, wilson
 
 N_RESAMPLES = 1000
+Make = Callable[[Training], Statistic]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the report.
+    """A metric of the report."""
 
-    Attributes:
-        key: Its name in metrics.csv.
-        title: Its name for readers.
-        make: From a training to the statistic; raises `ValueError` with the reason where there is none.
-        needs: Labels that the test needs images of. But for pixels and rates these are both: of normal images alone,
-            the F1 score is always 0.
-    """
-
-    key: str
-    title: str
-    make: Callable[[Training], Statistic]
+    key: str  # its name in metrics.csv
+    title: str  # its name for readers
+    make: Make  # from a training to the statistic; raises `ValueError` with the reason where there is none
+    # Labels that the test needs images of. But for pixels and rates, both: of normal images alone, F1 is always 0.
     needs: tuple[int, ...] = (0, 1)
 
 
@@ -95,14 +89,12 @@ def normalised(training: Training) -> tuple[Any, ...]:
     return training.normalised, training.labels
 
 
-def of(
-    metric: metrics.Metric[Any], data: Callable[[Training], tuple[Any, ...]] = _scores
-) -> Callable[[Training], Statistic]:
+def of(metric: metrics.Metric[Any], data: Callable[[Training], tuple[Any, ...]] = _scores) -> Make:
     """A metric of what `data` takes of a training."""
     return lambda training: metric.statistic(*data(training))
 
 
-def _at(metric: metrics.Metric[Any], target: float) -> Callable[[Training], Statistic]:
+def _at(metric: metrics.Metric[Any], target: float) -> Make:
     return of(metric, lambda training: (*_scores(training), target))
 
 

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anomalib_medical import metrics
-from anomalib_medical.benchmark.report.evaluate import Metric, Value, decided, evaluate, normalised, of
+from anomalib_medical.benchmark.report.evaluate import Make, Metric, Value, decided, evaluate, normalised, of
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
-from anomalib_medical.metrics.bootstrap import Statistic, difference
-
-_Make = Callable[[Training], Statistic]
+from anomalib_medical.metrics.bootstrap import difference
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A fault's effect on a model: what it adds is ``added``, positive where it flatters."""
+class Fault(NamedTuple):
+    """What is done wrong, and the figure that it changes."""
 
-    fault: str  # its name in metrics.csv
-    title: str  # what is done wrong
-    measure: str  # the figure it changes
+    title: str
+    measure: str
+
+
+FAULTS = {
+    "test_threshold": Fault("threshold chosen on the test set (best F1)", "F1"),
+    "batch_blur": Fault("maps blurred across the batch, images in class order", "AUROC"),
+    "same_as_test_threshold": Fault("test set as validation set: threshold", "accuracy"),
+    "same_as_test_normalisation": Fault("test set as validation set: normalisation", "AUROC of the normalised score"),
+    "checkpoint": Fault("checkpoint chosen on the test set", "AUROC"),
+}
+
+
+class Effect(NamedTuple):
+    """The figure without a fault and with it, and the difference: positive where the fault flatters."""
+
     clean: Value
     published: Value
     added: Value
 
 
-def effects(model: Model) -> list[Effect]:
-    """Measure all faults on a model."""
-    found = []
-    for (fault, title, measure), (clean, published) in _FAULTS.items():
-        added = _minus(published, clean)
-        values = (evaluate(model, Metric(fault, title, make)) for make in (clean, published, added))
-        found.append(Effect(fault, title, measure, *values))
-    return [*found, Effect("checkpoint", "checkpoint chosen on the test set", "AUROC", *_checkpoint(model))]
+def effects(model: Model) -> dict[str, Effect]:
+    """Measure all `FAULTS` on a model."""
+    found = {}
+    for fault, (clean, published) in _MEASURES.items():
+        makes = (clean, published, _minus(published, clean))
+        found[fault] = Effect(*(evaluate(model, Metric(fault, fault, make)) for make in makes))
+    return found | {"checkpoint": _checkpoint(model)}
 
 
 def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
@@ -50,7 +58,7 @@ def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
     return float(np.nextafter(levels[best], -np.inf))
 
 
-def _minus(published: _Make, clean: _Make) -> _Make:
+def _minus(published: Make, clean: Make) -> Make:
     return lambda training: difference(published(training), clean(training))
 
 
@@ -71,7 +79,7 @@ def _blurred(column: str) -> Callable[[Training], tuple[Any, ...]]:
     return take
 
 
-def _checkpoint(model: Model) -> tuple[Value, Value, Value]:
+def _checkpoint(model: Model) -> Effect:
     """The best epoch on the test set against the last one; no interval, as scores of single epochs are not kept."""
     curves = [[row["image_auroc"] for row in each.job.epochs] for each in model.trainings if each.job.epochs]
     reason = ""
@@ -80,32 +88,22 @@ def _checkpoint(model: Model) -> tuple[Value, Value, Value]:
     elif len(curves) < len(model.trainings):
         reason = "only with `protocol: published`, for models trained in several epochs"
     if reason:
-        nothing = Value(None, [], reason)
-        return nothing, nothing, nothing
-    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
-    n_images = len(model.first.test)
+        return Effect(*[Value(None, [], reason)] * 3)
+    last, best = np.array([curve[-1] for curve in curves]), np.array([max(curve) for curve in curves])
+    size = len(model.first.test)
 
-    def plain(values: list[float]) -> Value:
-        return Value(Estimate(float(np.mean(values)), math.nan, math.nan, n_images, n_images), values)
+    def plain(values: FloatArray) -> Value:
+        return Value(Estimate(float(values.mean()), math.nan, math.nan, size, size), list(values))
 
-    return plain(last), plain(best), plain([high - low for high, low in zip(best, last, strict=True)])
+    return Effect(plain(last), plain(best), plain(best - last))
 
 
-# Key in metrics.csv, what is done wrong, the figure it changes -> that figure without the fault and with it.
-_FAULTS: dict[tuple[str, str, str], tuple[_Make, _Make]] = {
-    ("test_threshold", "threshold chosen on the test set (best F1)", "F1"): (
-        of(metrics.f1, decided),
-        of(metrics.best_f1),
-    ),
-    ("batch_blur", "maps blurred across the batch, images in class order", "AUROC"): (
-        of(metrics.image_auroc, _blurred("image_blur")),
-        of(metrics.image_auroc, _blurred("batch_blur")),
-    ),
-    ("same_as_test_threshold", "test set as validation set: threshold", "accuracy"): (
-        of(metrics.accuracy, decided),
-        of(metrics.accuracy_at_best_f1),
-    ),
-    ("same_as_test_normalisation", "test set as validation set: normalisation", "AUROC of the normalised score"): (
+# The figure without the fault, and with it.
+_MEASURES: dict[str, tuple[Make, Make]] = {
+    "test_threshold": (of(metrics.f1, decided), of(metrics.best_f1)),
+    "batch_blur": (of(metrics.image_auroc, _blurred("image_blur")), of(metrics.image_auroc, _blurred("batch_blur"))),
+    "same_as_test_threshold": (of(metrics.accuracy, decided), of(metrics.accuracy_at_best_f1)),
+    "same_as_test_normalisation": (
         of(metrics.image_auroc, normalised),
         of(metrics.image_auroc, _normalised_by_test),
     ),

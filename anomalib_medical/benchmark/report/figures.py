@@ -29,7 +29,7 @@ GREYS = ("#8b95a3", "#a08f7d", "#7f9b92", "#a18aa0")
 _NORMAL, _ABNORMAL, _TEXT = "#3f8fd6", "#e0812f", "#1c2430"
 _WIDTH, _HEIGHT, _COLUMNS = 4.4, 3.4, 3  # inches: as wide as a phone shows
 _ENGINES = {"openvino": "OpenVINO"}
-_GRID = np.linspace(0, 1, 201)
+_GRID = np.linspace(0, 1, 101)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "anomalib-medical",  # the same file for the same figure
@@ -200,7 +200,8 @@ def _latency(standing: Standing, colour: Colours, engine: str) -> Picture | None
         _label_beside(axes, [(time, each.value, model.label, colour[model.name]) for model, each, time, _ in points])
 
     sizes = [memory for *_, memory in points]
-    caption = f"Circle area: peak memory of the job, {min(sizes):.0f} to {max(sizes):.0f} MiB. Line: 95% interval of the AUROC."
+    area = f"Circle area: peak memory of the job, {min(sizes):.0f} to {max(sizes):.0f} MiB."
+    caption = f"{area} Line: 95% interval of the AUROC."
     return Picture(f"Quality and latency, {_ENGINES.get(engine, engine)}", caption, draw)
 
 

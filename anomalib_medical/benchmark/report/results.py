@@ -46,11 +46,7 @@ class Training:
 
     @property
     def threshold(self) -> float:
-        """Raw image threshold from held-out normals.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """Raw image threshold from held-out normals; `ValueError` if there is none."""
         if self.job.thresholds is None or self.job.thresholds.image is None:
             msg = "no threshold from held-out normals"
             raise ValueError(msg)
@@ -58,11 +54,7 @@ class Training:
 
     @property
     def normalised(self) -> FloatArray:
-        """Normalised scores ``(N,)``, as the post-processor gives them.
-
-        Raises:
-            ValueError: If the model has none.
-        """
+        """Normalised scores ``(N,)``, as the post-processor gives them; `ValueError` if the model has none."""
         limits = self.job.thresholds
         if limits is None or limits.image is None or limits.low is None or limits.high is None:
             msg = "no normalised scores"

@@ -11,8 +11,8 @@ import numpy as np
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, PIXEL, RANKING, Metric, Value
-from anomalib_medical.benchmark.report.faults import Effect
-from anomalib_medical.benchmark.report.results import Dataset, Model, Run
+from anomalib_medical.benchmark.report.faults import FAULTS
+from anomalib_medical.benchmark.report.results import Model, Run
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import agree, counted
@@ -109,9 +109,9 @@ def metric_table(
     return Table(title, ["model", *shown], rows, [*(notes if rows else []), *without(figures)])
 
 
-def tables_of(dataset: Dataset, values: Values) -> list[Table]:
-    """All tables of a dataset but the summary."""
-    models = dataset.models
+def tables_of(standing: Standing) -> list[Table]:
+    """All tables of a dataset but the summary and what faults add."""
+    models, values = standing.dataset.models, standing.values
     sources = sorted({limits.source for m in models for each in m.trainings if (limits := each.job.thresholds)})
     source = [f"The threshold was set without test images: {'; '.join(sources)}."] if sources else []
     dice = ["Dice at the pixel threshold from held-out normals."]
@@ -219,30 +219,29 @@ def _latency(costs: Sequence[Cost], engine: str) -> Cell:
     return Cell(f"{median:.1f} ms", f"({p95:.1f})", title=title)
 
 
-def effect_tables(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]) -> list[Table]:
+def effect_tables(standing: Standing) -> list[Table]:
     """What each fault adds to each model, and the figures without and with it."""
-    measured = {effect.fault: effect for own in found.values() for effect in own if effect.added.estimate}
-    faults = {effect.fault: effect for own in found.values() for effect in own if effect.fault in measured}
+    models, found = standing.dataset.models, standing.faults
+    faults = [fault for fault in FAULTS if any(own[fault].added.estimate for own in found.values())]
     if not faults:
         return []
-    rows, details, figures = [], [], []
-    for model in models:
-        own = {effect.fault: effect for effect in found[model.name] if effect.fault in faults}
-        rows.append([Cell(model.label), *(value_cell(own[fault].added, "+") for fault in faults)])
-        figures.append((model.label, {each.title: each.added for each in own.values()}))
-        for each in own.values():
-            if each.added.estimate:
-                names = map(Cell, (model.label, each.title, each.measure))
-                details.append([*names, value_cell(each.clean), value_cell(each.published)])
+    figures = [(m.label, {FAULTS[fault].title: found[m.name][fault].added for fault in faults}) for m in models]
+    rows = [[Cell(label), *(value_cell(value, "+") for value in own.values())] for label, own in figures]
+    details = [
+        [*map(Cell, (model.label, *FAULTS[fault])), value_cell(effect.clean), value_cell(effect.published)]
+        for model in models
+        for fault, effect in found[model.name].items()
+        if effect.added.estimate
+    ]
     share = float(models[0].first.labels.mean())
     notes = [
         f"Calling every image of this test set abnormal has an F1 of {2 * share / (1 + share):.3f}.",
         "Bold: the 95% interval leaves out 0.",
         *without(figures),
     ]
-    columns = [f"{effect.title}: {effect.measure}" for effect in faults.values()]
+    columns = ["model", *(": ".join(FAULTS[fault]) for fault in faults)]
     return [
-        Table("Added by each fault", ["model", *columns], rows, notes),
+        Table("Added by each fault", columns, rows, notes),
         Table("Figures without and with each fault", ["model", "fault", "figure", "without", "with"], details),
     ]
 

@@ -365,7 +365,7 @@ def test_no_run_folder(tmp_path):
 
 
 def test_what_faults_add_is_on_the_page(run):
-    effect = next(each for each in effects(load_run(run).datasets[0].models[0]) if each.fault == "batch_blur")
+    effect = effects(load_run(run).datasets[0].models[0])["batch_blur"]
     rows = Page(page(run)).rows
     head = next(row for row in rows if any(cell.startswith("maps blurred across the batch") for cell in row))
     row = rows[rows.index(head) + 1]

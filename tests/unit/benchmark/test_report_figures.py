@@ -32,7 +32,7 @@ def test_a_far_image_does_not_hide_the_others(run):
 
 def test_faults_are_measured_on_the_same_scores(run):
     model = load_run(run).datasets[0].models[0]
-    found = {effect.fault: effect for effect in effects(model)}
+    found = effects(model)
     test = model.first.test
     blurred = roc_auc_score(test.label, test.raw_score + test.label) - roc_auc_score(test.label, test.raw_score)
     assert found["batch_blur"].added.trainings[0] == pytest.approx(blurred)
