@@ -50,7 +50,11 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON
     """Write a dataclass, or what JSON knows; nan becomes null."""
     with atomic(path) as file:
         json.dump(
-            _plain(asdict(value) if is_dataclass(value) else value), file, indent=2, ensure_ascii=False, allow_nan=False
+            _plain(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value),
+            file,
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
         )
         file.write("\n")
 
@@ -92,9 +96,9 @@ def explained(path: Path) -> Iterator[None]:
 def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
     """Make what an annotation says of JSON, values as text too; `TypeError` if a dataclass has other fields."""
     origin, of = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, Mapping) or value.keys() - {each.name for each in fields(kind)}:
-            msg = f"it does not hold a {getattr(kind, '__name__', kind)}"
+            msg = f"it does not hold a {kind.__name__}"
             raise TypeError(msg)
         hints = get_type_hints(kind)
         absent = dict.fromkeys(name for name, hint in hints.items() if get_origin(hint) is types.UnionType)

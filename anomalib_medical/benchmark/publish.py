@@ -66,14 +66,16 @@ class PublishedJob(JobFolder):
         """Its scores, as `JobFolder.scores` returns them; instead of blurred scores their order."""
         with explained(self._run.path / _SCORES):
             table, info = self._run.table, self._row["info"]
-            job = _column(info["model"], info["seed"])
-            own = {job: "raw_score"} | {f"{job}.{blur}": blur for blur in BLUR_COLUMNS if f"{job}.{blur}" in table}
-            others = [name for name in table if "__seed" in name and name not in own]
-            rows = table[(table.dataset == info["dataset"]) & (table[job] != "")]
-            found = rows.drop(columns=["dataset", *others]).rename(columns=own).reset_index(drop=True)
+            own = _columns(info["model"], info["seed"])
+            jobs = {
+                name for row in self._run.rows.values() for name in _columns(row["info"]["model"], row["info"]["seed"])
+            }
+            rows = table[(table.dataset == info["dataset"]) & (table[next(iter(own))] != "")]
+            found = rows.drop(columns=["dataset", *(name for name in table if name in jobs - own.keys())])
+            found = found.rename(columns=own).reset_index(drop=True)
             # Metadata of other datasets.
             found = found[[name for name in found if name in SCORE_COLUMNS or (found[name] != "").any()]]
-            return with_numbers(found, ["raw_score", *found.columns.intersection(BLUR_COLUMNS)])
+            return with_numbers(found, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in found)])
 
 
 class PublishedRun(RunFolder):
@@ -170,14 +172,14 @@ def _row(planned: PlannedJob, job: Job | None, figures: dict[str, list[float | N
         spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
         said["info"] = vars(replace(job.info, spec=spec))
     flat = pd.json_normalize(said, sep="/").iloc[0].to_dict()
-    return {name: text for name, value in flat.items() if (text := _cell(value)) not in {"", "[]"}}
+    return {str(name): text for name, value in flat.items() if (text := _cell(value)) not in {"", "[]"}}
 
 
 def _cell(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def _nested(row: Mapping[str, str]) -> dict[str, Any]:
+def _nested(row: Mapping[Any, str]) -> dict[str, Any]:
     """What `_row` flattened, values still as text."""
     found: dict[str, Any] = {}
     for name, cell in row.items():
@@ -190,8 +192,10 @@ def _nested(row: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _column(model: str, seed: object) -> str:
-    return f"{model}__seed{seed}"
+def _columns(model: str, seed: object) -> dict[str, str]:
+    """Columns of a job in scores.csv.gz, and what they are called in a job's own file."""
+    job = f"{model}__seed{seed}"
+    return {job: "raw_score"} | {f"{job}.{blur}": blur for blur in BLUR_COLUMNS}
 
 
 def _pixel_figures(run: Run) -> dict[str, dict[str, list[float | None]]]:
@@ -213,16 +217,15 @@ def _score_table(run: Run) -> DataFrame:
     for dataset in run.datasets:
         columns = []
         for training in (each for model in dataset.models for each in model.trainings):
-            table, job = training.table, _column(training.info.model, training.info.seed)
+            table = training.table
             keys = [column for column in table if column not in {"raw_score", *BLUR_COLUMNS}]
-            own = table.set_index([*keys, table.groupby(keys).cumcount().rename("nth")])
+            table = table.set_index([*keys, table.groupby(keys).cumcount().rename("nth")])
             # The shortest text that tells a float32 from its neighbours.
-            columns.append(own.raw_score.astype("float32").astype(str).rename(job))
-            columns += [
-                own[blur].rank(method="dense").map("{:.0f}".format, na_action="ignore").rename(f"{job}.{blur}")
-                for blur in BLUR_COLUMNS
-                if blur in own
-            ]
+            table["raw_score"] = table.raw_score.astype("float32").astype(str)
+            for blur in (blur for blur in BLUR_COLUMNS if blur in table):
+                table[blur] = table[blur].rank(method="dense").map("{:.0f}".format, na_action="ignore")
+            names = _columns(training.info.model, training.info.seed).items()
+            columns += [table[name].rename(column) for column, name in names if name in table]
         if columns:
             parts.append(pd.concat(columns, axis=1).reset_index().drop(columns="nth").assign(dataset=dataset.name))
     return pd.concat(parts, ignore_index=True).fillna("")

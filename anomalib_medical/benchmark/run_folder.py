@@ -73,7 +73,7 @@ class JobFolder:
         file = self.path / "scores.csv"
         with explained(file):
             table = pd.read_csv(file, keep_default_na=False, dtype=str)
-            return with_numbers(table, ["raw_score", *table.columns.intersection(BLUR_COLUMNS)])
+            return with_numbers(table, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in table)])
 
     def write_scores(self, table: DataFrame) -> None:
         """Write scores.csv.

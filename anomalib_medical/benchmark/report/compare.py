@@ -139,7 +139,9 @@ class GroupRow:
 
 def group_columns(model: Model) -> tuple[list[str], list[str]]:
     """Return the metadata columns that group the images, and those that have too many values to do so."""
-    numbers = {name: model.first.test[name].nunique() for name in model.first.test if name.startswith(METADATA)}
+    numbers = {
+        name: model.first.test[name].nunique() for name in map(str, model.first.test) if name.startswith(METADATA)
+    }
     return (
         [column for column, number in numbers.items() if 2 <= number <= MAX_GROUPS],
         [column for column, number in numbers.items() if number > MAX_GROUPS],
@@ -158,7 +160,8 @@ def groups(models: Sequence[Model], column: str) -> list[GroupRow]:
         for name, own in members.items():
             part = replace(model, trainings=[each.take(np.flatnonzero(own)) for each in model.trainings])
             labels, patients = part.first.labels, part.first.patients
-            counts = int((labels == 0).sum()), int((labels == 1).sum()), patients and len(set(patients))
-            row = rows.setdefault(name, GroupRow(name, *counts, [{} for _ in models]))
+            counts = int((labels == 0).sum()), int((labels == 1).sum())
+            n_patients = None if patients is None else len(set(patients))
+            row = rows.setdefault(name, GroupRow(name, *counts, n_patients, [{} for _ in models]))
             row.cells[place].update({metric.key: evaluate(part, metric) for metric in (RANKING[0], *DECISION[:2])})
     return [rows[name] for name in sorted(rows)]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from anomalib_medical import metrics
+from anomalib_medical.benchmark.records import PixelResult
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate
-from anomalib_medical.metrics.arrays import FloatArray, to_patient_index
+from anomalib_medical.metrics.arrays import to_patient_index
 from anomalib_medical.metrics.bootstrap import Statistic, bootstrap, mean_of, wilson
 
 N_RESAMPLES = 1000
@@ -26,7 +27,7 @@ class Metric:
     key: str  # its name in metrics.csv
     title: str  # its name for readers
     make: Make  # from a training to the statistic; raises `ValueError` with the reason where there is none
-    # Labels that the test needs images of. But for pixels and rates, both: of normal images alone, F1 is always 0.
+    # Labels that the test needs images of. Both, but for shares and pixels: of normal images alone, F1 is always 0.
     needs: tuple[int, ...] = (0, 1)
 
 
@@ -98,16 +99,19 @@ def _at(metric: metrics.Metric[Any], target: float) -> Make:
     return of(metric, lambda training: (*_scores(training), target))
 
 
-def _counts(training: Training) -> tuple[Any, ...]:
+def _pixels(training: Training) -> PixelResult:
     if training.pixels is None:
         msg = "no maps, or abnormal images without masks"
         raise ValueError(msg)
-    return (training.pixels.counts,)
+    return training.pixels
 
 
-def _cells(training: Training) -> tuple[FloatArray, ...]:
-    _counts(training)
-    cells = training.pixels
+def _counts(training: Training) -> tuple[Any, ...]:
+    return (_pixels(training).counts,)
+
+
+def _cells(training: Training) -> tuple[Any, ...]:
+    cells = _pixels(training)
     if math.isnan(cells.true_positive.sum()):
         msg = "no pixel threshold from held-out normals"
         raise ValueError(msg)
@@ -126,7 +130,7 @@ DECISION = (
     Metric("sensitivity", "sensitivity", of(metrics.sensitivity, decided), needs=(1,)),
     Metric("specificity", "specificity", of(metrics.specificity, decided), needs=(0,)),
     Metric("f1", "F1", of(metrics.f1, decided)),
-    Metric("accuracy", "accuracy", of(metrics.accuracy, decided)),
+    Metric("accuracy", "accuracy", of(metrics.accuracy, decided), needs=()),
 )
 PIXEL = (
     Metric("pixel_auroc", "pixel AUROC", of(metrics.pixel_auroc, _counts), needs=()),

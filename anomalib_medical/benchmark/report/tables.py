@@ -261,9 +261,9 @@ def summary_table(standing: Standing, run: Run) -> Table:
     notes = [_SUMMARY_NOTE, *_fewer_seeds(standing, run), *without(figures), *_not_compared(standing)]
     shortcuts = dataset.info.shortcuts[:_SHORTCUTS] if dataset.info else []
     for each in shortcuts:
-        ends = (math.nan if end is None else end for end in (each.low, each.high))
-        auroc = value_cell(Value(Estimate(each.auroc, *ends, 0, 0), []))
-        rows.append([Cell(f"shortcut: {each.name}"), auroc, *[Cell(NOTHING)] * (len(rows[0]) - 2)])
+        low, high = (math.nan if end is None else end for end in (each.low, each.high))
+        reached = value_cell(Value(Estimate(each.auroc, low, high, 0, 0), []))
+        rows.append([Cell(f"shortcut: {each.name}"), reached, *[Cell(NOTHING)] * (len(rows[0]) - 2)])
     notes += [_SHORTCUT_NOTE] if shortcuts else []
     titles = [f"the best ({m.label})" if title == "best" else title for title, m in standing.references.items()]
     columns = ["model", "AUROC", *(["each seed"] if several else []), *(f"against {each}" for each in titles), "AP"]
