@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from anomalib.models import UnknownModelError
@@ -31,6 +33,20 @@ class MedicalError(Exception):
 
     Subclasses take the finished message as their only argument: a DataLoader worker's error is rebuilt from it.
     """
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Say which extra of this package brings what an import inside the block does not find.
+
+    Raises:
+        MedicalError: If it does not find a package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        msg = f"This needs {error.name}, which is not installed: pip install 'anomalib-medical[{extra}]'"
+        raise MedicalError(msg) from error
 
 
 def is_user_error(error: Exception) -> bool:

@@ -34,7 +34,7 @@ from scrd_jobs import ModelOptions, baseline_arguments, load_teacher, nearest_th
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical import D24fad
-from anomalib_medical.data.few_shot.tasks import draw_support
+from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
 from anomalib_medical.metrics import image_auroc
 from anomalib_medical.models.components import cosine_distance_maps

@@ -23,8 +23,8 @@ from ddad_refinement import assemble
 from scipy import stats
 
 from anomalib_medical.metrics import image_auroc, image_average_precision
-from anomalib_medical.models.ddad.discrepancy import discrepancies
 from anomalib_medical.models.ddad.networks import Reconstruction
+from anomalib_medical.models.ddad.torch_model import discrepancies
 
 RATES = ("0.0", "0.2", "0.4", "0.6")
 Scores = dict[str, npt.NDArray[np.float64]]

@@ -42,7 +42,7 @@ def prepare(name: str, folder: str) -> None:
 
     import anomalib_medical
     from anomalib_medical.deploy.graph import raw_graph
-    from anomalib_medical.deploy.quantize import floating_point_scope, is_convolutional, quantize_weights
+    from anomalib_medical.deploy.quantize import floating_point_scope, is_convolutional, with_8_bit_weights
 
     class_name, arguments = MODELS[name]
     cls = getattr(anomalib_medical, class_name, None) or getattr(theirs, class_name)
@@ -71,7 +71,7 @@ def prepare(name: str, folder: str) -> None:
         # Without the control of accuracy, which has nothing to hold on to in scores of untrained networks.
         chosen = graph
         if variant == "int8":
-            chosen = quantize_weights(graph)
+            chosen = with_8_bit_weights(graph)
             if is_convolutional(graph):
                 calibration, scope = nncf.Dataset(normals), floating_point_scope(graph)
                 chosen = nncf.quantize(graph.clone(), calibration, subset_size=len(normals), ignored_scope=scope)
@@ -83,16 +83,16 @@ def _write_bundle(folder: Path, graph: Any, name: str, precision: str) -> None: 
     from dataclasses import replace
 
     import numpy as np
+    import openvino
 
-    from anomalib_medical.deploy.graph import save
-    from anomalib_medical.deploy.runtime import copy_runtime
+    from anomalib_medical.deploy.bundle import copy_runtime
     from anomalib_medical.deploy.self_test import NAME, write_self_test_image
     from anomalib_medical.edge import manifest as facts
     from anomalib_medical.edge.predictor import GraphScorer
     from anomalib_medical.io import read_pixels
 
     (folder / _GRAPH).parent.mkdir(parents=True)
-    save(graph, folder / _GRAPH, fp16=precision == "fp16")
+    openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "fp16")
     copy_runtime(folder)
     noise = np.stack([read_pixels(write_self_test_image(folder))] * 3)
     score, values = GraphScorer(folder / _GRAPH).score(noise)

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from anomalib_medical import MedicalFolder
 from anomalib_medical.data import MedicalPredictDataset
+from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.deploy.facts import image_size_of
-from anomalib_medical.deploy.graph import raw_graph, save
+from anomalib_medical.deploy.graph import raw_graph
 from anomalib_medical.deploy.quantize import CALIBRATED_WITH, NormalImages, quantize
 from anomalib_medical.edge.predictor import GraphScorer
 from anomalib_medical.metrics import image_auroc
@@ -60,7 +60,7 @@ def main() -> None:
         "data": args.data,
         "model": type(model).__name__,
         "backbone": str(model.hparams.get("backbone", "-")),
-        "image_size": image_size_of(model),
+        "image_size": next((step.sizes for step in model_steps(model) if step.kind == "resize"), None),
         "steps": step,
         "spread": float(reference.std()),
         "versions": {"openvino": openvino.__version__.split("-")[0], "nncf": nncf.__version__},
@@ -79,7 +79,7 @@ def main() -> None:
                 chosen = _quantize_all(graph, normals)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.xml"
-                save(chosen, path, fp16=precision == "fp16")
+                openvino.save_model(chosen, path, compress_to_fp16=precision == "fp16")
                 size = sum(file.stat().st_size for file in path.parent.iterdir()) / 2**20
                 scorer = GraphScorer(path)
                 scores = np.array([scorer.score(image)[0] for image in tqdm(images, desc=precision)])

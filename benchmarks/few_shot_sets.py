@@ -7,7 +7,7 @@ import torch
 from pandas import DataFrame
 
 from anomalib_medical import D24fad, MedicalFolder
-from anomalib_medical.data.few_shot.tasks import draw_support
+from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
 
 PATTERNS = {"brain_flair": r"^(TCGA_[^_]+_[^_]+)_", "chest_xray": r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)"}

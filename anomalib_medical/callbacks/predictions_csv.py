@@ -53,8 +53,8 @@ class PredictionsCSV(Callback):
     write over those in `images/`, go to `images_1/`. A run that stops early leaves `predictions_partial.csv` with the
     images scored so far.
 
-    If the model compares images with a support, `predictions_support.json` beside the file says with which: what the
-    model's `support_record` returns.
+    If the model compares images with a support, `predictions_support.json` beside the file says with which: the model's
+    `support_record`.
 
     In a configuration file:
 
@@ -184,9 +184,9 @@ class PredictionsCSV(Callback):
                 images = counted(count, "image")
                 logger.warning("%d of %s without a score (nan or infinite), and so without a label.", without, images)
             record = getattr(model, "support_record", None)
-            if record is not None and self._hasher is not None:
+            if record is not None:
                 # Beside the predictions, which support images they rest on.
-                content = json.dumps(record(self._hasher), indent=2)
+                content = json.dumps(record, indent=2)
                 self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
         self._release_heatmaps()
         self._file = None

@@ -10,7 +10,7 @@ from anomalib.pipelines.components.base import Runner
 from anomalib.pipelines.components.base.pipeline import log_file
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.errors import MedicalError, needs_extra
 
 
 class CheckedBenchmark(Benchmark):
@@ -82,7 +82,8 @@ class CheckedBenchmark(Benchmark):
         config, output = Path(args.config), args.get("output")
         flags = {name: bool(args.get(name)) for name in ("dry_run", "force_new_plan")}
         if not _is_anomalibs(config):
-            from anomalib_medical.benchmark.command import run_benchmark
+            with needs_extra("report"):
+                from anomalib_medical.benchmark.command import run_benchmark
 
             run_benchmark(config, output, **flags)
             return

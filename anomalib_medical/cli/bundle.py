@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
 from anomalib_medical.data.patients import PatientSource
-from anomalib_medical.io import Axis
 
 _TEST_OPTIONS = ("patient_pattern", "patient_from", "mask_labels", "mask_threshold")
 
@@ -73,18 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float | None,
         help="For --test_data: values of masks above it are abnormal, instead.",
     )
-    parser.add_argument(
-        "--window",
-        type=str | tuple[float, float] | None,
-        help="The window the model was trained with: bone, brain, lung, soft_tissue, or center and width.",
-    )
-    parser.add_argument("--axis", type=Axis, default="axial", help="How volumes were cut in training.")
-    parser.add_argument(
-        "--slice_range",
-        type=tuple[float, float],
-        default=(0.0, 1.0),
-        help="First and last slice in training, as shares of the volume.",
-    )
+    add_reading_options(parser, "As in training")
     parser.add_argument(
         "--modality",
         type=str | None,
@@ -106,18 +95,13 @@ def run(arguments: Mapping[str, Any]) -> int:
     from anomalib_medical.edge.manifest import NAME, Reading
     from anomalib_medical.io import sha256
 
-    window = arguments["window"]
+    slicing = slicing_of(arguments)
     request = BundleRequest(
         checkpoint=arguments["ckpt_path"],
         output=arguments["output"],
         model=arguments["model"],
         precision=arguments["precision"],
-        reading=Reading(
-            window=window if window is None or isinstance(window, str) else (float(window[0]), float(window[1])),
-            axis=arguments["axis"],
-            slice_range=(arguments["slice_range"][0], arguments["slice_range"][1]),
-            modality=arguments["modality"],
-        ),
+        reading=Reading(window_of(arguments), slicing.axis, slicing.slice_range, arguments["modality"]),
         normals=arguments["normals"],
         test_data=arguments["test_data"],
         manifest_root=arguments["manifest_root"],

@@ -22,15 +22,21 @@ import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.cli import audit, bundle, configs, quickstart, report, retarget
 from anomalib_medical.cli.benchmark import CheckedBenchmark
+from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.errors import MedicalError, is_user_error, user_message
-from anomalib_medical.io import Axis, Slicing, Window
+from anomalib_medical.io import Window
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
-from anomalib_medical.models.components.checkpoints import check_restorable, post_processor_of, read_checkpoint
-from anomalib_medical.models.components.run_files import RunFiles, settle_latest
+from anomalib_medical.models.components.checkpoints import (
+    RunFiles,
+    check_restorable,
+    post_processor_of,
+    read_checkpoint,
+    settle_latest,
+)
 
 # Ours: modules with a DESCRIPTION, `add_arguments(parser)`, and `run(arguments)`, which gives the exit code.
 COMMANDS: dict[str, Any] = {
@@ -78,19 +84,7 @@ class MedicalCLI(AnomalibCLI):
     def add_predict_arguments(self, parser: ArgumentParser) -> None:
         """Add how DICOM and NIfTI files of a folder are read, which must be as in training."""
         super().add_predict_arguments(parser)
-        parser.add_argument(
-            "--window",
-            type=str | tuple[float, float] | None,
-            help="For --data FOLDER: the window the model was trained with (bone, brain, lung, soft_tissue or "
-            "[center, width]); what DICOM files say themselves if not given.",
-        )
-        parser.add_argument("--axis", type=Axis, default="axial", help="For --data FOLDER: how volumes are cut.")
-        parser.add_argument(
-            "--slice_range",
-            type=tuple[float, float],
-            default=(0.0, 1.0),
-            help="For --data FOLDER: first and last slice as shares of the volume.",
-        )
+        add_reading_options(parser, "For --data FOLDER, as in training")
 
     def instantiate_classes(self) -> None:
         """Build model, data and engine, which our own subcommands do not have, for a checkpoint that fits them."""
@@ -135,8 +129,8 @@ class MedicalCLI(AnomalibCLI):
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
-            slicing = Slicing(options.axis, tuple(options.slice_range))
-            kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), Window.of(options.window), slicing)
+            window = Window.of(window_of(options))
+            kwargs["dataset"] = MedicalPredictDataset(kwargs.pop("data_path"), window, slicing_of(options))
         if subcommand == "export":
             self._prepare_export(kwargs)
         if subcommand == "predict" and kwargs.get("return_predictions") is None:

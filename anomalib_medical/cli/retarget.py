@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from anomalib_medical.cli.reading_options import add_reading_options, window_of
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import counted
-
-_OF_THE_RUN = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
-
 
 DESCRIPTION = (
     "Give a trained D24fad the support of a new task and a threshold for it, without training: a new checkpoint."
 )
+_OF_THE_RUN = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,52 +35,37 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--selection", type=Literal["random", "diverse"], default="random", help="Which of them, see D24fad."
     )
-    parser.add_argument(
-        "--window",
-        type=str | tuple[float, float] | None,
-        help="The window for DICOM and NIfTI files: bone, brain, lung, soft_tissue, or center and width.",
-    )
+    add_reading_options(parser, "For the images", volumes=False)
 
 
 def run(arguments: Mapping[str, Any]) -> int:
-    """Write the new checkpoint.
-
-    Returns:
-        0.
-
-    Raises:
-        CheckpointError: If the checkpoint cannot be read, or the new one not be written.
-        MedicalError: If it is none of D24fad, or the new one is there already.
-        D24fadError: If the images cannot be used.
-    """
-    from anomalib_medical.data.privacy import PatientHasher
+    """Write the new checkpoint, and return 0."""
+    from anomalib_medical.data.few_shot.support import read_normals
+    from anomalib_medical.data.images import read_support
     from anomalib_medical.models import D24fad
-    from anomalib_medical.models.components.checkpoints import write_checkpoint
+    from anomalib_medical.models.components.checkpoints import read_checkpoint, write_checkpoint
+    from anomalib_medical.models.d24fad.support import chooser
 
-    source, target = arguments["ckpt_path"], arguments["output"]
-    _refuse_overwriting(target)
-    checkpoint = _read_checkpoint(source)
-    model = cast(
-        "D24fad",
-        D24fad.load_from_checkpoint(
-            source,
-            map_location="cpu",
-            support_dir=str(arguments["support_dir"]),
-            support_shots=arguments["shots"],
-            support_selection=arguments["selection"],
-            support_window=arguments["window"],
-        ),
-    )
-    normals, count = arguments["normals_dir"], len(model.support_images)
+    source, target, normals = arguments["ckpt_path"], arguments["output"], arguments["normals_dir"]
+    if target.exists():
+        msg = f"{target} is there already, and nothing is overwritten: choose another --output."
+        raise MedicalError(msg)
+    checkpoint = read_checkpoint(source)
+    if "support_record" not in checkpoint:
+        msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
+        raise MedicalError(msg)
+    model: Any = D24fad.load_from_checkpoint(source, map_location="cpu", support_selection=arguments["selection"])
+    folder, window, shots = arguments["support_dir"], window_of(arguments), arguments["shots"]
+    support = read_support(folder, window, shots, model.seed or 0, chooser(model), target.parent)
+    model.set_support(*support)
+    count = len(model.model.support)
     how = "no threshold, scores are raw: give --normals_dir (one support image has no others to be compared with)"
     if model.post_processor is None:
         how = "no threshold: the model was trained without a post-processor"
     elif normals is not None or count > 1:
-        model.recalibrate(normals)
+        model.recalibrate(None if normals is None else read_normals(normals, model.support_record, window))
         source_of_normals = f"the images in {normals}" if normals else "each support image against the others"
         how = f"image threshold {model.post_processor.image_threshold:.6g}, from {source_of_normals}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    model.hash_support_names(PatientHasher(target.parent))
     # The state of the training run holds the old threshold too, and belongs to other data.
     checkpoint = {key: value for key, value in checkpoint.items() if key not in _OF_THE_RUN}
     checkpoint["state_dict"] = model.state_dict()
@@ -89,19 +73,3 @@ def run(arguments: Mapping[str, Any]) -> int:
     write_checkpoint(checkpoint, target)
     print(f"Wrote {target}: {counted(count, 'support image')}, {how}.")
     return 0
-
-
-def _refuse_overwriting(target: Path) -> None:
-    if target.exists():
-        msg = f"{target} is there already, and nothing is overwritten: choose another --output."
-        raise MedicalError(msg)
-
-
-def _read_checkpoint(source: Path) -> dict[str, Any]:
-    from anomalib_medical.models.components.checkpoints import read_checkpoint
-
-    checkpoint = read_checkpoint(source)
-    if "support_record" not in checkpoint:
-        msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
-        raise MedicalError(msg)
-    return checkpoint

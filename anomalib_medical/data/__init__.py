@@ -1,17 +1,16 @@
 """Medical images for anomalib."""
 
 from anomalib_medical.data.datamodule import MedicalDataModule
-from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.dataset import MedicalDataset, MedicalPredictDataset
+from anomalib_medical.data.few_shot.support import read_normals
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
-from anomalib_medical.data.folder.datamodule import MedicalFolder
-from anomalib_medical.data.folder.dataset import MedicalFolderDataset, make_medical_folder_dataset
-from anomalib_medical.data.phantom.datamodule import Phantom, PhantomDataset, make_phantom_dataset
-from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.data.folder.datamodule import MedicalFolder, make_medical_folder_dataset
+from anomalib_medical.data.images import read_support
+from anomalib_medical.data.phantom.datamodule import Phantom, make_phantom_dataset
 from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
 from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import PublishedDataset
 from anomalib_medical.data.published.isic2018 import ISIC2018, make_isic2018_dataset
 from anomalib_medical.data.published.lag import LAG, make_lag_dataset
 from anomalib_medical.data.published.rsna import RSNA, make_rsna_dataset
@@ -27,12 +26,9 @@ __all__ = [
     "MedicalDataModule",
     "MedicalDataset",
     "MedicalFolder",
-    "MedicalFolderDataset",
     "MedicalPredictDataset",
     "Phantom",
-    "PhantomDataset",
     "PublishedDataModule",
-    "PublishedDataset",
     "RSNA",
     "VinDrCXR",
     "make_aptos2019_dataset",
@@ -44,4 +40,6 @@ __all__ = [
     "make_phantom_dataset",
     "make_rsna_dataset",
     "make_vindr_dataset",
+    "read_normals",
+    "read_support",
 ]

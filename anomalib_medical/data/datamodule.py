@@ -17,7 +17,13 @@ from anomalib_medical.data.batch import collate_masked
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.fingerprints import available_cores
 from anomalib_medical.data.geometry import keeps_places_until_resize
-from anomalib_medical.data.samples import automatic_holdout, concat_samples, hold_out_patients, without_labels
+from anomalib_medical.data.samples import (
+    UNLABELED,
+    automatic_holdout,
+    concat_samples,
+    hold_out_patients,
+    without_labels,
+)
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.io import Listing, Window, counted
 
@@ -94,24 +100,19 @@ class MedicalDataModule(AnomalibDataModule):
         self._val_share = val_split_ratio
         self._split_seed = seed
 
-    @property
-    def external_collate_fn(self) -> Callable[[list[Any]], Any] | None:
-        """What collates instead of the dataset's own function."""
-        return self._external_collate_fn
-
-    @external_collate_fn.setter
-    def external_collate_fn(self, function: Any) -> None:  # noqa: ANN401 - a function with an attribute
-        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
-        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
-            function.default_collate_fn = collate_masked
-        self._external_collate_fn: Callable[[list[Any]], Any] | None = function
-
     def setup(self, stage: str | None = None) -> None:
         """Set up the parts of the data, and forget whatever is known about unlabeled images."""
         super().setup(stage)
         if hasattr(self, "unlabeled_data"):
             self.unlabeled_data.samples = without_labels(self.unlabeled_data.samples)
         self._use_our_visualizer()
+
+    def _set_parts(self, everything: MedicalDataset) -> None:
+        """Set the parts that the column ``split`` names; a validation set may be empty, others are then not set."""
+        for part in ("train", "val", "test", UNLABELED):
+            rows = np.flatnonzero(everything.samples.split == part).tolist()
+            if rows or part == "val":
+                setattr(self, f"{part}_data", everything.subsample(rows))
 
     def _use_our_visualizer(self) -> None:
         """Let heatmaps be drawn on what our readers read, whatever the model."""
@@ -150,7 +151,7 @@ class MedicalDataModule(AnomalibDataModule):
             self.val_data = copy.deepcopy(self.test_data)
             return
         logger.warning(
-            "val_split_mode=from_test: thresholds fitted in validation have seen labelled anomalies like the test's.",
+            "val_split_mode=from_test: thresholds fitted in validation have seen labelled anomalies like the test's."
         )
         self._split_test_by_patient()
 
@@ -182,13 +183,12 @@ class MedicalDataModule(AnomalibDataModule):
     def _split_test_by_patient(self) -> None:
         """Divide patients with and without anomalies separately, so that both parts have both."""
         samples = self.test_data.samples
-        ill = set(samples[samples.label_index == LabelName.ABNORMAL].patient_id)
+        is_ill = samples.groupby("patient_id").label_index.transform("max") == LabelName.ABNORMAL
         held_out: set[str] = set()
-        for is_ill in (False, True):
-            patients = [patient for patient in samples.patient_id if (patient in ill) == is_ill]
-            if len(set(patients)) > 1:
+        for _, patients in samples.patient_id.groupby(is_ill):
+            if patients.nunique() > 1:
                 count = max(1, round(len(patients) * (self._val_share or 0.5)))
-                held_out |= hold_out_patients(patients, count, self._split_seed)
+                held_out |= hold_out_patients(list(patients), count, self._split_seed)
         if not held_out:
             msg = (
                 f"val_split_mode=from_test needs at least two test patients of a kind, found "
@@ -224,7 +224,7 @@ class MedicalDataModule(AnomalibDataModule):
             shuffle=True,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
-            collate_fn=self.external_collate_fn or data.collate_fn,
+            collate_fn=self._collate_fn(data),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -243,8 +243,14 @@ class MedicalDataModule(AnomalibDataModule):
             ordered = SequentialSampler(data)
             unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=has_mask)
             batches = {"batch_sampler": unmixed}
-        collate_fn = self.external_collate_fn or data.collate_fn
-        return DataLoader(data, num_workers=self.num_workers, collate_fn=collate_fn, **batches)
+        return DataLoader(data, num_workers=self.num_workers, collate_fn=self._collate_fn(data), **batches)
+
+    def _collate_fn(self, data: MedicalDataset) -> Callable[[list[Any]], Any]:
+        function: Any = self.external_collate_fn
+        # anomalib's tiled ensembles cut tiles out of its own batches, which have no place for our fields.
+        if getattr(function, "default_collate_fn", None) == ImageBatch.collate:
+            function.default_collate_fn = collate_masked
+        return function or data.collate_fn
 
 
 class _UnmixedBatchSampler(BatchSampler):

@@ -1,10 +1,12 @@
-"""The dataset that all our datasets share: anomalib's, reading through `anomalib_medical.io`."""
+"""Our datasets: anomalib's tables of images, and folders to predict, both read through `anomalib_medical.io`."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -12,12 +14,31 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_medical.data.batch import MedicalImageBatch, MedicalImageItem, collate
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.io import ImageAddress, MaskRule, Window, agree, counted, require_same_size
+from anomalib_medical.data.patients import file_facts
+from anomalib_medical.io import (
+    FORMATS,
+    ImageAddress,
+    Listing,
+    MaskRule,
+    NoImageError,
+    Slicing,
+    Window,
+    agree,
+    counted,
+    irregular,
+    list_folder,
+    list_pictures,
+    on_disk,
+    require_same_size,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class MedicalDataset(AnomalibDataset):
@@ -29,6 +50,8 @@ class MedicalDataset(AnomalibDataset):
     image (view, sex, ...). An abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
 
     Args:
+        samples: The table, which may also be set later.
+        name: Name of the dataset.
         augmentations: Augmentations of image and mask.
         window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
         mask_rule: Which values of masks belong to them; all that are not 0 if None.
@@ -36,13 +59,23 @@ class MedicalDataset(AnomalibDataset):
 
     def __init__(
         self,
+        samples: DataFrame | None = None,
+        name: str | None = None,
         augmentations: Transform | None = None,
         window: Window | None = None,
         mask_rule: MaskRule | None = None,
     ) -> None:
         super().__init__(augmentations=augmentations)
+        self._name = name or super().name
         self.window = window
         self.mask_rule = mask_rule
+        if samples is not None:
+            self.samples = samples
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self._name
 
     @property
     def samples(self) -> DataFrame:
@@ -102,10 +135,6 @@ class MedicalDataset(AnomalibDataset):
         """Keep the given rows (anomalib's own, with the type it returns)."""
         return cast("Self", super().subsample(indices, inplace))
 
-    def of_split(self, split: str) -> Self:
-        """Keep the rows of a split; there may be none."""
-        return self.subsample([row for row, each in enumerate(self.samples.split) if each == split])
-
     @property
     def has_mask(self) -> list[bool]:
         """Whether each item comes with a mask (normal images come with an empty one)."""
@@ -119,6 +148,67 @@ class MedicalDataset(AnomalibDataset):
     @property
     def collate_fn(self) -> Callable[[list[Any]], MedicalImageBatch]:
         """Collate, without masks where one is missing."""
+        return collate
+
+
+class MedicalPredictDataset(Dataset[MedicalImageItem]):
+    """Images to predict: rasters at their full depth, frames of DICOM files and slices of NIfTI volumes.
+
+    anomalib's own dataset turns 16-bit images white and knows no medical formats. What else is in a folder is named in
+    one warning: files of other formats, pipes and broken links, and DICOM objects that are no images.
+
+    Args:
+        path: A folder, searched at any depth, or one image.
+        window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
+        slicing: How volumes become slices; all axial slices if None.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or no image in the folder.
+        ImageReadError: If a file's header cannot be read; a NoImageError if there are only objects that are no images.
+    """
+
+    def __init__(self, path: str | Path, window: Window | None = None, slicing: Slicing | None = None) -> None:
+        path = on_disk(Path(path))
+        kind = irregular(path)
+        if kind not in {None, "a folder"}:
+            msg = f"{path} is {kind}: expected an image, or a folder of images, to predict."
+            raise FileNotFoundError(msg)
+        if not path.exists():
+            msg = f"There is no file or folder {path} to predict."
+            raise FileNotFoundError(msg)
+        listing = list_folder(path) if kind else Listing([path])
+        self.window = window
+        self.name = path.resolve().name if kind else None
+        self.addresses: list[ImageAddress] = []
+        for file in listing.images:
+            try:
+                self.addresses += list_pictures(file, slicing)
+            except NoImageError as error:
+                listing += Listing(no_images={error.kind: [file]})
+        left_out = listing.left_out()
+        if not self.addresses:
+            msg = f"There is no image to predict in {path}: expected {FORMATS} files. {left_out}".strip()
+            raise FileNotFoundError(msg) if not listing.no_images else NoImageError(msg)
+        if left_out:
+            logger.warning("%s", left_out)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.addresses)
+
+    def __getitem__(self, index: int) -> MedicalImageItem:
+        """Read one image, (3, H, W); an ImageReadError if that cannot be done."""
+        address = self.addresses[index]
+        facts = file_facts(address.path)
+        return MedicalImageItem(
+            image=Image(read_image(address, self.window)),
+            image_path=str(address),
+            patient_id=facts.patient or facts.study or facts.series or str(address.path),
+        )
+
+    @property
+    def collate_fn(self) -> Callable[[list[MedicalImageItem]], MedicalImageBatch]:
+        """Collate images; those of different sizes are brought to that of the one with the longest side."""
         return collate
 
 

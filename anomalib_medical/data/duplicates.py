@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -87,12 +88,7 @@ def find_duplicates(
     """Find duplicates over all pairs, the most similar first.
 
     Of several identical images only enough pairs are returned to link them all. Blank images have no duplicates.
-
-    Args:
-        fingerprints: The images.
-        parts: Part (such as the split) of each image; only pairs of different parts are looked for. None for all.
-        min_similarity: Correlation from which on two images are near duplicates.
-        progress: Whether to show a bar.
+    With a part (such as the split) of each image only pairs of different parts are looked for.
     """
     shown = [index for index, record in enumerate(fingerprints) if not is_blank(record)]
     records = [fingerprints[index] for index in shown]
@@ -139,17 +135,22 @@ def _near(
     thumbnails = np.stack([record.thumbnail for record in records]).astype(np.float32)
     fine = _detail(thumbnails)
     coarse = _detail(thumbnails.reshape(count, _COARSE_SIZE, 2, _COARSE_SIZE, 2).mean(axis=(2, 4)))
+    parts = np.arange(count) if codes is None else codes
     pixels = _count_detail_pixels(fine)
     coarse[pixels < _MIN_DETAIL_PIXELS] = 0
     pairs = []
     with tqdm(total=2 * count, desc="Comparing all pairs", unit="image", disable=not progress) as bar:
         for mirrored in (False, True):
-            candidates, closest = _candidates(coarse, codes, mirrored=mirrored, bar=bar)
+            candidates, closest = _candidates(coarse, parts, mirrored=mirrored, bar=bar)
             similarity = _correlate(fine, candidates, mirrored=mirrored)
             if not mirrored:  # a mirrored crop is too rare to be looked for
                 alignable = (pixels >= _MIN_DETAIL_PIXELS_TO_ALIGN)[candidates].all(axis=1)
                 doubtful = np.flatnonzero(closest & alignable & (similarity < min_similarity))
-                similarity[doubtful] = _align_and_correlate(thumbnails, candidates[doubtful], progress=progress)
+                # OpenCV lets other threads run meanwhile.
+                with ThreadPoolExecutor(available_cores()) as pool:
+                    values = pool.map(partial(_aligned, thumbnails), candidates[doubtful])
+                    aligned = tqdm(values, "Aligning", len(doubtful), leave=False, unit="pair", disable=not progress)
+                    similarity[doubtful] = list(aligned)
             kind: DuplicateKind = "mirrored" if mirrored else "near"
             pairs += [
                 DuplicatePair(int(first), int(second), kind, float(value))
@@ -175,21 +176,19 @@ def _count_detail_pixels(detail: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _candidates(
-    coarse: NDArray[np.float32], codes: NDArray[np.intp] | None, *, mirrored: bool, bar: tqdm[object]
+    coarse: NDArray[np.float32], codes: NDArray[np.intp], *, mirrored: bool, bar: tqdm[object]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return the pairs worth a closer look, (P, 2), and whether one is among the other's closest, (P,)."""
     count = len(coarse)
     rows = torch.from_numpy(coarse.reshape(count, -1))
     columns = torch.from_numpy(np.ascontiguousarray(coarse[:, :, ::-1]).reshape(count, -1)) if mirrored else rows
-    parts = None if codes is None else torch.from_numpy(codes)
+    parts = torch.from_numpy(codes)
     ranks = torch.arange(min(_MOST_ALIKE, count))
     found, closest = [], []
     for start in range(0, count, _BLOCK):
         block = torch.arange(start, min(start + _BLOCK, count))
         similarity = rows[block] @ columns.T
-        similarity[block - start, block] = -1
-        if parts is not None:
-            similarity[parts[block, None] == parts] = -1
+        similarity[parts[block, None] == parts] = -1
         values, neighbours = similarity.topk(len(ranks), dim=1)
         close = (values >= _ALIGNABLE) & (ranks < _ALIGNED)
         row, column = ((values >= _ALIKE) | close).nonzero(as_tuple=True)
@@ -212,18 +211,9 @@ def _correlate(fine: NDArray[np.float32], pairs: NDArray[np.intp], *, mirrored: 
     return similarity
 
 
-def _align_and_correlate(thumbnails: NDArray[np.float32], pairs: NDArray[np.intp], *, progress: bool) -> list[float]:
-    def similarity(pair: NDArray[np.intp]) -> float:
-        return _aligned(thumbnails[pair[0]], thumbnails[pair[1]])
-
-    # OpenCV lets other threads run meanwhile.
-    with ThreadPoolExecutor(available_cores()) as pool:
-        values = pool.map(similarity, pairs)
-        return list(tqdm(values, desc="Aligning", unit="pair", total=len(pairs), leave=False, disable=not progress))
-
-
-def _aligned(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def _aligned(thumbnails: NDArray[np.float32], pair: NDArray[np.intp]) -> float:
     """Correlate the detail of two thumbnails after an affine alignment; -1 if there is none."""
+    first, second = thumbnails[pair]
     start = np.eye(2, 3, dtype=np.float32)
     everywhere = np.ones(first.shape, dtype=np.uint8)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)

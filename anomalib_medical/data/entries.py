@@ -57,23 +57,11 @@ class Entry:
 def find_patients(
     entries: Sequence[Entry], root: Path, patient_pattern: str | None = None, patient_from: PatientSource = "header"
 ) -> None:
-    """Give every entry its patient, and what its header says.
+    """Give every entry its patient, and what its header says; a ValueError where pattern or folder do not tell.
 
-    The patient comes from the user's list, else from ``patient_pattern``, else from what ``patient_from`` names, by
-    default the DICOM header (as a pseudonym; without PatientID the study is one patient's); else the file is a patient
-    of its own.
-
-    Args:
-        entries: The files; those without a patient get one.
-        root: The data set's folder: patients without an id are named after their file's path below it.
-        patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
-            match, is the patient.
-        patient_from: ``"header"``, or where headers do not tell patients apart: ``"study"`` or ``"series"`` of DICOM
-            files, ``"folder"`` for the first one below the class's folder (or, in a list, below ``root``), ``"file"``.
-
-    Raises:
-        ValueError: If ``patient_pattern`` does not match every file name, or a file is in no folder of its own.
-        ImageReadError: If a header cannot be read.
+    The patient comes from the user's list, else from ``patient_pattern`` (see `MedicalFolder`), else from what
+    ``patient_from`` names, by default the DICOM header (as a pseudonym; without PatientID the study is one patient's);
+    else the file is a patient of its own, named after its path below ``root``.
     """
     if patient_pattern is not None:
         _match_patients([entry for entry in entries if entry.patient is None], patient_pattern)
@@ -147,19 +135,11 @@ def _match_patients(entries: Sequence[Entry], pattern: str) -> None:
 def build_samples(
     entries: Sequence[Entry], slicing: Slicing | None = None, mask_rule: MaskRule | None = None
 ) -> DataFrame:
-    """Build the table that `MedicalDataset` reads from, of entries with their patients.
+    """Build the table that `MedicalDataset` reads from, with ``attrs["task"]`` and, where known, meta_*.
 
     A volume's slices are pictures of one patient. With a mask volume a slice is abnormal if its mask is not empty;
     without one all slices have the volume's label. Where the rule names labels, a picture whose mask holds none of them
-    is normal, slice or not.
-
-    Returns:
-        Columns image_path, split, label, label_index, mask_path, patient_id and, where known, meta_*;
-        ``attrs["task"]``.
-
-    Raises:
-        ImageReadError: If a header or a mask cannot be read, or a mask cannot be laid over its image.
-        ValueError: If an image is listed twice, or no mask holds any of the chosen labels.
+    is normal, slice or not. A ValueError if an image is listed twice.
     """
     survey = MaskSurvey(mask_rule or MaskRule())
     names = sorted({name for entry in entries for name in entry.metadata})

@@ -60,12 +60,7 @@ class UnreadableImage:
 
 
 def fingerprint(path: str | Path | ImageAddress, window: Window | None = None) -> Fingerprint:
-    """Read an image, once, and take its fingerprint.
-
-    Raises:
-        OSError: If the file is missing or cannot be opened.
-        ImageReadError: If its content cannot be read.
-    """
+    """Read an image, once, and take its fingerprint; an OSError or ImageReadError if that cannot be done."""
     address = ImageAddress.parse(path)
     channels = three_planes(read_pixels(address, window))
     colour = not (np.array_equal(channels[0], channels[1]) and np.array_equal(channels[0], channels[2]))
@@ -96,11 +91,7 @@ def fingerprint_all(
 ) -> list[Fingerprint | UnreadableImage]:
     """Take the fingerprints of many images, in their order; those that cannot be read are `UnreadableImage`.
 
-    Args:
-        paths: Image files or addresses of pictures. Those of one file should follow each other.
-        window: Which values of DICOM and NIfTI files become black and white.
-        workers: Processes; None for one a core, or none for few files.
-        progress: Whether to show a bar.
+    Pictures of one file should follow each other. Without a number of processes it is one a core, none for few files.
     """
     if workers is None:
         workers = available_cores() if len(paths) >= _ENOUGH_FOR_PROCESSES else 0

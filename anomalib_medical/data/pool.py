@@ -14,10 +14,6 @@ from pandas import DataFrame
 from anomalib_medical.errors import MedicalError
 
 
-class PoolError(MedicalError, ValueError):
-    """The unlabeled images at hand cannot give the pool asked for."""
-
-
 def compose_pool(pool: DataFrame, count: int | None, anomaly_rate: float | None, seed: int) -> DataFrame:
     """Choose images for the pool.
 
@@ -25,35 +21,33 @@ def compose_pool(pool: DataFrame, count: int | None, anomaly_rate: float | None,
     a larger one.
 
     Args:
-        pool: All images there are for it, with their labels.
+        pool: All images there are for it, with their labels; the outcome has their order.
         count: Size of the pool. None: as large as the rate allows.
         anomaly_rate: Share of abnormal images. None: what comes.
         seed: Another seed, another choice.
-
-    Returns:
-        The chosen rows, in the order of ``pool``.
-
-    Raises:
-        PoolError: If there are not enough images.
     """
     ranks = [_rank(path, patient, seed) for path, patient in zip(pool.image_path, pool.patient_id, strict=True)]
     ranked = pool.iloc[sorted(range(len(pool)), key=ranks.__getitem__)]
-    if anomaly_rate is None:
-        if count is not None and count > len(pool):
-            raise _too_few(count, None, pool)
-        return ranked[:count].sort_index()
     normal = ranked[ranked.label_index == LabelName.NORMAL]
     abnormal = ranked[ranked.label_index == LabelName.ABNORMAL]
-    rate = anomaly_rate
 
     def is_possible(size: int) -> bool:
-        wanted = round(size * rate)
+        if anomaly_rate is None:
+            return size <= len(pool)
+        wanted = round(size * anomaly_rate)
         return wanted <= len(abnormal) and size - wanted <= len(normal)
 
     if count is None:
         count = max(filter(is_possible, range(len(pool) + 1)))
     if not is_possible(count):
-        raise _too_few(count, anomaly_rate, pool)
+        rate = "" if anomaly_rate is None else f" with unlabeled_anomaly_rate={anomaly_rate:g}"
+        msg = (
+            f"unlabeled_count={count}{rate} needs more images than there are for the unlabeled pool: {len(normal)} "
+            f"normal and {len(abnormal)} abnormal. Ask for fewer, or for another anomaly rate."
+        )
+        raise MedicalError(msg)
+    if anomaly_rate is None:
+        return ranked[:count].sort_index()
     wanted = round(count * anomaly_rate)
     return pd.concat([normal[: count - wanted], abnormal[:wanted]]).sort_index()
 
@@ -62,12 +56,3 @@ def _rank(image_path: str, patient: str, seed: int) -> bytes:
     # The file's name and patient are the same on every machine, its folder is not.
     name = image_path.replace("\\", "/").rpartition("/")[2]
     return hashlib.sha256(f"{seed}\0{patient}\0{name}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _too_few(count: int, anomaly_rate: float | None, pool: DataFrame) -> PoolError:
-    abnormal = int((pool.label_index == LabelName.ABNORMAL).sum())
-    rate = "" if anomaly_rate is None else f" with unlabeled_anomaly_rate={anomaly_rate:g}"
-    return PoolError(
-        f"unlabeled_count={count}{rate} needs more images than there are for the unlabeled pool: "
-        f"{len(pool) - abnormal} normal and {abnormal} abnormal. Ask for fewer, or for another anomaly rate."
-    )

@@ -68,16 +68,7 @@ def hold_out_patients(patients: Sequence[str], count: int, seed: int) -> set[str
     Patients are ranked by a hash of seed and id. The choice depends on neither file order nor library versions, and a
     patient added later moves few others.
 
-    Args:
-        patients: Patient of each image.
-        count: Images wanted on the held-out side.
-        seed: Another seed, another choice.
-
-    Returns:
-        The patients held out: at least one and never all.
-
-    Raises:
-        ValueError: If there are fewer than two patients.
+    At least one and never all; a ValueError where there are fewer than two.
     """
     images_of = Counter(patients)
     if len(images_of) < 2:
@@ -114,17 +105,8 @@ def divide_patients(
     patients who have none. Abnormal images outside the test go to the unlabeled pool, which has no other patients'
     normals than those not chosen for training. Training set and pool may share patients, the test shares none.
 
-    Args:
-        patients: Patient of each image.
-        abnormal: Whether each image is abnormal.
-        test_normal_share: Share of the normal images wanted in the test.
-        test_abnormal_share: Share of the abnormal images wanted in the test; at 1 all of them, and all other images of
-            their patients.
-        unlabeled_share: Share of the remaining normal images wanted in the unlabeled pool.
-        seed: Another seed, another choice.
-
-    Returns:
-        Part of each image.
+    The shares are of the normal and of the abnormal images, and for the pool of the normals outside the test; with all
+    abnormal images in the test all other images of their patients are, too.
     """
     images = list(zip(patients, abnormal, strict=True))
     ill = [patient for patient, is_abnormal in images if is_abnormal]

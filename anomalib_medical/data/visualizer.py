@@ -92,7 +92,8 @@ class MedicalVisualizer(ImageVisualizer):
                 mask = PillowImage.fromarray(255 * _placed(item.pred_mask.to(torch.uint8), placed, size).numpy())
                 mask.save(self._free(address, _companion(heatmaps, MASKS), source, ".png"))
             if uncertainty_maps is not None:
-                picture = self._draw_uncertainty(pixels, uncertainty_maps[index], _uncertainty_scale(pl_module), placed)
+                scale = getattr(pl_module, "uncertainty_scale", None)
+                picture = self._draw_uncertainty(pixels, uncertainty_maps[index], scale, placed)
                 picture.save(self._free(address, _companion(heatmaps, UNCERTAINTY), source, ".png"))
 
     def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
@@ -136,7 +137,8 @@ class MedicalVisualizer(ImageVisualizer):
     ) -> PillowImage.Image:
         """Draw a map, (1, h, w) or (h, w), on its image as anomalib draws anomaly maps."""
         values = uncertainty.detach().float().cpu().reshape(uncertainty.shape[-2:])
-        full = float(values.max()) if scale is None else scale
+        # A buffer that no validation has filled is nan.
+        full = float(scale) if scale is not None and 0 < float(scale) < math.inf else float(values.max())
         # anomalib's own scaling would stretch even the flattest map over all colours.
         shares = (values / full).clamp(0, 1) if full > 0 else torch.zeros_like(values)
         if not placed.is_whole:
@@ -150,8 +152,11 @@ class MedicalVisualizer(ImageVisualizer):
 
     def _free(self, address: ImageAddress, folder: Path, source: object, suffix: str | None = None) -> Path:
         """Return the file to write, numbered where this run has written one of the same name for another image."""
+        name = address.path.name + "".join(f"_{name}={index}" for name, index in address.selection)
+        if address.selection or address.path.suffix.lower() not in _SHOWN_BY_PILLOW:
+            name += ".png"
         wanted = generate_output_filename(
-            input_path=address.path.with_name(_picture_name(address)),
+            input_path=address.path.with_name(name),
             output_path=folder,
             dataset_name=getattr(source, "name", None),
             category=getattr(source, "category", None),
@@ -174,25 +179,12 @@ def with_our_reader(callback: object) -> object:
     return MedicalVisualizer(**{name: getattr(callback, name) for name in settings})
 
 
-def _picture_name(address: ImageAddress) -> str:
-    selection = "".join(f"_{name}={index}" for name, index in address.selection)
-    name = f"{address.path.name}{selection}"
-    return name if address.path.suffix.lower() in _SHOWN_BY_PILLOW and not selection else f"{name}.png"
-
-
 def _companion(heatmaps: Path, companion: str) -> Path:
     """Return ``<companion>_1`` for ``images_1``; within a folder of another name, ``<companion>``."""
     name = heatmaps.name
     if name.split("_")[0] == HEATMAPS:
         return heatmaps.with_name(name.replace(HEATMAPS, companion, 1))
     return heatmaps / companion
-
-
-def _uncertainty_scale(model: object) -> float | None:
-    """The uncertainty of the strongest colour, None where the model has no usable one."""
-    scale = getattr(model, "uncertainty_scale", None)
-    # A buffer that no validation has filled is nan.
-    return float(scale) if scale is not None and 0 < float(scale) < math.inf else None
 
 
 def _dataset(trainer: object, index: int) -> object:

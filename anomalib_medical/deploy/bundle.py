@@ -16,28 +16,28 @@ import openvino
 from anomalib.models.components import AnomalibModule
 from numpy.typing import NDArray
 
-import anomalib_medical
+from anomalib_medical import __version__, edge, io
 from anomalib_medical.data import MedicalFolder
-from anomalib_medical.data.geometry import UnknownPlaceError, model_steps
+from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.data.images import read_image
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
-from anomalib_medical.io import sha256
+from anomalib_medical.errors import MedicalError
+from anomalib_medical.models import D24fad
 from anomalib_medical.post_processing import device_facts
 
 from .checkpoint import load_model
 from .documents import CardFacts, model_card, readme
-from .facts import image_size_of
-from .graph import BundleExportError, raw_graph, save
+from .few_shot_graphs import export_edge
+from .graph import raw_graph
 from .measure import measure, open_normals, open_test_data
-from .quantize import NormalImages, check_count, quantize
-from .runtime import copy_runtime
+from .quantize import NormalImages, check_quantizable, quantize
 from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
-REQUIREMENTS = "requirements.txt"
+_HERE = Path(__file__).parent
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
 
@@ -65,11 +65,11 @@ def make_bundle(request: BundleRequest) -> Manifest:
         Its manifest.
 
     Raises:
-        BundleExportError: If the folder is there, the model cannot be exported, or INT8 lacks images.
-        CheckpointError: If the checkpoint cannot be used.
+        MedicalError: If the folder is there, the checkpoint cannot be used, the model not be exported, or INT8 lacks
+            images.
     """
     output = request.output
-    check_output(output)
+    _check_output(output)
     # What can be wrong is found before minutes of exporting.
     normals = _normals(request)
     data = None
@@ -82,42 +82,60 @@ def make_bundle(request: BundleRequest) -> Manifest:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
         folder = Path(temporary) / output.name
         manifest = _fill(folder, model, request, normals, data)
-        check_output(output)
+        _check_output(output)
         folder.rename(output)
     return manifest
-
-
-def check_output(output: Path) -> None:
-    """Refuse to overwrite.
-
-    Raises:
-        BundleExportError: If something is there.
-    """
-    if output.exists() or output.is_symlink():
-        msg = f"{output} is there already, and nothing is overwritten: choose another --output."
-        raise BundleExportError(msg)
 
 
 def check_model(model: AnomalibModule) -> None:
     """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with.
 
     Raises:
-        BundleExportError: If its maps' places are not known, it resizes as no graph does, or it has no support.
+        MedicalError: If its maps' places are not known, it resizes as no graph does, or it has no support.
     """
-    try:
-        steps = model_steps(model)
-    except UnknownPlaceError as error:
-        raise BundleExportError(str(error)) from error
-    if any(step.kind == "resize_longer" or (step.kind == "resize_shorter" and len(step.sizes) > 1) for step in steps):
+    if any(
+        step.kind == "resize_longer" or (step.kind == "resize_shorter" and len(step.sizes) > 1)
+        for step in model_steps(model)
+    ):
         msg = f"{type(model).__name__} resizes with max_size, which no graph does: train without."
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
     support = getattr(model.model, "support", None)
     if support is not None and len(support) == 0:
         msg = (
             f"The checkpoint of {type(model).__name__} has no support set, so it cannot score anything yet: make a "
             "checkpoint with one by `anomalib-medical retarget`, and bundle that."
         )
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
+
+
+def copy_runtime(bundle: Path) -> None:
+    """Put the packages `edge` and `io` into a bundle, as they are, and the file that ``python -m edge`` runs."""
+    target = bundle / "runtime"
+    for package in (edge, io):
+        source = Path(package.__path__[0])
+        shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "__init__.py").touch()
+    shutil.copy(_HERE / "templates" / "edge.py", bundle)
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() or output.is_symlink():
+        msg = f"{output} is there already, and nothing is overwritten: choose another --output."
+        raise MedicalError(msg)
+
+
+def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
+    if request.precision != "int8":
+        return None
+    if request.normals is None:
+        msg = (
+            "INT8 is calibrated with normal images: give --normals, a folder or manifest of those of training or "
+            "validation, not of a test."
+        )
+        raise MedicalError(msg)
+    images = NormalImages(open_normals(request.normals, request.reading, request.manifest_root))
+    check_quantizable(len(images))
+    return images
 
 
 def _fill(
@@ -134,26 +152,30 @@ def _fill(
     post_processing = device_facts(model.post_processor)
     difference = difference_to_engine(model, fp32, post_processing, image)
     quantized = None if normals is None else quantize(fp32, normals)
-    save(fp32 if quantized is None else quantized.graph, folder / MODEL, fp16=precision == "fp16")
-    few_shot = _save_few_shot(model, folder / "model", fp16=precision == "fp16")
+    graph = fp32 if quantized is None else quantized.graph
+    openvino.save_model(graph, folder / MODEL, compress_to_fp16=precision == "fp16")
+    if isinstance(model, D24fad):
+        export_edge(model, folder / "model", fp16=precision == "fp16")
     copy_runtime(folder)
-    shutil.copy(Path(__file__).with_name(REQUIREMENTS), folder)
+    shutil.copy(_HERE / "requirements.txt", folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
     scorer = GraphScorer(folder / MODEL)
     raw_score, _ = scorer.score(image.numpy())
     score = normalize(np.asarray(raw_score, np.float32), post_processing.image, post_processing.normalization)
+    steps = model_steps(model)
+    size = next(((step.sizes[0], step.sizes[1]) for step in steps if step.kind == "resize"), None)
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=ModelFacts(type(model).__name__, image_size_of(model), scorer.has_map, few_shot, model_steps(model)),
+        model=ModelFacts(type(model).__name__, size, scorer.has_map, isinstance(model, D24fad), steps),
         precision=precision,
         post_processing=post_processing,
         reading=request.reading,
         self_test=SelfTest(SELF_TEST_IMAGE, raw_score, float(score), _TOLERANCES[precision] * max(1, abs(raw_score))),
         versions={name: version(name) for name in ("anomalib", "openvino", "torch")}
-        | {"anomalib-medical": anomalib_medical.__version__},
+        | {"anomalib-medical": __version__},
     )
     facts = CardFacts(
-        checkpoint_sha256=sha256(request.checkpoint),
+        checkpoint_sha256=io.sha256(request.checkpoint),
         difference=difference,
         trained_on=request.trained_on,
         teacher=getattr(model, "teacher_source", None),
@@ -167,32 +189,3 @@ def _fill(
     manifest = replace(manifest, files=hash_files(folder))
     manifest.write(folder)
     return manifest
-
-
-def _normals(request: BundleRequest) -> Sequence[NDArray[np.float32]] | None:
-    if request.precision != "int8":
-        return None
-    if request.normals is None:
-        msg = (
-            "INT8 is calibrated with normal images: give --normals, a folder or manifest of those of training or "
-            "validation, not of a test."
-        )
-        raise BundleExportError(msg)
-    images = NormalImages(open_normals(request.normals, request.reading, request.manifest_root))
-    check_count(len(images))
-    return images
-
-
-def _save_few_shot(model: AnomalibModule, folder: Path, *, fp16: bool) -> bool:
-    """Add the two graphs that bind another support on the device, if the model can."""
-    from anomalib_medical.deploy.few_shot_graphs import export_edge
-    from anomalib_medical.edge import few_shot_device
-    from anomalib_medical.models import D24fad
-
-    if not isinstance(model, D24fad):
-        return False
-    with tempfile.TemporaryDirectory() as temporary:
-        export_edge(model, temporary)
-        for name in (few_shot_device.ENCODER, few_shot_device.SCORER):
-            save(openvino.Core().read_model(Path(temporary) / name), folder / name, fp16=fp16)
-    return True

@@ -9,8 +9,8 @@ import anomalib.models
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.checkpoints import (
-    CheckpointError,
     check_restorable,
     classes_of,
     known_models,
@@ -23,23 +23,20 @@ from anomalib_medical.models.components.teacher import without_download
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     """Load a trained model, with the post-processor that it was trained with.
 
-    Args:
-        path: Checkpoint that a training wrote.
-        name: Class of the model, as ``Patchcore`` or ``package.Class``; None if the checkpoint names it, as those of
-            this package do.
+    Its class is named as ``Patchcore`` or ``package.Class``, or by the checkpoint, as those of this package do.
 
     Returns:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the checkpoint is missing, damaged or of another class, or nothing names the class.
+        MedicalError: If the checkpoint is missing, damaged or of another class, or nothing names the class.
     """
     content = read_checkpoint(path)
     named = content.get("model_class")
     if name is None and named is None:
         likely = " or ".join(classes_of(content)) or "Patchcore"
         msg = f"{path} does not name its model, as checkpoints of anomalib's own models do not: give --model {likely}."
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
     cls = _class(str(name or named))
     check_restorable(content, path, cls)
     accepted = inspect.signature(cls).parameters
@@ -52,7 +49,7 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."
-        raise CheckpointError(msg) from error
+        raise MedicalError(msg) from error
     return model.eval()
 
 
@@ -76,8 +73,8 @@ def _class(name: str) -> type[AnomalibModule]:
         found = getattr(import_module(module) if module else anomalib.models, short, None)
     except ImportError as error:
         msg = f"--model {name}: there is no module {module}."
-        raise CheckpointError(msg) from error
+        raise MedicalError(msg) from error
     if not (isinstance(found, type) and issubclass(found, AnomalibModule)):
         msg = f"--model {name}: there is no such model. Known: {', '.join(sorted(known_models()))}."
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
     return found

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import nncf
 import numpy as np
 import openvino
 import torch
@@ -18,24 +17,30 @@ from tqdm import tqdm
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.edge.few_shot_device import openvino_core
+from anomalib_medical.errors import MedicalError, needs_extra
 from anomalib_medical.io import counted
 from anomalib_medical.models.components import add_noise_patches
 
-from .graph import F32, SCORE, BundleExportError
+from .graph import SCORE
+
+if TYPE_CHECKING:
+    import nncf
 
 logger = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 
-MIN_NORMALS = 10
 CALIBRATED_WITH = 300
+# Share of the scores' variance that quantization may change before layers are taken back one by one.
+MAX_LOSS = 0.01
+_MIN_NORMALS = 10
 _COMPARED_WITH = 50
 # Side in pixels from twice which on images are thinned: the graphs resize them to less.
 _LARGE = 768
 # Share of the learnt numbers from which on convolutions are what a model's time goes to. DDAD's hold a twentieth: its
 # time goes to reading the weights of full layers from memory.
 _CONVOLUTIONAL = 0.2
-# Share of the scores' variance that quantization may change before layers are taken back one by one.
-MAX_LOSS = 0.01
+# Without it CPUs that know bfloat16 use it, and scores move by 3e-3.
+_F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 # What stands between convolutions and passes quantized values on.
 _BETWEEN = frozenset({"Add", "AvgPool", "Constant", "Convert", "MaxPool", "Parameter", "PRelu", "Relu", "Result"})
@@ -43,29 +48,17 @@ _BETWEEN = frozenset({"Add", "AvgPool", "Constant", "Convert", "MaxPool", "Param
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized graph and how well its raw scores agree with those of the graph it came from.
-
-    Attributes:
-        graph: The graph.
-        agreement: Coefficient of determination on held-back normal images and the same with synthetic anomalies.
-        what: ``convolutions`` that compute with 8 bits, or ``weights`` that are stored in 8 bits.
-        calibrated: Number of normal images that set the ranges; weights alone need none.
-        compared: Number of images, half of them with synthetic anomalies, behind ``agreement``.
-    """
+    """A quantized graph and how well its raw scores agree with those of the graph it came from."""
 
     graph: openvino.Model
-    agreement: float
-    what: Literal["convolutions", "weights"]
-    calibrated: int
-    compared: int
+    agreement: float  # coefficient of determination on held-back normal images and the same with synthetic anomalies
+    what: Literal["convolutions", "weights"]  # that compute with 8 bits, or that are stored in 8 bits
+    calibrated: int  # number of normal images that set the ranges; weights alone need none
+    compared: int  # number of images, half of them with synthetic anomalies, behind the agreement
 
 
 class NormalImages(Sequence[Image]):
-    """Normal images, read when they are asked for, large ones thinned to save memory and time.
-
-    Args:
-        data: The images.
-    """
+    """Normal images ``(3, H, W)``, read when they are asked for, large ones thinned to save memory and time."""
 
     def __init__(self, data: MedicalPredictDataset | MedicalDataset) -> None:
         self._data = data
@@ -75,23 +68,24 @@ class NormalImages(Sequence[Image]):
         return len(self._data)
 
     def __getitem__(self, index: int) -> Image:  # type: ignore[override]  # no slices
-        """Read an image ``(3, H, W)``."""
+        """Read an image."""
         image: Image = np.asarray(self._data[index].image)
         step = max(1, max(image.shape[1:]) // _LARGE)
         return np.ascontiguousarray(image[:, ::step, ::step])
 
 
-def check_count(count: int) -> None:
-    """Refuse to calibrate with a handful of images.
+def check_quantizable(count: int) -> None:
+    """Refuse to calibrate without nncf, or with a handful of images.
 
     Raises:
-        BundleExportError: If there are too few.
+        MedicalError: If there is no nncf, or there are too few.
     """
-    if count < MIN_NORMALS:
-        msg = (
-            f"Got {counted(count, 'normal image')} for INT8, expected at least {MIN_NORMALS}, better {CALIBRATED_WITH}."
-        )
-        raise BundleExportError(msg)
+    with needs_extra("int8"):
+        import nncf  # noqa: F401
+    if count < _MIN_NORMALS:
+        images = counted(count, "normal image")
+        msg = f"Got {images} for INT8, expected at least {_MIN_NORMALS}, better {CALIBRATED_WITH}."
+        raise MedicalError(msg)
 
 
 def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
@@ -109,25 +103,24 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
         graph: From images ``(1, 3, H, W)`` in [0, 1] to scores; it is left as it is.
         normals: Normal images ``(3, H, W)``, of no test set.
 
-    Returns:
-        The quantized graph.
-
     Raises:
-        BundleExportError: If there are too few images or nothing to quantize, or the scores change too much.
+        MedicalError: If there are too few images or nothing to quantize, or the scores change too much.
     """
-    check_count(len(normals))
+    check_quantizable(len(normals))
+    import nncf
+
     if not any(learnt_numbers(graph)):
         msg = "There is nothing to quantize: the model has no layers with learnt weights. Use --precision fp16."
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
     held_back = min(_COMPARED_WITH, len(normals) // 5)
     order = [int(index) for index in np.random.default_rng(0).permutation(len(normals))]
     compared = [normals[index] for index in order[:held_back]]
     compared += [_corrupt(image, seed) for seed, image in enumerate(compared)]
     if not is_convolutional(graph):
-        return _in_a_thread(lambda: _checked_weights(graph, compared))
+        return _in_a_thread(lambda: _quantize_weights(graph, compared))
     # Images are read when they are needed: there may be hundreds of large ones.
     calibrating = order[held_back:][:CALIBRATED_WITH]
-    dataset = nncf.Dataset(calibrating, lambda index: _as_batch(normals[index]))
+    dataset = nncf.Dataset(calibrating, lambda index: normals[index][None])
     return _in_a_thread(lambda: _quantize_convolutions(graph, dataset, len(calibrating), compared))
 
 
@@ -150,8 +143,10 @@ def _in_a_thread(work: Callable[[], Quantized]) -> Quantized:
 
 
 def _quantize_convolutions(
-    graph: openvino.Model, calibrating: nncf.Dataset, count: int, compared: list[Image]
+    graph: openvino.Model, calibrating: "nncf.Dataset", count: int, compared: list[Image]
 ) -> Quantized:
+    import nncf
+
     started = time.perf_counter()
     expected = _scores(graph, compared)
     seconds = (time.perf_counter() - started) / len(compared)
@@ -198,28 +193,37 @@ def _quantize_convolutions(
             f"INT8 changes the scores of this model too much: no layer is left for it where {MAX_LOSS:.0%} of their "
             "variance is allowed. Use --precision fp16."
         )
-        raise BundleExportError(msg)
-    return Quantized(
-        quantized, determination(expected, _scores(quantized, compared)), "convolutions", count, len(compared)
-    )
+        raise MedicalError(msg)
+    reached = determination(expected, _scores(quantized, compared))
+    return Quantized(quantized, reached, "convolutions", count, len(compared))
 
 
-def _checked_weights(graph: openvino.Model, compared: list[Image]) -> Quantized:
-    quantized = quantize_weights(graph)
+def _quantize_weights(graph: openvino.Model, compared: list[Image]) -> Quantized:
+    quantized = with_8_bit_weights(graph)
     agreement = determination(_scores(graph, compared), _scores(quantized, compared))
     if agreement < 1 - MAX_LOSS:
         msg = (
             f"INT8 changes the scores of this model too much: they agree with FP32 to {agreement:.3f} (coefficient of "
             f"determination) with weights of 8 bits, expected {1 - MAX_LOSS:.2f}. Use --precision fp16."
         )
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
     return Quantized(quantized, agreement, "weights", 0, len(compared))
 
 
-def quantize_weights(graph: openvino.Model) -> openvino.Model:
-    """Store weights in 8 bits, a scale for each channel; the graph itself is left as it is."""
+def with_8_bit_weights(graph: openvino.Model) -> openvino.Model:
+    """A copy of a graph with its weights in 8 bits, a scale for each channel."""
+    import nncf
+
     fixed = nncf.IgnoredScope(names=_fixed(graph), validate=False)
     return nncf.compress_weights(graph.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=fixed)
+
+
+def floating_point_scope(graph: openvino.Model) -> "nncf.IgnoredScope":
+    """All operations but learnt convolutions and what stands between them."""
+    import nncf
+
+    types = {operation.get_type_name() for operation in graph.get_ops()} - _CONVOLUTIONS - _BETWEEN
+    return nncf.IgnoredScope(names=_fixed(graph), types=sorted(types), validate=False)
 
 
 def is_convolutional(graph: openvino.Model) -> bool:
@@ -245,10 +249,9 @@ def learnt_numbers(graph: openvino.Model) -> tuple[int, int]:
     return convolutions, products
 
 
-def floating_point_scope(graph: openvino.Model) -> nncf.IgnoredScope:
-    """All operations but learnt convolutions and what stands between them."""
-    types = {operation.get_type_name() for operation in graph.get_ops()} - _CONVOLUTIONS - _BETWEEN
-    return nncf.IgnoredScope(names=_fixed(graph), types=sorted(types), validate=False)
+def determination(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
+    """Coefficient of determination; scikit-learn's is no number for one image, about which nncf asks too."""
+    return 1 - float(np.mean((expected - got) ** 2) / max(float(np.var(expected)), 1e-24))
 
 
 def _fixed(graph: openvino.Model) -> list[str]:
@@ -258,11 +261,6 @@ def _fixed(graph: openvino.Model) -> list[str]:
         for operation in graph.get_ops()
         if operation.get_type_name() in _CONVOLUTIONS and not _is_learnt(operation)
     ]
-
-
-def determination(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
-    """Coefficient of determination: 1 less the mean squared difference over the variance of ``expected``."""
-    return 1 - float(np.mean((expected - got) ** 2) / max(float(np.var(expected)), 1e-24))
 
 
 def _is_learnt(operation: openvino.Node) -> bool:
@@ -283,21 +281,16 @@ def _corrupt(image: Image, seed: int) -> Image:
         patch_size=(0.1, 0.4),
         octaves=6,
     )
-    result: Image = noisy[0].clamp(0, 1).numpy()
-    return result
+    return np.asarray(noisy[0].clamp(0, 1))
 
 
 def _scores(graph: openvino.Model, images: Sequence[Image]) -> NDArray[np.float64]:
-    return _scores_of(openvino_core().compile_model(graph, "CPU", F32), images)
+    return _scores_of(openvino_core().compile_model(graph, "CPU", _F32), images)
 
 
 def _scores_of(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:
-    return np.array([float(np.squeeze(compiled(_as_batch(image))[SCORE])) for image in images])
+    return np.array([float(np.squeeze(compiled(image[None])[SCORE])) for image in images])
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
-def _as_batch(image: Image) -> Image:
-    return image[None]

@@ -16,8 +16,7 @@ from scipy.ndimage import gaussian_filter
 from anomalib_medical.edge.manifest import Calibration, PostProcessing
 from anomalib_medical.edge.predictor import GraphScorer
 from anomalib_medical.edge.scores import above, normalize
-
-from .graph import BundleExportError
+from anomalib_medical.errors import MedicalError
 
 NAME = "self_test/noise.png"
 # Share of the raw score, or of 1, by which a graph may differ from the engine.
@@ -29,14 +28,7 @@ _SIZE = (180, 264)
 
 
 def write_self_test_image(folder: Path) -> Path:
-    """Write smooth noise, the same whenever it is called, so that no patient's image leaves the hospital.
-
-    Args:
-        folder: The bundle.
-
-    Returns:
-        The path.
-    """
+    """Write smooth noise into a bundle, the same whenever it is called: no patient's image leaves the hospital."""
     noise = gaussian_filter(np.random.default_rng(0).standard_normal(_SIZE), sigma=6)
     pixels = np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8)
     path = folder / NAME
@@ -48,14 +40,7 @@ def write_self_test_image(folder: Path) -> Path:
 def difference_to_engine(
     model: AnomalibModule, graph: openvino.Model, post_processing: PostProcessing, image: torch.Tensor
 ) -> float:
-    """Compare graph and post-processing with the engine: raw scores of an image, and what is made of raw values.
-
-    Returns:
-        Difference of the raw scores.
-
-    Raises:
-        BundleExportError: If anything differs by more than rounding.
-    """
+    """Refuse what does not score or judge as the engine does; returns the difference of an image's raw scores."""
     with torch.no_grad():
         batch = ImageBatch(image=image[None].clone())
         if isinstance(model.pre_processor, PreProcessor):
@@ -67,32 +52,27 @@ def difference_to_engine(
             f"The exported {type(model).__name__} does not score as the trained one does: raw score {expected:.6g} in "
             f"torch, {difference:.2g} off in OpenVINO."
         )
-        raise BundleExportError(msg)
+        raise MedicalError(msg)
     compare_post_processing(model, post_processing)
     return difference
 
 
 def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> None:
-    """Compare normalised values, labels and masks that engine and bundle make of the same raw values.
-
-    Raises:
-        BundleExportError: If any differs by more than rounding.
-    """
-    for what, calibration in (("score", bundled.image), ("map", bundled.pixel)):
-        raw = _raw_values(calibration)
-        count = len(raw) if what == "score" else 1
-        # Copies, which the engine changes.
-        given = torch.from_numpy(raw.copy())
-        batch = ImageBatch(
-            image=torch.zeros(count, 3, 1, 1),
-            pred_score=given if what == "score" else torch.zeros(1),
-            anomaly_map=None if what == "score" else given[None, None, None],
-        )
-        if isinstance(model.post_processor, PostProcessor):
-            model.post_processor.post_process_batch(batch)
-        expected, decided = (
-            (batch.pred_score, batch.pred_label) if what == "score" else (batch.anomaly_map, batch.pred_mask)
-        )
+    """Refuse post-processing that makes other normalised values, labels or masks of raw values than the engine."""
+    scores, values_of_maps = _raw_values(bundled.image), _raw_values(bundled.pixel)
+    # Copies, which the engine changes; each image has the same map.
+    batch = ImageBatch(
+        image=torch.zeros(len(scores), 3, 1, 1),
+        pred_score=torch.tensor(scores),
+        anomaly_map=torch.tensor(values_of_maps).repeat(len(scores), 1, 1, 1),
+    )
+    if isinstance(model.post_processor, PostProcessor):
+        model.post_processor.post_process_batch(batch)
+    mask = None if batch.pred_mask is None else batch.pred_mask[0]
+    for what, raw, calibration, expected, decided in (
+        ("score", scores, bundled.image, batch.pred_score, batch.pred_label),
+        ("map", values_of_maps, bundled.pixel, batch.anomaly_map[0], mask),  # type: ignore[index]  # given above
+    ):
         values = normalize(raw, calibration, bundled.normalization)
         difference = float(np.abs(values - np.asarray(expected).ravel()).max())
         abnormal = above(values, calibration)
@@ -107,7 +87,7 @@ def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> N
                 f"another {'label' if what == 'score' else 'mask'} of the same raw values. Train it with "
                 "anomalib_medical.MedicalPostProcessor or anomalib's PostProcessor."
             )
-            raise BundleExportError(msg)
+            raise MedicalError(msg)
 
 
 def _raw_values(calibration: Calibration) -> NDArray[np.float32]:

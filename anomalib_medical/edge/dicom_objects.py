@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from ..io import OWN_MANUFACTURER, sha256
-from . import EdgeError
 from .manifest import NAME, Manifest
 from .overlay import place_mask
 from .predictor import Prediction
@@ -60,12 +59,9 @@ class DicomObjects:
     """
 
     def __init__(self, bundle: Path, output: Path) -> None:
-        try:
-            # It takes a second to import, and not every run needs it.
-            import highdicom
-        except ModuleNotFoundError as error:
-            msg = f"DICOM objects need {error.name}: install what requirements.txt names, or leave out --dicom."
-            raise EdgeError(msg) from error
+        # It takes a second to import, and not every run needs it.
+        import highdicom
+
         self._highdicom = highdicom
         self._folder = output / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,14 +69,7 @@ class DicomObjects:
         self._version = sha256(bundle / NAME)
 
     def write(self, path: Path, pictures: Sequence[DicomPicture]) -> str:
-        """Write the objects of one file, of which `pictures` are all frames in order.
-
-        Returns:
-            What could not be written, and why; empty if all was.
-
-        Raises:
-            OSError: If the files cannot be written.
-        """
+        """Write the objects of one file, of which `pictures` are all frames in order; returns what failed, and why."""
         original = dcmread(path)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
             if not original.get(keyword):

@@ -2,7 +2,7 @@
 
 `anomalib-medical bundle` puts this file and the two graphs that it runs into a folder for the device; there:
 
-    from edge.few_shot_device import FewShotDevice
+    from runtime.edge.few_shot_device import FewShotDevice
 
     device = FewShotDevice("model")
     device.bind(support)                         # a few normal images of the new organ
@@ -23,6 +23,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from ..io import counted
 from .scores import order_statistic
 
 Image = NDArray[np.float32]
@@ -32,16 +33,10 @@ SCORER = "query_scorer.xml"
 
 
 class NormalScores(NamedTuple):
-    """Scores of normal images, for thresholds and ranges: each ``(N,)``.
+    """Scores of N normal images, for thresholds and ranges."""
 
-    Attributes:
-        scores: Raw scores.
-        map_minima: Smallest value of each image's map.
-        map_maxima: Largest value of each image's map.
-    """
-
-    scores: list[float]
-    map_minima: list[float]
+    scores: list[float]  # raw
+    map_minima: list[float]  # smallest value of each image's map
     map_maxima: list[float]
 
 
@@ -86,9 +81,6 @@ class FewShotDevice:
 
         Args:
             images: One or more, each ``(3, height, width)`` in [0, 1].
-
-        Raises:
-            ValueError: If there are none, or one is no such image.
         """
         if not len(images):
             msg = "The support set has 0 images, expected at least 1 normal image."
@@ -108,15 +100,7 @@ class FewShotDevice:
         return dict(self._support)
 
     def restore(self, encoded: Mapping[str, NDArray[np.float32]], threshold: float = math.nan) -> None:
-        """Take up a support that was encoded before.
-
-        Args:
-            encoded: What :attr:`encoded` was.
-            threshold: What :attr:`threshold` was.
-
-        Raises:
-            ValueError: If it is not of this model.
-        """
+        """Take up what :attr:`encoded` and :attr:`threshold` were; a support of another model is refused."""
         expected = {output.get_any_name() for output in self._encoder.outputs}
         if set(encoded) != expected or len({len(values) for values in encoded.values()}) != 1:
             msg = f"Got a support of {', '.join(sorted(encoded)) or 'nothing'}, expected {', '.join(sorted(expected))}."
@@ -126,60 +110,38 @@ class FewShotDevice:
         self.threshold = threshold
 
     def score(self, image: Image) -> tuple[float, NDArray[np.float32]]:
-        """Score an image.
-
-        Args:
-            image: ``(3, height, width)`` in [0, 1].
-
-        Returns:
-            Its raw anomaly score, and its anomaly map at the model's size.
-
-        Raises:
-            ValueError: If it is no such image, or no support is bound.
-        """
+        """Score an image ``(3, height, width)`` in [0, 1]: its raw anomaly score, and its map at the model's size."""
         return self._score(image, self._support)
 
     def calibrate(self, normals: Sequence[Image] | None = None, target_specificity: float = 0.95) -> float:
-        """Set the threshold that the wanted share of normal images stays at or below.
+        """Set the threshold that the wanted share of normal images stays at or below, and return it.
 
         Args:
             normals: Normal images that are not in the support, 19 or more for a specificity of 0.95. Without any, each
                 support image is compared with the others, of which there must be 1 or more.
             target_specificity: The share, between 0 and 1.
-
-        Returns:
-            The threshold.
-
-        Raises:
-            ValueError: If there are too few images.
         """
-        scores = self.score_normals(normals).scores
-        self.threshold = order_statistic(scores, target_specificity)
+        self.threshold = order_statistic(self.score_normals(normals).scores, target_specificity)
         return self.threshold
 
     def score_normals(self, normals: Sequence[Image] | None = None) -> NormalScores:
-        """Score normal images; without any, each support image against the others.
-
-        Args:
-            normals: Normal images that are not in the support.
-
-        Raises:
-            ValueError: If there are too few images.
-        """
+        """Score normal images that are not in the support; without any, each support image against the others."""
         if normals is None and len(self._images) > 1:
-            results = [self._score(image, self._without(index)) for index, image in enumerate(self._images)]
+            results = [
+                self._score(image, {name: np.delete(values, index, axis=0) for name, values in self._support.items()})
+                for index, image in enumerate(self._images)
+            ]
         else:
             results = [self.score(image) for image in normals or ()]
         if not results:
-            msg = f"Got no normal images and {len(self)} support images, expected at least 1 or 2 of them."
+            # Those of a restored support are not kept.
+            images = counted(len(self._images), "support image")
+            msg = f"Got no normal images and {images} bound here, expected at least 1 of the former or 2 of the latter."
             raise ValueError(msg)
         maps = [anomaly_map for _, anomaly_map in results]
         return NormalScores(
             [score for score, _ in results], [float(each.min()) for each in maps], [float(each.max()) for each in maps]
         )
-
-    def _without(self, index: int) -> dict[str, NDArray[np.float32]]:
-        return {name: np.delete(values, index, axis=0) for name, values in self._support.items()}
 
     def _score(self, image: Image, support: dict[str, NDArray[np.float32]]) -> tuple[float, NDArray[np.float32]]:
         if not support:

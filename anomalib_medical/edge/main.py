@@ -27,11 +27,7 @@ _EPILOG = (
 
 
 def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
-    """Run a command in the folder of a bundle; the arguments are those of the command line if None.
-
-    Returns:
-        The exit status.
-    """
+    """Run a command in the folder of a bundle, by default the command line's; returns the exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     _silence_libraries()
@@ -44,6 +40,8 @@ def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
         return OK if options.command == "watch" else INTERRUPTED
     except (EdgeError, ImageReadError) as error:
         message = str(error)
+    except ModuleNotFoundError as error:
+        message = f"The package {error.name} is not installed: pip install -r requirements.txt"
     except OSError as error:
         where = _name_of_ours(error, options)
         message = f"{error.strerror}{where}. What was finished is kept, no input is lost: see to it, and start again."
@@ -71,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="score files once", epilog=_EPILOG)
     run.add_argument("input", help="a folder, a file, or - for paths on standard input, one a line")
-    run.add_argument("--limit", type=_positive, help="only the first so many files")
+    run.add_argument("--limit", type=int, help="only the first so many files")
     watch = commands.add_parser("watch", help="score files as they arrive in a folder", epilog=_EPILOG)
     watch.add_argument("drop", type=Path, help="the folder; files leave it when they are done")
     watch.add_argument(
@@ -105,17 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        msg = f"got {text}, expected 1 or more"
-        raise argparse.ArgumentTypeError(msg)
-    return number
-
-
 def _run(options: argparse.Namespace, bundle: Path) -> int:
     from .run import find_files, prepare_output, run
 
+    if options.limit is not None and options.limit < 1:
+        msg = f"--limit: got {options.limit}, expected 1 or more."
+        raise EdgeError(msg)
     files = find_files(options.input, options.limit)
     prepare_output(options.output)
     return run(files, options.output, _processor(options, bundle, many=True))

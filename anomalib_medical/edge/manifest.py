@@ -101,11 +101,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
-        """Read a bundle's manifest.
-
-        Raises:
-            EdgeError: If it is missing, damaged or of another format.
-        """
+        """Read a bundle's manifest."""
         path = Path(folder) / NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

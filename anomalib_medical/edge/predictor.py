@@ -96,11 +96,7 @@ class Predictor:
         self._threshold = raw_threshold(post_processing.image, post_processing.normalization)
 
     def __call__(self, image: Image) -> Prediction:
-        """Score an image ``(3, H, W)`` in [0, 1].
-
-        Raises:
-            EdgeError: If the score is no number.
-        """
+        """Score an image ``(3, H, W)`` in [0, 1]."""
         raw_score, raw_map = self._scorer.score(image)
         if not np.isfinite(raw_score):
             msg = f"The model gave the score {raw_score}, which is no number: it cannot judge this image."

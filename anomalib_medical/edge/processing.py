@@ -15,8 +15,8 @@ from .dicom_objects import DicomObjects, DicomPicture
 from .manifest import Reading
 from .overlay import draw_overlay, png
 from .predictor import Prediction, Predictor
-from .reading import FileEnd, FileStart, Picture, ahead, read_file
-from .results import Failure, Row, write_atomically
+from .reading import FileResult, Picture, ahead, read_file
+from .results import Row, write_atomically
 
 logger = logging.getLogger("edge")
 
@@ -24,22 +24,6 @@ HEATMAPS = "heatmaps"
 # Of pictures that were read and are not yet drawn: so many more than are scored at a time, and so many bytes.
 _QUEUED = 4
 _QUEUED_BYTES = 2**30
-
-
-@dataclass
-class FileResult:
-    """What became of a file."""
-
-    path: Path
-    image: str = ""  # name made of its content
-    rows: list[Row] = field(default_factory=list)  # one a picture; none if the file failed
-    reason: str = ""  # why it failed; empty if it did not
-    no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
-
-    @property
-    def failure(self) -> Failure:
-        """The row of the table of failures."""
-        return Failure(str(self.path), self.image, self.reason)
 
 
 @dataclass(frozen=True)
@@ -54,14 +38,14 @@ class _Scored:
 class _Unfinished:
     """A file of which pictures may be under way."""
 
-    start: FileStart
+    result: FileResult
     pictures: list[Future[_Scored]] = field(default_factory=list)
-    end: FileEnd | None = None
+    is_read: bool = False
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is under way."""
-        return self.end is not None and all(map(_is_done, self.pictures))
+        return self.is_read and all(map(_is_done, self.pictures))
 
 
 class Processor:
@@ -81,26 +65,23 @@ class Processor:
         """Process files: pictures are read by a thread, scored by others, and drawn by one more.
 
         Results come in the order of the files, each when all that belongs to it is written.
-
-        Raises:
-            OSError: If results cannot be written.
         """
         under_way: deque[_Unfinished] = deque()
         pictures: deque[tuple[Future[_Scored], int]] = deque()
         with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(self._predictor.workers) as scorers:
             for event in ahead(event for path in files for event in read_file(path, self._reading)):
                 match event:
-                    case FileStart():
+                    case FileResult():
                         under_way.append(_Unfinished(event))
                         if event.note:
                             logger.warning("%s: %s; its score means little.", event.image, event.note)
                     case Picture():
-                        future = scorers.submit(self._score, event, under_way[-1].start, writer)
+                        future = scorers.submit(self._score, event, under_way[-1].result, writer)
                         under_way[-1].pictures.append(future)
                         pictures.append((future, event.pixels.nbytes))
                         self._wait_for_room(pictures)
-                    case FileEnd():
-                        under_way[-1].end = event
+                    case None:
+                        under_way[-1].is_read = True
                 while under_way and under_way[0].is_done:
                     yield self._finish(under_way.popleft())
             while under_way:
@@ -119,7 +100,7 @@ class Processor:
                 # A full disk ends it here, not at the end of a file of a thousand frames.
                 drawing.result()
 
-    def _score(self, picture: Picture, file: FileStart, writer: ThreadPoolExecutor) -> _Scored:
+    def _score(self, picture: Picture, file: FileResult, writer: ThreadPoolExecutor) -> _Scored:
         start = time.perf_counter()
         prediction = self._predictor(picture.pixels)
         elapsed = 1000 * (time.perf_counter() - start)
@@ -148,8 +129,7 @@ class Processor:
 
     def _finish(self, file: _Unfinished) -> FileResult:
         """Wait for the pictures of a file, make its DICOM objects, or take back what was made of a file that failed."""
-        end = file.end or FileEnd()
-        result = FileResult(file.start.path, file.start.image, reason=end.reason, no_image=end.no_image)
+        result = file.result
         drawn: list[DicomPicture] = []
         for picture in file.pictures:
             try:
@@ -169,7 +149,7 @@ class Processor:
             result.rows = []
             if not result.no_image:  # those are counted, or said where they are put away
                 logger.warning("%s: %s", result.image or "a file", result.reason)
-        elif self._dicom is not None and file.start.is_dicom:
+        elif self._dicom is not None and result.is_dicom:
             failure = self._dicom.write(result.path, drawn)
             if failure:
                 logger.warning("%s: %s", result.image, failure)

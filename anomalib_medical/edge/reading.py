@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,66 +24,70 @@ from ..io import (
     three_planes,
 )
 from .manifest import Reading
-from .results import image_name
+from .results import Failure, Row, image_name
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class FileStart:
-    """A file that is going to be read."""
+@dataclass
+class FileResult:
+    """What becomes of a file."""
 
     path: Path
     image: str = ""  # name made of its content; empty if it cannot be read
+    rows: list[Row] = field(default_factory=list)  # one a picture; none if the file failed
+    reason: str = ""  # why it failed; empty if it did not
+    no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
     is_dicom: bool = False  # with a preamble
     note: str = ""  # what to know of its scores
+
+    @property
+    def failure(self) -> Failure:
+        """The row of the table of failures."""
+        return Failure(str(self.path), self.image, self.reason)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the file that was started last."""
+    """A picture of a file."""
 
     address: ImageAddress
     pixels: NDArray[np.float32]  # (3, H, W) in [0, 1]
     read_ms: float
 
 
-@dataclass(frozen=True)
-class FileEnd:
-    """The file has been read, or could not be."""
+def read_file(path: Path, reading: Reading) -> Iterator[FileResult | Picture | None]:
+    """Read a file: what becomes of it, to be filled in, its pictures, and None at its end.
 
-    reason: str = ""  # why not
-    no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
-
-
-def read_file(path: Path, reading: Reading) -> Iterator[FileStart | Picture | FileEnd]:
-    """Read a file: its start, its pictures, its end; whatever is wrong with it is said there, without its name."""
-    started = False
-    image = ""
+    Whatever is wrong with it is said before the end, without its name.
+    """
+    result, started = FileResult(path), False
     try:
         require_file(path)
-        image = image_name(sha256(path))
+        result.image = image_name(sha256(path))
         addresses = list_pictures(path, reading.slicing)
-        yield _start(path, image, reading.modality)
+        _look_at_header(result, reading.modality)
+        yield result
         started = True
         for address in addresses:
             start = time.perf_counter()
             pixels = three_planes(read_pixels(address, reading.window))
             yield Picture(address, pixels, 1000 * (time.perf_counter() - start))
-        yield FileEnd()
     except (ImageReadError, OSError, MemoryError) as error:
         if not started:
-            yield FileStart(path, image)
-        yield FileEnd(_reason(error), error.kind if isinstance(error, NoImageError) else "")
+            yield result
+        result.reason = _reason(error)
+        result.no_image = error.kind if isinstance(error, NoImageError) else ""
+    yield None
 
 
-def _start(path: Path, image: str, trained_on: str | None) -> FileStart:
-    with path.open("rb") as file:
-        is_dicom = file.read(132).endswith(b"DICM")
-    modality = dicom_facts(path).metadata.get("modality") if is_dicom and trained_on else None
-    differs = modality is not None and modality != trained_on
-    note = f"modality {modality}, the model was trained on {trained_on}" if differs else ""
-    return FileStart(path, image, is_dicom, note)
+def _look_at_header(result: FileResult, trained_on: str | None) -> None:
+    with result.path.open("rb") as file:
+        result.is_dicom = file.read(132).endswith(b"DICM")
+    if result.is_dicom and trained_on:
+        modality = dicom_facts(result.path).metadata.get("modality", trained_on)
+        if modality != trained_on:
+            result.note = f"modality {modality}, the model was trained on {trained_on}"
 
 
 def _reason(error: ImageReadError | OSError | MemoryError) -> str:

@@ -25,9 +25,6 @@ def find_files(source: str, limit: int | None) -> list[Path]:
     """List the files to score, the first so many of them.
 
     `source` is a folder, searched at any depth; a file; or ``-`` for paths on standard input, one a line.
-
-    Raises:
-        EdgeError: If there are none.
     """
     path, others = Path(source), ""
     if source == "-":
@@ -53,11 +50,7 @@ def find_files(source: str, limit: int | None) -> list[Path]:
 
 
 def prepare_output(output: Path) -> None:
-    """Make the folder of results; results of another run are not mixed with.
-
-    Raises:
-        EdgeError: If it holds something.
-    """
+    """Make the folder of results; results of another run are not mixed with."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"{output} is there and not empty, and nothing is overwritten: choose another --output."
         raise EdgeError(msg)
@@ -65,14 +58,7 @@ def prepare_output(output: Path) -> None:
 
 
 def run(files: Sequence[Path], output: Path, processor: Processor) -> int:
-    """Score files and write ``predictions.csv``, ``.jsonl`` and, if a file cannot be read, ``failed.csv``.
-
-    Returns:
-        0, or 1 if a file could not be read.
-
-    Raises:
-        OSError: If results cannot be written; those before are.
-    """
+    """Score files and write the tables; returns 1 if a file could not be read, or none was scored."""
     predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
     predictions.replace([])
     scored = failures = 0

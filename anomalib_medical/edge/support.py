@@ -5,22 +5,21 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..io import ImageAddress, ImageReadError, counted, list_folder, list_pictures, read_pixels, sha256, three_planes
+from ..io import counted, list_folder, picture_sha256, sha256
 from . import EdgeError
 from .few_shot_device import FewShotDevice
 from .manifest import Calibration, Manifest, PostProcessing, Reading
 from .predictor import MODEL, GraphScorer, Predictor
+from .reading import Picture, read_file
 from .results import write_atomically
 from .scores import order_statistic
 
@@ -30,7 +29,6 @@ FILE = "support/support.npz"
 _FACTS = "facts"
 _SPECIFICITY = 0.95
 Image = NDArray[np.float32]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,7 @@ class SupportFacts:
 
 
 def make_predictor(bundle: Path, manifest: Manifest, *, many: bool = False) -> tuple[Predictor, SupportFacts | None]:
-    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was.
-
-    Raises:
-        EdgeError: If the support is damaged or of another model.
-    """
+    """Open the model, to score `many` images or each the soonest: with the support that was bound here, if one was."""
     geometry = manifest.model.geometry
     if not (manifest.model.few_shot and (bundle / FILE).exists()):
         graph = GraphScorer(bundle / MODEL, many=many)
@@ -63,10 +57,6 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     """Encode a folder of normal images, take thresholds from others, and keep both in the bundle.
 
     Without other normals each support image is compared with the others; `again` replaces what was bound before.
-
-    Raises:
-        EdgeError: If the model is not of this kind, the images are too few, unreadable or in both
-            folders, or a support is there.
     """
     if not manifest.model.few_shot:
         msg = f"This bundle's model, {manifest.model.name}, compares with no support set: only D24fad binds one."
@@ -75,11 +65,9 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
     if target.exists() and not again:
         msg = "A support set is bound already, and runs use it. Give --replace to bind this one in its place."
         raise EdgeError(msg)
-    support = _pictures(folder, manifest.reading, "support")
-    others = None if normals is None else _pictures(normals, manifest.reading, "--normals")
-    digests = [_digest(address) for address in support]
-    repeated = set(digests) & {_digest(address) for address in others or ()}
-    if repeated:
+    digests, support = _read(folder, manifest.reading, "support")
+    others_digests, others = ([], None) if normals is None else _read(normals, manifest.reading, "--normals")
+    if repeated := set(digests).intersection(others_digests):
         images = counted(len(repeated), "image")
         msg = f"In --normals and in the support: {images}, whose scores say nothing. Take them out."
         raise EdgeError(msg)
@@ -87,8 +75,8 @@ def bind_support(bundle: Path, manifest: Manifest, folder: Path, normals: Path |
         msg = "Got 1 support image and no --normals: give others for the threshold, or 2 support images or more."
         raise EdgeError(msg)
     device = FewShotDevice(bundle / "model")
-    device.bind(_read(support, manifest.reading, "support"))
-    scores = device.score_normals(None if others is None else _read(others, manifest.reading, "--normals"))
+    device.bind(support)
+    scores = device.score_normals(others)
     trained = manifest.post_processing
     share = trained.target_specificity or _SPECIFICITY
     # The sensitivity that was trained with holds for the new thresholds too.
@@ -136,40 +124,26 @@ def _scorer_digest(bundle: Path) -> str:
     return sha256(bundle / "model" / "query_scorer.bin")
 
 
-def _pictures(folder: Path, reading: Reading, what: str) -> list[ImageAddress]:
+def _read(folder: Path, reading: Reading, what: str) -> tuple[list[str], list[Image]]:
+    """Digests and pixels of all pictures; a file that fails is named by its number: its name may say who it is of."""
     listing = list_folder(folder)
     left_out = listing.left_out(names=False)
-    pictures = [
-        address
-        for number, file in enumerate(listing.images, start=1)
-        for address in _nameless(what, number, partial(list_pictures, file, reading.slicing))
-    ]
-    if not pictures:
+    digests, images = [], []
+    files = tqdm(listing.images, desc=f"Reading {what}", unit="image", disable=None)
+    for number, path in enumerate(files, start=1):
+        for event in read_file(path, reading):
+            if isinstance(event, Picture):
+                digests.append(picture_sha256(event.address))
+                images.append(event.pixels)
+            elif event is not None:
+                result = event
+        if result.reason:
+            msg = f"{what}: image {number}, in the order of their names, cannot be read: {result.reason}"
+            raise EdgeError(msg)
+    if not images:
         found = "no image in it" if folder.is_dir() else "no such folder"
         msg = f"{what}: found {found}, expected a folder with normal images of the new organ. {left_out}".strip()
         raise EdgeError(msg)
     if left_out:
         logger.warning("%s: %s", what, left_out)
-    return pictures
-
-
-def _read(addresses: Sequence[ImageAddress], reading: Reading, what: str) -> list[Image]:
-    counting = enumerate(tqdm(addresses, desc=f"Reading {what}", unit="image", disable=None), start=1)
-    return [
-        three_planes(_nameless(what, number, partial(read_pixels, address, reading.window)))
-        for number, address in counting
-    ]
-
-
-def _nameless(what: str, number: int, read: Callable[[], _T]) -> _T:
-    """Read, and name a file that fails by its number: its name may say who it is of."""
-    try:
-        return read()
-    except ImageReadError as error:
-        msg = f"{what}: image {number}, in the order of their names, cannot be read: {error.reason}"
-        raise EdgeError(msg) from error
-
-
-def _digest(address: ImageAddress) -> str:
-    selection = ",".join(f"{name}={index}" for name, index in address.selection)
-    return f"{sha256(address.path)}#{selection}" if selection else sha256(address.path)
+    return digests, images

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,11 +41,7 @@ class DropFolder:
         self._named: set[Path] = set()
 
     def settled(self) -> list[Path]:
-        """List the files that have arrived, in order of their names.
-
-        Raises:
-            EdgeError: If the folder has gone.
-        """
+        """List the files that have arrived, in order of their names."""
         if not self._folder.is_dir():
             msg = f"The drop folder {self._folder} is not there (any more). Mount or make it, and start again."
             raise EdgeError(msg)
@@ -82,31 +78,19 @@ def state_of(path: Path) -> _State | None:
 
 @contextmanager
 def locked(*folders: Path) -> Iterator[None]:
-    """Keep other runtimes off folders, until the end of the block or of this process.
-
-    Raises:
-        EdgeError: If another one has a folder.
-    """
-    locks = [FileLock(folder / LOCK, timeout=0) for folder in folders]
-    try:
-        for lock, folder in zip(locks, folders, strict=True):
+    """Keep other runtimes off folders, until the end of the block or of this process."""
+    with ExitStack() as locks:
+        for folder in folders:
             try:
-                lock.acquire()
+                locks.enter_context(FileLock(folder / LOCK, timeout=0))
             except Timeout as error:
                 msg = f"Another runtime works on {folder}. Stop that one, or give this one folders of its own."
                 raise EdgeError(msg) from error
         yield
-    finally:
-        for lock in locks:
-            lock.release()
 
 
 def check_folders(drop: Path, output: Path) -> None:
-    """Refuse folders that lie in each other: results would be taken for images.
-
-    Raises:
-        EdgeError: If they do, or the drop folder is missing.
-    """
+    """Refuse folders that lie in each other: results would be taken for images."""
     if not drop.is_dir():
         msg = f"There is no drop folder {drop}. Make it, and start again."
         raise EdgeError(msg)
@@ -132,11 +116,7 @@ class Watcher:
             (output / name).mkdir(parents=True, exist_ok=True)
 
     def take(self, path: Path) -> None:
-        """Process one file of the drop folder.
-
-        Raises:
-            OSError: If results cannot be written, or the file not be moved.
-        """
+        """Process one file of the drop folder."""
         state = state_of(path)
         if state is None or (path, state) in self._closed:
             return
@@ -191,12 +171,7 @@ class Watcher:
 
 
 def watch(drop: Path, watcher: Watcher, *, settle: float, interval: float) -> None:
-    """Process what arrives, for ever, looking at the folder every `interval` seconds.
-
-    Raises:
-        EdgeError: If the folder goes away.
-        OSError: If results cannot be written; nothing is lost, the file is still in the drop folder.
-    """
+    """Process what arrives, for ever, looking at the folder every `interval` seconds."""
     folder = DropFolder(drop, settle)
     while True:
         for path in folder.settled():

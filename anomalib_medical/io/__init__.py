@@ -8,7 +8,7 @@ from .address import ImageAddress
 from .dicom_header import DicomFacts, dicom_facts, is_dicom_file
 from .dicom_kinds import OWN_MANUFACTURER, kind_of_file
 from .errors import ImageReadError, NoImageError
-from .files import finite_or_none, sha256
+from .files import finite_or_none, picture_sha256, sha256
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
 from .names import composed, names_nobody, normalise_id, on_disk, readable
@@ -62,6 +62,7 @@ __all__ = [
     "normalise_id",
     "on_disk",
     "pair_masks",
+    "picture_sha256",
     "read_mask_pixels",
     "read_mask_values",
     "read_pixels",

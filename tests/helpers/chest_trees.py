@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from anomalib_medical.data.published.dataset import PublishedCounts
 from tests.helpers.dicom_files import write_dicom
+from tests.helpers.published_trees import write_prepared
 
 RSNA_FOLDER = "stage_2_train_images"
 RSNA_BOXES = "stage_2_train_labels.csv"
@@ -58,18 +60,9 @@ def write_mapping(root: Path, patients: dict[str, int]) -> Path:
     return file
 
 
-def make_prepared(root: Path, counts: dict[str, int] | None = None, folder: str = "images", size: int = 64) -> Path:
-    """Write `data.json` and images; counts by `train`, `unlabeled_0`, `unlabeled_1`, `test_0` and `test_1`."""
-    counts = {"train": 24, "unlabeled_0": 6, "unlabeled_1": 6, "test_0": 4, "test_1": 4} | (counts or {})
-    names = {part: [f"{part}_{number}.png" for number in range(count)] for part, count in counts.items()}
-    for index, name in enumerate(name for part in names.values() for name in part):
-        write_png(root / folder / name, index, size)
-    content = {
-        "train": {"0": names["train"], "unlabeled": {"0": names["unlabeled_0"], "1": names["unlabeled_1"]}},
-        "test": {"0": names["test_0"], "1": names["test_1"]},
-    }
-    (root / "data.json").write_text(json.dumps(content))
-    return root
+def make_prepared(root: Path, folder: str = "images", size: int = 64) -> Path:
+    """Write `data.json` and images."""
+    return write_prepared(root, PublishedCounts(24, 4, 4, 6, 6), folder=folder, size=size)
 
 
 def make_vindr(root: Path, normal: int = 24, found: int = 8, resized: bool = False) -> Path:

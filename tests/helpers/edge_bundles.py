@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_medical import Scrd
 from anomalib_medical.data.images import read_image
-from anomalib_medical.deploy.runtime import copy_runtime
+from anomalib_medical.deploy.bundle import copy_runtime
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.post_processing import device_facts

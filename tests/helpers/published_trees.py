@@ -24,21 +24,24 @@ def write_image(path: Path, size: int = 32) -> Path:
     return path
 
 
-def write_prepared(root: Path, counts: PublishedCounts, suffix: str = ".png", size: int = 32) -> Path:
-    """Write ``images/`` and ``data.json`` with as many images of each part."""
+def write_prepared(
+    root: Path, counts: PublishedCounts, suffix: str = ".png", size: int = 32, folder: str = "images"
+) -> Path:
+    """Write ``data.json`` and its images, numbered: `train_`, `test_0_`, `test_1_`, `unlabeled_0_`, `unlabeled_1_`."""
 
     def images(part: str, count: int) -> list[str]:
-        names = [f"{part}{number:04d}{suffix}" for number in range(count)]
+        names = [f"{part}_{number}{suffix}" for number in range(count)]
         for name in names:
-            write_image(root / "images" / name, size)
+            write_image(root / folder / name, size)
         return names
 
+    unlabeled = {
+        "0": images("unlabeled_0", counts.unlabeled_normal),
+        "1": images("unlabeled_1", counts.unlabeled_abnormal),
+    }
     content = {
-        "train": {
-            "0": images("a", counts.train),
-            "unlabeled": {"0": images("b", counts.unlabeled_normal), "1": images("c", counts.unlabeled_abnormal)},
-        },
-        "test": {"0": images("d", counts.test_normal), "1": images("e", counts.test_abnormal)},
+        "train": {"0": images("train", counts.train), "unlabeled": unlabeled},
+        "test": {"0": images("test_0", counts.test_normal), "1": images("test_1", counts.test_abnormal)},
     }
     (root / "data.json").write_text(json.dumps(content))
     return root

@@ -87,7 +87,8 @@ def check_bundle(run: RunFolder, printed: str, monkeypatch) -> None:
     cli.main(shlex.split(command)[1:])
     job = run.job("phantom_easy__patchcore__seed0")
     bundle = run.path / "bundles" / job.path.name
-    assert raw_threshold(Manifest.read(bundle).post_processing) == pytest.approx(job.thresholds.image, rel=1e-6)
+    facts = Manifest.read(bundle).post_processing
+    assert raw_threshold(facts.image, facts.normalization) == pytest.approx(job.thresholds.image, rel=1e-6)
     scorer = GraphScorer(bundle / MODEL)
     monkeypatch.chdir(run.path.parent)
     data = build_datamodule(load_run_plan(run.path), job.info.dataset)

@@ -63,7 +63,7 @@ def test_without_torch_the_scores_are_those_of_the_model(model, edge, tmp_path):
         sys.meta_path.insert(0, NoTorch())
         sys.path.insert(0, {str(edge.parent)!r})
         import numpy as np
-        from edge.few_shot_device import FewShotDevice
+        from runtime.edge.few_shot_device import FewShotDevice
 
         device = FewShotDevice({str(edge)!r})
         support = np.load({str(tmp_path / "images.npz")!r})

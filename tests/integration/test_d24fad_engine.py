@@ -13,9 +13,9 @@ from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import read_predictions
 from anomalib_medical.cli import main as cli
-from anomalib_medical.data.predict import MedicalPredictDataset
+from anomalib_medical.data.dataset import MedicalPredictDataset
+from anomalib_medical.data.few_shot.support import read_normals
 from anomalib_medical.io import ImageReadError, Window
-from anomalib_medical.models.d24fad.torch_model import D24fadError
 from tests.helpers.few_shot_tree import make_normals, make_tasks
 
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
@@ -137,7 +137,7 @@ def test_one_support_image_trains_and_tests_without_a_threshold(root, tmp_path, 
 
 
 def test_data_without_episodes_is_refused(root, tmp_path):
-    with pytest.raises(D24fadError, match=r"learns from episodes.*anomalib_medical\.FewShotTasks"):
+    with pytest.raises(ValueError, match=r"learns from episodes.*anomalib_medical\.FewShotTasks"):
         engine(tmp_path).fit(D24fad(**ARGUMENTS), datamodule=MedicalFolder(root / "brain", num_workers=0))
 
 
@@ -158,22 +158,24 @@ def test_the_support_folder_wins_over_the_checkpoint_and_the_data(run, root, new
     model = D24fad(**ARGUMENTS, support_dir=str(new_organ))
     writer = PredictionsCSV()
     engine(tmp_path, callbacks=[writer]).test(model, datamodule=tasks_of(root), ckpt_path=run[1])
-    assert {image.digest for image in model.support_images} == {digest(file) for file in new_organ.iterdir()}
+    assert {image["sha256"] for image in model.support_record["images"]} == {
+        digest(file) for file in new_organ.iterdir()
+    }
     assert len(model.model.support) == 3
     assert score(model, PICTURES).ne(score(run[0], PICTURES)).all()
     rows = read_predictions(writer.path)
     assert {(row.score, row.label, row.threshold) for row in rows} == {("", "", "")}
     record = json.loads(writer.path.with_name("predictions_support.json").read_text())
     assert record["count"] == 3
+    assert all(image["name"].startswith("s-") for image in record["images"])
     assert "PATIENT" not in json.dumps(record)
 
 
 def test_the_support_folder_is_no_hyper_parameter(run, new_organ, tmp_path):
     model = D24fad.load_from_checkpoint(run[1], support_dir=str(new_organ), support_shots=2)
     assert len(model.model.support) == 2
-    assert not {"support_dir", "support_shots", "support_window"} & (
-        model.hparams.keys() | model.hparams_initial.keys()
-    )
+    for name in ("support_dir", "support_shots", "support_window"):
+        assert model.hparams.get(name) is model.hparams_initial.get(name) is None
     trainer = engine(tmp_path, max_epochs=0)
     trainer.predict(model, dataset=MedicalPredictDataset(make_query(tmp_path)))
     trainer.trainer.save_checkpoint(tmp_path / "new.ckpt")
@@ -213,7 +215,7 @@ def test_calibrating_from_a_datamodule_or_a_validation_run(run, root, tmp_path):
     model = D24fad.load_from_checkpoint(run[1])
     brain = MedicalFolder(root / "brain", num_workers=0, val_split_ratio=0.5)
     model.set_support(PICTURES)
-    model.recalibrate(brain)
+    model.recalibrate(read_normals(brain, model.support_record))
     threshold = model.post_processor.image_threshold.clone()
     assert threshold.isfinite()
     assert not model.post_processor.awaits_calibration
@@ -221,8 +223,8 @@ def test_calibrating_from_a_datamodule_or_a_validation_run(run, root, tmp_path):
     engine(tmp_path).validate(model, datamodule=brain)
     torch.testing.assert_close(model.post_processor.image_threshold, threshold)
     assert not model.post_processor.awaits_calibration
-    with pytest.raises(D24fadError, match="FewShotTasks validates on other tasks than the target's"):
-        model.recalibrate(tasks_of(root))
+    with pytest.raises(ValueError, match="FewShotTasks validates on other tasks than the target's"):
+        read_normals(tasks_of(root), model.support_record)
 
 
 def test_validating_on_episodes_leaves_the_targets_threshold(run, root, tmp_path):
@@ -238,7 +240,7 @@ def test_diverse_support_images_are_chosen_from_the_pool(run, root, tmp_path):
         datamodule = tasks_of(root, target_shots=3)
         model = D24fad(**ARGUMENTS, support_selection=selection)
         engine(tmp_path).test(model, datamodule=datamodule, ckpt_path=run[1])
-        chosen.append({image.name for image in model.support_images})
+        chosen.append(set(model.support_names))
     assert len(chosen[0]) == len(chosen[1]) == 3
     assert chosen[0] != chosen[1]
 
@@ -319,14 +321,14 @@ def test_images_that_are_in_the_support_are_not_scored(run, new_organ, tmp_path)
     query = make_query(tmp_path)
     shutil.copy(sorted(new_organ.iterdir())[1], query / "copy_under_another_name.png")
     model = D24fad(**ARGUMENTS, support_dir=str(new_organ))
-    with pytest.raises(D24fadError, match=r"1 of the 3 images to score is in the support too, such as .*another_name"):
+    with pytest.raises(ValueError, match=r"1 of the 3 images to score is in the support too, such as .*another_name"):
         engine(tmp_path).predict(model, dataset=MedicalPredictDataset(query), ckpt_path=run[1])
 
 
 def test_a_support_that_is_read_with_another_window_is_refused(run, new_organ, tmp_path):
     dataset = MedicalPredictDataset(make_query(tmp_path), Window.of("lung"))
     model = D24fad(**ARGUMENTS, support_dir=str(new_organ))
-    with pytest.raises(D24fadError, match=r"window Window.*set --model\.support_window to the same"):
+    with pytest.raises(ValueError, match=r"window Window.*set --model\.support_window to the same"):
         engine(tmp_path).predict(model, dataset=dataset, ckpt_path=run[1])
     alike = D24fad(**ARGUMENTS, support_dir=str(new_organ), support_window="lung")
     assert engine(tmp_path).predict(alike, dataset=dataset, ckpt_path=run[1])
@@ -348,6 +350,6 @@ def test_the_torch_export_holds_neither_names_nor_pixels_of_the_support(run, tmp
     path = model.to_torch(tmp_path)
     assert b"SECRET_NAME" not in path.read_bytes()
     exported = torch.load(path, weights_only=False)["model"]
-    assert exported._explicit is exported._target is None
-    assert model._explicit is not None
+    assert exported.explicit_support is exported.support_dir is None
+    assert model.explicit_support is not None
     torch.testing.assert_close(score(exported, PICTURES), score(model, PICTURES))

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.models.components import DivergedError
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.ddad.networks import NETWORKS
 from anomalib_medical.models.ddad.torch_model import to_grey
 from tests.conftest import LAYOUT, make_folder
@@ -101,16 +101,23 @@ def test_members_train_on_different_batches(pooled, tmp_path, monkeypatch):
             assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_every_image_is_read_once_and_the_datamodule_gets_its_loader_back(pooled, tmp_path, monkeypatch):
+class LooksAtData(Callback):
+    """Sees a datamodule that nobody has changed."""
+
+    def on_train_batch_start(self, trainer, *_):
+        assert "train_dataloader" not in vars(trainer.datamodule)
+        assert isinstance(trainer.datamodule.train_dataloader(), DataLoader)
+
+
+def test_every_image_is_read_once_and_the_datamodule_stays_as_it_is(pooled, tmp_path, monkeypatch):
     from anomalib_medical.data import dataset as base
 
     read = []
     original = base.read_image
     monkeypatch.setattr(base, "read_image", lambda path, *a, **k: read.append(str(path)) or original(path, *a, **k))
     data = datamodule(pooled)
-    fit(pooled, tmp_path, data=data, trainer={"max_epochs": 4, "limit_val_batches": 0})
+    fit(pooled, tmp_path, data=data, callbacks=[LooksAtData()], trainer={"max_epochs": 4, "limit_val_batches": 0})
     assert len(read) == len(set(read)) == len(data.train_data) + len(data.unlabeled_data)
-    assert isinstance(data.train_dataloader(), DataLoader)
 
 
 def test_random_augmentations_are_drawn_anew_in_every_epoch(pooled, tmp_path):
@@ -227,9 +234,9 @@ def test_a_refinement_that_was_never_trained_is_told_and_refused(pooled, tmp_pat
     path = tmp_path / "early.ckpt"
     run.trainer.save_checkpoint(path)
     for use in (run.test, run.predict):
-        with pytest.raises(ValueError, match="refinement has not been trained"):
+        with pytest.raises(MedicalError, match="refinement has not been trained"):
             use(Ddad(**SMALL | {"score": "refined"}), datamodule=datamodule(pooled), ckpt_path=str(path))
-    with pytest.raises(ValueError, match="refinement has not been trained"):
+    with pytest.raises(MedicalError, match="refinement has not been trained"):
         model.to_onnx(tmp_path)
 
 
@@ -262,7 +269,7 @@ def test_the_last_weights_are_validated_and_saved_whatever_the_interval(pooled, 
 
 def test_a_datamodule_serves_other_models_after_a_training_that_failed(pooled, tmp_path):
     data = datamodule(pooled)
-    with pytest.raises(DivergedError, match="diverged"):
+    with pytest.raises(MedicalError, match="diverged"):
         fit(pooled, tmp_path / "ddad", data=data, learning_rate=1e30, trainer={"max_epochs": 5})
     assert next(iter(data.train_dataloader())).image.shape[-3:] == (3, 16, 16)
     other = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
@@ -311,19 +318,19 @@ def test_mixed_precision_trains_also_with_clipping(pooled, tmp_path, precision):
 
 
 def test_weights_of_half_precision_are_refused(pooled, tmp_path):
-    with pytest.raises(ValueError, match=r"--trainer\.precision: got bf16-true, expected 32-true"):
+    with pytest.raises(MedicalError, match=r"--trainer\.precision: got bf16-true, expected 32-true"):
         fit(pooled, tmp_path, trainer={"precision": "bf16-true"})
 
 
 def test_an_interval_that_the_refinement_could_not_keep_is_refused_at_once(pooled, tmp_path):
     trainer = {"max_epochs": 3, "val_check_interval": 3}
-    with pytest.raises(ValueError, match="val_check_interval=3 is more than the 1 steps"):
+    with pytest.raises(MedicalError, match="val_check_interval=3 is more than the 1 steps"):
         fit(pooled, tmp_path, score="refined", refinement_epochs=1, trainer=trainer)
 
 
 def test_images_of_another_size_are_refused_before_training(pooled, tmp_path):
     pre_processor = PreProcessor(v2.Compose([v2.Resize((48, 48))]))
-    with pytest.raises(ValueError, match=r"with 48x48 pixels .* built for 16x16"):
+    with pytest.raises(MedicalError, match=r"with 48x48 pixels .* built for 16x16"):
         fit(pooled, tmp_path, pre_processor=pre_processor)
 
 
@@ -415,22 +422,22 @@ def test_module_b_of_another_run_is_taken_over_and_left_alone(pooled, tiny_folde
 def test_module_b_of_another_kind_is_refused(tiny_folder, pooled, tmp_path):
     _, run = fit(tiny_folder, tmp_path / "b", score="intra", network="ae_u")
     path = run.trainer.checkpoint_callback.best_model_path
-    with pytest.raises(ValueError, match=r"networks in .* are others \(network ae_u, members 2"):
+    with pytest.raises(MedicalError, match=r"networks in .* are others \(network ae_u, members 2"):
         fit(pooled, tmp_path / "a", module_b=path)
-    with pytest.raises(ValueError, match="There is no checkpoint"):
+    with pytest.raises(MedicalError, match="There is no checkpoint"):
         fit(pooled, tmp_path / "a", module_b=str(tmp_path / "gone.ckpt"))
     content = torch.load(path, weights_only=True)
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {"model.encoder.weight": torch.zeros(1)}, "hyper_parameters": {}}, foreign)
-    with pytest.raises(ValueError, match="checkpoint of another model than Ddad"):
+    with pytest.raises(MedicalError, match="checkpoint of another model than Ddad"):
         fit(pooled, tmp_path / "a", module_b=str(foreign))
     content["hyper_parameters"]["image_size"] = (16, 32)
     torch.save(content, foreign)
-    with pytest.raises(ValueError, match=r"are others \(.*image_size \(16, 32\)"):
+    with pytest.raises(MedicalError, match=r"are others \(.*image_size \(16, 32\)"):
         fit(pooled, tmp_path / "a", module_b=str(foreign), network="ae_u")
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(ValueError, match="could not be read as a checkpoint: its end is missing"):
+    with pytest.raises(MedicalError, match="could not be read as a checkpoint: its end is missing"):
         fit(pooled, tmp_path / "a", module_b=str(broken))
 
 
@@ -442,7 +449,7 @@ def test_module_b_of_another_kind_is_refused(tiny_folder, pooled, tmp_path):
     ],
 )
 def test_without_a_pool_the_way_out_is_told(tiny_folder, tmp_path, arguments, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(MedicalError, match=told):
         fit(tiny_folder, tmp_path, trainer={"max_epochs": 200}, **arguments)
 
 
@@ -465,25 +472,25 @@ def test_one_network_a_module_scores_without_uncertainty(pooled, tmp_path):
 @pytest.mark.parametrize("epochs", [1, -1])
 def test_refinement_needs_epochs_of_its_own(pooled, tmp_path, epochs):
     trainer = {"max_epochs": epochs, "max_steps": 5}
-    with pytest.raises(ValueError, match=rf"max_epochs={epochs} .* must be larger"):
+    with pytest.raises(MedicalError, match=rf"max_epochs={epochs} .* must be larger"):
         fit(pooled, tmp_path, score="refined", refinement_epochs=1, trainer=trainer)
 
 
 def test_a_batch_of_one_is_refused(pooled, tmp_path):
     data = MedicalFolder(root=pooled, train_batch_size=1, num_workers=0)
-    with pytest.raises(ValueError, match="train_batch_size is 1"):
+    with pytest.raises(MedicalError, match="train_batch_size is 1"):
         fit(pooled, tmp_path, data=data)
 
 
 def test_a_loader_instead_of_a_datamodule_is_refused(pooled, tmp_path):
     data = datamodule(pooled)
     data.setup()
-    with pytest.raises(ValueError, match="needs a datamodule"):
+    with pytest.raises(MedicalError, match="needs a datamodule"):
         engine(tmp_path).fit(Ddad(**SMALL), train_dataloaders=data.train_dataloader())
 
 
 def test_a_diverged_training_stops(pooled, tmp_path):
-    with pytest.raises(DivergedError, match=r"learning rate 1e\+30\)\. Try --model\.learning_rate 1e\+29, or"):
+    with pytest.raises(MedicalError, match=r"learning rate 1e\+30\)\. Try --model\.learning_rate 1e\+29, or"):
         fit(pooled, tmp_path, learning_rate=1e30, trainer={"max_epochs": 5})
 
 

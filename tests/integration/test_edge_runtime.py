@@ -246,6 +246,15 @@ def test_without_a_decoder_the_package_to_install_is_named(bundle, tmp_path):
     assert "pip install pylibjpeg pylibjpeg-openjpeg" in failure["reason"]
 
 
+@pytest.mark.parametrize(("package", "command"), [("highdicom", ["run", "--dicom"]), ("filelock", ["watch"])])
+def test_a_package_of_the_runtime_that_is_missing_is_named(bundle, files, tmp_path, package, command):
+    words = [*command, files, "--output", tmp_path / "out"]
+    process = on_device(bundle, *words, missing=(*MISSING, package))
+    assert process.returncode == 2
+    assert f"The package {package} is not installed: pip install -r requirements.txt" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_ctrl_c_keeps_what_was_done(bundle, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalib_medical.data.few_shot.support import read_normals
 from anomalib_medical.data.images import read_image
 from anomalib_medical.deploy.checkpoint import load_model
 from tests.helpers.edge_bundles import on_device
@@ -54,7 +55,7 @@ def test_a_new_support_is_bound_calibrated_and_kept(made, bundle, images, tmp_pa
     assert "Bound 3 support images" in bound.stderr
     model = load_model(made[0])
     model.set_support([read_image(path) for path in sorted(images["support"].rglob("*.png"))])
-    model.recalibrate(images["normals"] if with_normals else None)
+    model.recalibrate(read_normals(images["normals"], model.support_record) if with_normals else None)
     for attempt in range(2):  # another process, another start
         after, log = scores_of(bundle, images["queries"], tmp_path / f"after_{attempt}")
         assert "the 3 support images that were bound on this device" in log

@@ -15,6 +15,7 @@ from anomalib.models import get_model
 from anomalib.post_processing import PostProcessor
 
 from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.checkpoints import MedicalCheckpointIO
 from tests.conftest import make_folder
 from tests.helpers.engines import assert_same, datamodule, engine, weights_of
@@ -124,7 +125,7 @@ def test_no_network_with_pre_trained_is_one_error_with_the_ways_out(tiny_folder,
 
     model = Scrd(**ARGUMENTS | {"pre_trained": True})
     monkeypatch.setattr("anomalib_medical.models.components.teacher.timm.create_model", refuse)
-    with pytest.raises(RuntimeError, match="Three ways out"):
+    with pytest.raises(MedicalError, match="Three ways out"):
         engine(tmp_path).fit(model, datamodule=datamodule(tiny_folder))
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_medical import D24fad, Ddad, MedicalFolder, Scrd
-from anomalib_medical.models.components import DivergedError, PrecisionError
+from anomalib_medical.errors import MedicalError
 from tests.conftest import LAYOUT, make_folder
 from tests.helpers.engines import assert_same, datamodule, engine, weights_of
 from tests.helpers.few_shot_tree import make_tasks
@@ -57,7 +57,7 @@ def test_a_loss_that_is_nan_stops_the_training_and_keeps_the_checkpoint_before(k
     if kind is not Scrd and precision != "32-true":
         pytest.skip("the precision makes no difference to the others")
     run = engine(tmp_path, max_epochs=4, precision=precision)
-    with pytest.raises(DivergedError) as stop:
+    with pytest.raises(MedicalError) as stop:
         run.fit(breaks_in_epoch_1(kind), datamodule=data_of(kind))
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     told = str(stop.value)
@@ -74,7 +74,7 @@ def test_a_loss_that_is_nan_stops_the_training_and_keeps_the_checkpoint_before(k
 
 @EVERY
 def test_a_learning_rate_far_too_high_leaves_no_checkpoint_to_trust(kind, data_of, tmp_path, caplog):
-    with pytest.raises(DivergedError, match=r"diverged.*No checkpoint was written before"):
+    with pytest.raises(MedicalError, match=r"diverged.*No checkpoint was written before"):
         engine(tmp_path).fit(make(kind, learning_rate=1e38), datamodule=data_of(kind))
     assert not list(tmp_path.rglob("*.ckpt"))
     assert "No validation ran" not in caplog.text
@@ -89,14 +89,14 @@ def test_broken_weights_are_never_saved_over_finite_ones(weights, tiny_folder, t
                 next(self.model.bottleneck.parameters()).data.fill_(weights)
 
     run = engine(tmp_path, max_epochs=4)
-    with pytest.raises(DivergedError, match="weights are nan or infinite after step 4"):
+    with pytest.raises(MedicalError, match="weights are nan or infinite after step 4"):
         run.fit(Spoilt(**TEACHER), datamodule=datamodule(tiny_folder))
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for key, value in state.items() if key.startswith("model."))
     model = make(Scrd)
     next(model.model.bottleneck.parameters()).data.fill_(weights)
-    with pytest.raises(DivergedError, match="weights are nan or infinite, and were not saved"):
+    with pytest.raises(MedicalError, match="weights are nan or infinite, and were not saved"):
         model.on_save_checkpoint({"state_dict": model.state_dict()})
 
 
@@ -105,7 +105,7 @@ def test_scores_that_are_no_numbers_stop_it_though_loss_and_weights_are_finite(t
         def validation_step(self, batch, *args):
             return super().validation_step(batch, *args).update(pred_score=torch.full((len(batch),), math.nan))
 
-    with pytest.raises(DivergedError, match="no validation image has a finite score after step"):
+    with pytest.raises(MedicalError, match="no validation image has a finite score after step"):
         engine(tmp_path).fit(Silent(**TEACHER), datamodule=datamodule(tiny_folder))
     assert not list(tmp_path.rglob("*.ckpt"))
     assert "No validation ran" not in caplog.text
@@ -131,9 +131,9 @@ def test_the_loss_of_ddad_is_the_sum_of_its_modules(tmp_path):
 @EVERY
 @pytest.mark.parametrize("precision", ["64", "bf16-true", "16-true"])
 def test_precisions_of_other_weights_are_refused_by_name(kind, precision, data_of, tmp_path):
-    with pytest.raises(PrecisionError, match=rf"got {precision}.*, expected 32-true, 16-mixed or bf16-mixed"):
+    with pytest.raises(MedicalError, match=rf"got {precision}.*, expected 32-true, 16-mixed or bf16-mixed"):
         engine(tmp_path, precision=precision).fit(make(kind), datamodule=data_of(kind))
-    with pytest.raises(PrecisionError):
+    with pytest.raises(MedicalError):
         engine(tmp_path, precision=precision).test(make(kind), datamodule=data_of(kind))
 
 

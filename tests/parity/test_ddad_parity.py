@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from anomalib_medical.models.components import reduce_map
-from anomalib_medical.models.ddad.discrepancy import discrepancies
 from anomalib_medical.models.ddad.networks import NETWORKS, Ensemble, Memory, Reconstruction, addressing_entropy
+from anomalib_medical.models.ddad.torch_model import discrepancies
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = {"reconstruction": "rec", "inter": "inter", "intra": "intra"}

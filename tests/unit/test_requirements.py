@@ -16,13 +16,25 @@ def _bounds(lines: list[str]) -> dict[str, str]:
     }
 
 
+EXTRAS = PROJECT["optional-dependencies"]
+ALL = _bounds(PROJECT["dependencies"] + [line for lines in EXTRAS.values() for line in lines])
+OURS = ALL.pop(PROJECT["name"])  # an extra may be made of others
+
+
 def test_every_dependency_has_a_lower_bound():
-    bounds = _bounds(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
-    assert [name for name, lowest in bounds.items() if not lowest] == []
+    assert not OURS
+    assert [name for name, lowest in ALL.items() if not lowest] == []
+
+
+def test_all_and_dev_hold_every_extra():
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert everything.name == PROJECT["name"]
+    assert everything.extras == EXTRAS.keys() - {"all", "dev"}
+    assert f"{PROJECT['name']}[all]" in EXTRAS["dev"]
 
 
 def test_a_device_needs_no_other_versions_than_the_package():
     lines = (ROOT / "anomalib_medical" / "deploy" / "requirements.txt").read_text().splitlines()
     device = _bounds([line for line in lines if line and not line.startswith("#")])
     assert device
-    assert device.items() <= _bounds(PROJECT["dependencies"]).items()
+    assert device.items() <= ALL.items()

@@ -19,26 +19,17 @@ from anomalib_medical.io import Window
 
 
 class Episode(NamedTuple):
-    """One query and its support.
+    """One query and its support."""
 
-    Attributes:
-        query: Row of ``samples``.
-        support: Rows of ``pool``, K distinct ones.
-    """
-
-    query: int
-    support: tuple[int, ...]
+    query: int  # row of ``samples``
+    support: tuple[int, ...]  # K distinct rows of ``pool``
 
 
 class EpisodeDataset(MedicalDataset):
     """Queries of several tasks, and the pool that their supports come from.
 
-    ``samples`` and ``pool`` have the column ``task`` beside those of `MedicalDataset`.
-
-    Args:
-        samples: The queries.
-        image_size: (height, width) that images are brought to where no augmentation resizes them.
-        window: Which values of DICOM and NIfTI files become black and white.
+    ``samples`` and ``pool`` have the column ``task`` beside those of `MedicalDataset`. Images are brought to
+    ``image_size`` (height, width) where no augmentation resizes them.
     """
 
     def __init__(self, samples: DataFrame, image_size: tuple[int, int], window: Window | None = None) -> None:
@@ -48,17 +39,7 @@ class EpisodeDataset(MedicalDataset):
         self.image_size = image_size
 
     def __getitem__(self, index: int | Episode) -> MedicalImageItem:
-        """Read a query and, if an episode asks for it, its support.
-
-        Args:
-            index: Row of ``samples``, or an episode.
-
-        Returns:
-            Item with image (3, H, W), task and, for an episode, support (K, 3, H, W) and its rows in the pool.
-
-        Raises:
-            ImageReadError: If a file cannot be read.
-        """
+        """Read a query and, of an episode, its support (K, 3, H, W) and the support's rows in the pool."""
         if not isinstance(index, Episode):
             return super().__getitem__(index)
         item = super().__getitem__(index.query)
@@ -80,15 +61,9 @@ class EpisodeDataset(MedicalDataset):
 
 
 class EpisodeSampler(Sampler[Episode]):
-    """Draws an episode for every query, anew in every epoch.
+    """Draws an episode for every query: a support never holds it, nor, where enough others are left, its patient.
 
-    A support never holds its query, nor, where enough other images are left, any image of the query's patient.
-
-    Args:
-        data: The queries and their pool.
-        shots: Images a support.
-        seed: Decides the order and the supports; so does the epoch.
-        shuffle: Whether to draw order and supports anew in every epoch, as training does; else both stay.
+    With ``shuffle`` order and supports are drawn anew in every epoch; else both stay. ``seed`` decides both.
     """
 
     def __init__(self, data: EpisodeDataset, shots: int, seed: int, *, shuffle: bool) -> None:

@@ -33,18 +33,7 @@ class Tree(NamedTuple):
 
 
 def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: bool = True) -> Tree:
-    """List the files of a folder tree.
-
-    Args:
-        root: Folder with ``train/good`` and, optionally, ``test/...``, ``ground_truth/...`` and ``unlabeled/``.
-        unlabeled_dir: The unlabeled pool if it is elsewhere.
-        needs_normals: Whether a folder without ``train/good`` is refused.
-
-    Raises:
-        FileNotFoundError: If there is no training image, or none in ``unlabeled_dir``.
-        ValueError: If the unlabeled pool shares files with the training or test images, a class has a name that sounds
-            normal, or it is unclear which mask belongs to which image.
-    """
+    """List the files of a folder tree, or refuse it where its layout is not clear (ValueError, FileNotFoundError)."""
     normal_dir = root / "train" / NORMAL_CLASS
     listing = list_folder(normal_dir)
     if not listing.images and needs_normals:
@@ -81,14 +70,7 @@ def list_tree(root: Path, unlabeled_dir: Path | None = None, *, needs_normals: b
 def list_unlabeled(root: Path, folder: Path | None, labelled: set[Path]) -> tuple[list[Entry], Listing]:
     """List the unlabeled pool: ``folder``, or ``<root>/unlabeled`` where that exists (a warning if it is empty).
 
-    Args:
-        root: The data set's folder.
-        folder: The pool's folder if the user named one.
-        labelled: Training and test images, which must not be in the pool.
-
-    Raises:
-        FileNotFoundError: If ``folder`` was named and has no images.
-        ValueError: If an image is in both.
+    A pool that the user named must not be empty, and none may hold one of the labelled files.
     """
     base = folder or root / UNLABELED
     listing = list_folder(base)

@@ -11,9 +11,10 @@ from typing import Any
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
-from anomalib_medical.data.checks import TableError, read_table, row_error
+from anomalib_medical.data.checks import read_table, row_error
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, is_abnormal_class
 from anomalib_medical.data.samples import METADATA, UNLABELED, hold_out_patients
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted, image_size, irregular, normalise_id
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
 
     Raises:
         FileNotFoundError: If the file, or an image or mask that it names, is missing.
-        TableError: If its content cannot be used; the message names the row.
+        MedicalError: If its content cannot be used; the message names the row.
     """
     entries = []
     seen: dict[Path, int] = {}
@@ -84,7 +85,7 @@ def check_patients(file: Path, entries: Sequence[Entry]) -> None:
             where = f"line {other.line} puts" if other.line else f"{other.path} puts"
             if not entry.line:
                 msg = f"{file}: {entry.path} is of a patient whom {where} into {other.split}. Take it out of the pool."
-                raise TableError(msg)
+                raise MedicalError(msg)
             raise row_error(
                 file,
                 entry.line,
@@ -99,13 +100,14 @@ def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
         raise row_error(file, line, f"has the split {split!r}", f"one of {', '.join(_SIDES)}")
     if not row["path"]:
         raise row_error(file, line, "has no path", "an image below the data folder")
-    label = _label(file, line, row["label"])
+    label = _label(row["label"])
+    if label is None:
+        classes = "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>"
+        raise row_error(file, line, f"has the label {row['label']!r}", f"{classes}, or nothing if it is unlabeled")
     if split in {"train", "val"} and label != NORMAL_CLASS:
+        others = "those of unknown label go to the split unlabeled, abnormal ones to test"
         raise row_error(
-            file,
-            line,
-            f"puts an image labelled {row['label']!r} into {split}",
-            "normal images only: those of unknown label go to the split unlabeled, abnormal ones to test",
+            file, line, f"puts an image labelled {row['label']!r} into {split}", f"normal images only: {others}"
         )
     if split == "test" and label == UNLABELED:
         raise row_error(file, line, "puts an image without a label into the test", "a label")
@@ -122,29 +124,23 @@ def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
     )
 
 
-def _label(file: Path, line: int, label: str) -> str:
-    if label.lower() in _LABELS:
-        return _LABELS[label.lower()]
-    if label.lower().startswith(_PREFIX) and is_abnormal_class(label[len(_PREFIX) :]):
-        return composed(label[len(_PREFIX) :])
-    raise row_error(
-        file,
-        line,
-        f"has the label {label!r}",
-        "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>, or nothing if it is unlabeled",
-    )
+def _label(label: str) -> str | None:
+    """The class, None for what is no label."""
+    name = composed(label[len(_PREFIX) :]) if label.lower().startswith(_PREFIX) else ""
+    return name if is_abnormal_class(name) else _LABELS.get(label.lower())
 
 
 def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageAddress:
     """Resolve a path of the manifest, which must stay below the root."""
     if "\0" in path:
         raise row_error(file, line, f"has a {column} with a NUL byte", "a path")
+    names = f"names the {column} {path!r}"
     address = ImageAddress.parse(root / path)
     # A link to itself has a real path, but cannot be resolved.
     if not Path(os.path.realpath(address.path)).is_relative_to(root.resolve()):
-        raise row_error(file, line, f"names the {column} {path!r}, which is outside {root}", "a path below it")
+        raise row_error(file, line, f"{names}, which is outside {root}", "a path below it")
     if (kind := irregular(address.path)) is not None:
-        raise row_error(file, line, f"names the {column} {path!r}, which is {kind}", "a file")
+        raise row_error(file, line, f"{names}, which is {kind}", "a file")
     if not address.path.is_file():
         msg = f"{file}, line {line}: there is no file {address.path} ({column} {path!r})."
         raise FileNotFoundError(msg)
@@ -152,5 +148,5 @@ def _inside(file: Path, line: int, column: str, path: str, root: Path) -> ImageA
         try:
             image_size(address)
         except ImageReadError as error:
-            raise row_error(file, line, f"names the {column} {path!r}", f"a picture that is there ({error})") from error
+            raise row_error(file, line, names, f"a picture that is there ({error})") from error
     return address

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from anomalib_medical.data.entries import Entry
-from anomalib_medical.data.pool import PoolError
 from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import ImageReadError, agree, counted, sha256
 
 _SHOWN_PAIRS = 3
@@ -39,7 +39,7 @@ def refuse_copies(entries: Sequence[Entry]) -> None:
         "Whoever learns from the test images cannot be tested on them, and known normals are not unlabeled: take the "
         "copies out of the pool, or set deduplicate=true, which drops them."
     )
-    raise PoolError(msg)
+    raise MedicalError(msg)
 
 
 def find_copies(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, list[Path]]:

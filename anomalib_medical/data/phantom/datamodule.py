@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pandas import DataFrame
-from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.dataset import MedicalDataset
@@ -57,39 +56,20 @@ class Phantom(MedicalDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         # Without a trainer nobody calls prepare_data; where the images are there, this only checks them.
-        folder = ensure_phantom(self.root, self.spec)
-        self.train_data = PhantomDataset(folder, split="train")
-        if self.spec.test_normal + self.spec.test_abnormal:
-            self.test_data = PhantomDataset(folder, split="test")
+        self._set_parts(MedicalDataset(make_phantom_dataset(ensure_phantom(self.root, self.spec)), self.name))
 
 
-class PhantomDataset(MedicalDataset):
-    """One split of a phantom that is on disk.
-
-    Args:
-        folder: What ``ensure_phantom`` returned.
-        split: ``"train"``, ``"test"``, or None for both.
-        augmentations: Augmentations of image and mask.
-    """
-
-    def __init__(self, folder: str | Path, split: str | None = None, augmentations: Transform | None = None) -> None:
-        super().__init__(augmentations=augmentations)
-        self.samples = make_phantom_dataset(folder, split)
-
-
-def make_phantom_dataset(folder: str | Path, split: str | None = None) -> DataFrame:
+def make_phantom_dataset(folder: str | Path) -> DataFrame:
     """List the images of a phantom from its manifest, so that files put beside them by others change nothing.
 
     Args:
         folder: What ``ensure_phantom`` returned.
-        split: ``"train"``, ``"test"``, or None for both.
 
     Returns:
         Columns image_path, split, label (the kind), label_index, mask_path, patient_id, lesion_area;
         ``attrs["task"]``.
     """
     rows = DataFrame(read_manifest(Path(folder)))
-    rows = rows if split is None else rows[rows.split == split].reset_index(drop=True)
     samples = DataFrame(
         {
             "image_path": [str(Path(folder, file)) for file in rows.file],

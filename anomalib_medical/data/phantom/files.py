@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -192,7 +193,7 @@ def _write(folder: Path, spec: PhantomSpec) -> None:
             row |= {"lesion_area": str(int(mask.sum())), "mask": f"ground_truth/{kind}/{name}"}
             row["mask_sha256"] = _save(folder / row["mask"], mask.astype(np.uint8) * 255)
         rows.append(row)
-    content = "".join(f"{','.join(values)}\n" for values in [list(rows[0]), *(row.values() for row in rows)])
+    content = DataFrame(rows).to_csv(index=False, lineterminator="\n")
     digest = hashlib.sha256(content.encode()).hexdigest()
     (folder / MANIFEST).write_bytes(f"{content}# sha256 {digest}\n".encode())
 

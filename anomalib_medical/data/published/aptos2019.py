@@ -10,15 +10,15 @@ from pandas import DataFrame
 
 from anomalib_medical.data.checks import check_values, read_table
 from anomalib_medical.data.entries import NORMAL_CLASS
-from anomalib_medical.data.published.class_folders import image_row, images_named
-from anomalib_medical.data.published.data_json import find_prepared, read_data_json
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import NO_SPLIT, Protocol, PublishedCounts, apply_protocol
-from anomalib_medical.data.published.source import DatasetSource
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
+from anomalib_medical.data.published.layouts import NO_SPLIT, image_row, images_named, own_patient
 
 logger = logging.getLogger(__name__)
 
-SOURCE = DatasetSource(
+_COUNTS = PublishedCounts(train=1000, test_normal=805, test_abnormal=1857)
+ABOUT = PublishedSet(
+    name="APTOS2019",
     title="APTOS 2019 Blindness Detection",
     url="https://www.kaggle.com/competitions/aptos2019-blindness-detection/data",
     licence="the competition's rules, accepted on Kaggle",
@@ -29,23 +29,16 @@ SOURCE = DatasetSource(
 or, with a split of your own,
   <root>/images/*.png
   <root>/data.json""",
+    original=(("train.csv",),),
+    counts=_COUNTS,
+    no_split=f"The papers divide the complete set ({_COUNTS}); train.csv lists another number of images.",
 )
-COUNTS = PublishedCounts(train=1000, test_normal=805, test_abnormal=1857)
 _GRADES = ("0", "1", "2", "3", "4")
 _PAPERS_SEED = 1
 
 
-def is_aptos2019(root: Path) -> bool:
-    """Whether a folder holds the dataset in a layout that is understood."""
-    return find_prepared(root) is not None or (root / "train.csv").is_file()
-
-
 def make_aptos2019_dataset(
-    root: str | Path,
-    protocol: Protocol = "clean",
-    *,
-    deduplicate: bool = False,
-    seed: int = 0,
+    root: str | Path, protocol: Protocol = "clean", *, deduplicate: bool = False, seed: int = 0
 ) -> DataFrame:
     """List the images of the competition's training set: grade 0 is normal, 1 to 4 are abnormal.
 
@@ -54,37 +47,10 @@ def make_aptos2019_dataset(
     have not compared the outcome with the papers' files, which are unreleased, and we do not crop the images as
     ReContrast does. Where ``train.csv`` is not complete, ``"clean"`` divides in the papers' proportions.
 
-    Patients are unknown: every image is taken for one.
-
-    Args:
-        root: The dataset's folder.
-        protocol: ``"clean"`` or ``"published"``.
-        deduplicate: Whether near-duplicates count as one patient.
-        seed: Decides the split where the papers' is impossible.
-
-    Returns:
-        Columns as `MedicalDataset` has them; ``attrs["task"]``.
-
-    Raises:
-        DatasetNotFoundError: If the dataset is not there.
-        FileNotFoundError: If an image is missing.
-        TableError: If ``train.csv`` cannot be used; the message names the row.
-        ProtocolError: If ``"published"`` cannot be had.
+    Patients are unknown: every image is taken for one. Arguments, outcome and errors are those of `apply_protocol`.
     """
-    root = Path(root)
-    if not is_aptos2019(root):
-        raise SOURCE.not_found(root)
-    layout = find_prepared(root)
-    samples = _list_graded(root) if layout is None else read_data_json(layout)
-    return apply_protocol(
-        samples,
-        name="APTOS2019",
-        counts=COUNTS,
-        protocol=protocol,
-        deduplicate=deduplicate,
-        seed=seed,
-        no_split=f"The papers divide the complete set ({COUNTS}); train.csv lists another number of images.",
-    )
+    samples = ABOUT.samples_in(Path(root), _list_graded)
+    return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 
 def _list_graded(root: Path) -> DataFrame:
@@ -93,22 +59,20 @@ def _list_graded(root: Path) -> DataFrame:
     check_values(file, table, "diagnosis", _GRADES)
     paths = images_named(file, table, "id_code", root / "train_images", ".png")
     labels = [NORMAL_CLASS if grade == "0" else f"grade {grade}" for grade in table.diagnosis]
-    rows = [image_row(path, root, label) for path, label in zip(paths, labels, strict=True)]
-    return DataFrame(rows).assign(split=_papers_split(list(table.id_code), labels))
+    rows = [image_row(path, label, own_patient(path, root)) for path, label in zip(paths, labels, strict=True)]
+    return DataFrame(rows).assign(split=_papers_split(table))
 
 
-def _papers_split(names: list[str], labels: list[str]) -> list[str]:
+def _papers_split(table: DataFrame) -> list[str]:
     """Divide in the papers' way where the set is complete."""
-    normal = [name for name, label in zip(names, labels, strict=True) if label == NORMAL_CLASS]
-    if (len(normal), len(names)) != (
-        COUNTS.train + COUNTS.test_normal,
-        COUNTS.train + COUNTS.test_normal + COUNTS.test_abnormal,
-    ):
-        return [NO_SPLIT] * len(names)
+    counts = ABOUT.counts
+    normal = list(table.id_code[table.diagnosis == "0"])
+    if (len(normal), len(table) - len(normal)) != (counts.train + counts.test_normal, counts.test_abnormal):
+        return [NO_SPLIT] * len(table)
     random.Random(_PAPERS_SEED).shuffle(normal)  # noqa: S311 # the papers' order, no secret
-    train = set(normal[: COUNTS.train])
+    train = set(normal[: counts.train])
     logger.info("APTOS2019: the papers' split was computed from train.csv; it could not be compared with their files.")
-    return ["train" if name in train else "test" for name in names]
+    return ["train" if name in train else "test" for name in table.id_code]
 
 
 class APTOS2019(PublishedDataModule):
@@ -120,10 +84,7 @@ class APTOS2019(PublishedDataModule):
     Its parameters are those of `PublishedDataModule`.
     """
 
-    source = SOURCE
-
-    def _is_there(self) -> bool:
-        return is_aptos2019(self.root)
+    about = ABOUT
 
     def _make_samples(self) -> DataFrame:
         return make_aptos2019_dataset(self.root, self.protocol, deduplicate=self.deduplicate, seed=self._split_seed)

@@ -8,17 +8,17 @@ from pathlib import Path
 from pandas import DataFrame
 
 from anomalib_medical.data.entries import NORMAL_CLASS
-from anomalib_medical.data.published.class_folders import image_row, list_class_folders
-from anomalib_medical.data.published.data_json import find_prepared, read_data_json
 from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, apply_protocol
-from anomalib_medical.data.published.source import DatasetSource
+from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
+from anomalib_medical.data.published.layouts import image_row, list_class_folders, own_patient
 from anomalib_medical.data.samples import with_left_out
 from anomalib_medical.io import Listing, counted
 
 logger = logging.getLogger(__name__)
 
-SOURCE = DatasetSource(
+_PARTS = ("Training", "Testing")
+ABOUT = PublishedSet(
+    name="BrainTumorMRI",
     title="Brain Tumor MRI",
     url="https://www.kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset",
     licence="CC0",
@@ -29,65 +29,28 @@ SOURCE = DatasetSource(
 or, with the papers' split,
   <root>/images/*.jpg
   <root>/data.json""",
+    original=(_PARTS,),
+    counts=PublishedCounts(
+        train=1000, test_normal=600, test_abnormal=600, unlabeled_normal=400, unlabeled_abnormal=600
+    ),
+    no_split="The papers' split is not that of Training and Testing: it is in data/BrainTumor/data.json of "
+    "https://github.com/caiyu6666/DDAD-ASR. Put that file into the root and all images into images/ beside it.",
 )
-COUNTS = PublishedCounts(train=1000, test_normal=600, test_abnormal=600, unlabeled_normal=400, unlabeled_abnormal=600)
-_NO_SPLIT = (
-    "The papers' split is not that of Training and Testing: it is in data/BrainTumor/data.json of "
-    "https://github.com/caiyu6666/DDAD-ASR. Put that file into the root and all images into images/ beside it."
-)
-_PARTS = ("Training", "Testing")
-_NORMAL = "notumor"
-_ABNORMAL = ("glioma", "meningioma")
+_LABELS = {"notumor": NORMAL_CLASS, "glioma": "glioma", "meningioma": "meningioma"}
 _LEFT_OUT = "pituitary"
 
 
-def is_brain_tumor_mri(root: Path) -> bool:
-    """Whether a folder holds the dataset in a layout that is understood."""
-    return find_prepared(root) is not None or any((root / part).is_dir() for part in _PARTS)
-
-
 def make_brain_tumor_mri_dataset(
-    root: str | Path,
-    protocol: Protocol = "clean",
-    *,
-    deduplicate: bool = True,
-    seed: int = 0,
+    root: str | Path, protocol: Protocol = "clean", *, deduplicate: bool = True, seed: int = 0
 ) -> DataFrame:
     """List the images: ``notumor`` is normal, ``glioma`` and ``meningioma`` are abnormal.
 
     ``pituitary`` is left out, as in the papers. Kaggle's folders Training and Testing are taken as one set, as the
     papers do: 88% of the normal test images have a copy in Training. Without ``data.json`` only ``"clean"`` is
-    possible, which divides anew.
-
-    Args:
-        root: The dataset's folder.
-        protocol: ``"clean"`` or ``"published"`` (the prepared layout only).
-        deduplicate: Whether near-duplicates count as one patient.
-        seed: Decides the split where the files have none.
-
-    Returns:
-        Columns as `MedicalDataset` has them; ``attrs["task"]``.
-
-    Raises:
-        DatasetNotFoundError: If the dataset is not there.
-        FileNotFoundError: If a class has no images, or ``data.json`` names absent ones.
-        ClassFolderError: If a folder's label is unknown.
-        ProtocolError: If ``"published"`` cannot be had.
+    possible, which divides anew. Arguments, outcome and errors are those of `apply_protocol`.
     """
-    root = Path(root)
-    if not is_brain_tumor_mri(root):
-        raise SOURCE.not_found(root)
-    layout = find_prepared(root)
-    samples = _list_parts(root) if layout is None else read_data_json(layout)
-    return apply_protocol(
-        samples,
-        name="BrainTumorMRI",
-        counts=COUNTS,
-        protocol=protocol,
-        deduplicate=deduplicate,
-        seed=seed,
-        no_split=_NO_SPLIT,
-    )
+    samples = ABOUT.samples_in(Path(root), _list_parts)
+    return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 
 def _list_parts(root: Path) -> DataFrame:
@@ -95,13 +58,13 @@ def _list_parts(root: Path) -> DataFrame:
     others = 0
     listing = Listing()
     for part in _PARTS:
-        classes = list_class_folders(root / part, (_NORMAL, *_ABNORMAL), (_LEFT_OUT,))
+        classes = list_class_folders(root / part, _LABELS, (_LEFT_OUT,))
         others += len(classes.pop(_LEFT_OUT).images)
         for name, of_class in classes.items():
             listing += of_class
-            rows += [image_row(path, root, NORMAL_CLASS if name == _NORMAL else name) for path in of_class.images]
+            rows += [image_row(path, _LABELS[name], own_patient(path, root)) for path in of_class.images]
     logger.info("BrainTumorMRI: left out %s of %s tumours, as the papers do.", counted(others, "image"), _LEFT_OUT)
-    return with_left_out(DataFrame(rows), listing, "BrainTumorMRI")
+    return with_left_out(DataFrame(rows), listing, ABOUT.name)
 
 
 class BrainTumorMRI(PublishedDataModule):
@@ -115,11 +78,8 @@ class BrainTumorMRI(PublishedDataModule):
     Its parameters are those of `PublishedDataModule`, with ``deduplicate`` true by default.
     """
 
-    source = SOURCE
+    about = ABOUT
     deduplicate_by_default = True
-
-    def _is_there(self) -> bool:
-        return is_brain_tumor_mri(self.root)
 
     def _make_samples(self) -> DataFrame:
         return make_brain_tumor_mri_dataset(

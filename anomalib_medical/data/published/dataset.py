@@ -1,42 +1,32 @@
-"""Published datasets: the papers' protocol, or the patient-safe and deduplicated one."""
+"""Published datasets: what is known of them, and the papers' protocol or the patient-safe and deduplicated one."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
-from torchvision.transforms.v2 import Transform
 
 from anomalib_medical.data.clean import drop_leaks, merge_copies
-from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.download import Archive
+from anomalib_medical.data.published.layouts import NO_SPLIT, find_prepared, read_data_json
 from anomalib_medical.data.samples import UNLABELED, divide_patients
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.io import Window, agree, counted
+from anomalib_medical.io import agree, counted
 
 logger = logging.getLogger(__name__)
 
 Protocol = Literal["clean", "published"]
-NO_SPLIT = ""
-
-
-class ProtocolError(MedicalError, ValueError):
-    """What is on disk cannot give the protocol asked for."""
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class PublishedCounts:
-    """Images of each part in the papers.
-
-    Attributes:
-        train: Known normals.
-        test_normal: Normal test images.
-        test_abnormal: Abnormal test images.
-        unlabeled_normal: Normal images of the unlabeled pool.
-        unlabeled_abnormal: Abnormal images of the unlabeled pool.
-    """
+    """Images of each part in the papers."""
 
     train: int
     test_normal: int
@@ -48,13 +38,8 @@ class PublishedCounts:
     def of(cls, samples: DataFrame) -> PublishedCounts:
         """Count what a table has."""
         kinds = list(zip(samples.split, samples.label_index, strict=True))
-        return cls(
-            train=kinds.count(("train", 0)),
-            test_normal=kinds.count(("test", 0)),
-            test_abnormal=kinds.count(("test", 1)),
-            unlabeled_normal=kinds.count((UNLABELED, 0)),
-            unlabeled_abnormal=kinds.count((UNLABELED, 1)),
-        )
+        parts = (("train", 0), ("test", 0), ("test", 1), (UNLABELED, 0), (UNLABELED, 1))
+        return cls(*map(kinds.count, parts))
 
     def __str__(self) -> str:
         """Say the counts in words."""
@@ -64,42 +49,80 @@ class PublishedCounts:
         return text
 
 
-class PublishedDataset(MedicalDataset):
-    """A published dataset's table, as its ``make_<name>_dataset`` returned it.
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published dataset."""
 
-    Args:
-        samples: The table.
-        name: Name of the dataset.
-        augmentations: Augmentations of image and mask.
-        window: Which values of DICOM files become black and white.
-    """
+    name: str  # of its datamodule
+    title: str
+    url: str  # of the page that describes it
+    licence: str
+    access: str  # account, request, plain download
+    tree: str  # the expected files, one a line, below ``<root>``
+    # Of each of these groups of files and folders one is there, where the dataset lies as its authors publish it.
+    original: Sequence[Sequence[str]]
+    counts: PublishedCounts
+    # Names that the folder of images may have where it lies beside ``data.json``.
+    prepared: Sequence[str] = ("images",)
+    no_split: str = ""  # why the original files have no published split, and where that is
+    archives: Sequence[Archive] = ()  # what needs no account; unpacked into the root
 
-    def __init__(
-        self,
-        samples: DataFrame,
-        name: str,
-        augmentations: Transform | None = None,
-        window: Window | None = None,
-    ) -> None:
-        super().__init__(augmentations=augmentations, window=window)
-        self._name = name
-        self.samples = samples
+    def is_in(self, root: Path) -> bool:
+        """Whether a folder holds the dataset in a layout that is understood."""
+        return find_prepared(root, self.prepared) is not None or self._is_original(root)
 
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-        return self._name
+    def samples_in(self, root: Path, list_original: Callable[[Path], DataFrame]) -> DataFrame:
+        """List the images that ``data.json`` names where it is, and those that `list_original` finds where not.
+
+        Raises:
+            FileNotFoundError: If the dataset is not there; the message says where to get it.
+        """
+        if images := find_prepared(root, self.prepared):
+            return read_data_json(images)
+        if not self._is_original(root):
+            raise self.not_found(root)
+        return list_original(root)
+
+    def not_found(self, root: Path) -> FileNotFoundError:
+        """Build the error for a root without the dataset."""
+        download = "\nOr let us download it, if you accept its licence: set download=true." if self.archives else ""
+        return FileNotFoundError(
+            f"{self.title} is not in {root}: {_describe(root)}\n"
+            f"Source: {self.url}\nLicence: {self.licence}\nHow to get it: {self.access}{download}\n"
+            f"Expected:\n{self.tree.strip()}"
+        )
+
+    def _is_original(self, root: Path) -> bool:
+        return all(first_there(root, names).exists() for names in self.original)
+
+
+def first_there(root: Path, names: Sequence[str]) -> Path:
+    """Return the first of some files and folders that exists, or just the first."""
+    paths = [root / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _describe(root: Path) -> str:
+    if not root.exists():
+        return "there is no such folder."
+    if not root.is_dir():
+        return "it is a file, expected a folder."
+    names = sorted(child.name for child in root.iterdir())
+    if not names:
+        return "the folder is empty."
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"found only {', '.join(names[:_SHOWN])}{more}."
+
+
+def require_protocol(protocol: str) -> None:
+    """Refuse an unknown protocol."""
+    if protocol not in get_args(Protocol):
+        msg = f"protocol is {protocol!r}, expected one of {', '.join(get_args(Protocol))}."
+        raise ValueError(msg)
 
 
 def apply_protocol(
-    samples: DataFrame,
-    *,
-    name: str,
-    counts: PublishedCounts,
-    protocol: Protocol,
-    deduplicate: bool,
-    seed: int,
-    no_split: str = "",
+    samples: DataFrame, about: PublishedSet, protocol: Protocol, *, deduplicate: bool, seed: int
 ) -> DataFrame:
     """Bring a dataset's images to the parts of a protocol.
 
@@ -112,89 +135,73 @@ def apply_protocol(
         samples: Columns image_path, split (``""`` where the files do not say), label, label_index, patient_id and,
             optionally, mask_path, boxes and ``meta_*``. patient_id must not depend on where the data lies (such as a
             path below the root, if nothing is known).
-        name: The dataset, for messages.
-        counts: The papers' counts.
+        about: The dataset.
         protocol: ``"clean"`` or ``"published"``.
         deduplicate: Whether near-duplicates count as one patient (``"clean"`` only).
         seed: Decides the split where the files have none.
-        no_split: Why a layout has no published split, and where that is, for the error.
 
     Returns:
         The table that `MedicalDataset` reads from, with all its columns and ``attrs["task"]``.
 
     Raises:
-        ProtocolError: If ``"published"`` cannot be had, or all images are of one patient.
+        MedicalError: If ``"published"`` cannot be had, or all images are of one patient.
         ValueError: If the protocol is unknown.
     """
-    if protocol not in get_args(Protocol):
-        msg = f"protocol is {protocol!r}, expected one of {', '.join(get_args(Protocol))}."
-        raise ValueError(msg)
-    samples = _complete(samples)
-    undecided = bool((samples.split == NO_SPLIT).any())
-    if protocol == "published":
-        if undecided:
-            raise _protocol_error(name, f"these files have no split. {no_split}".strip())
-        found = PublishedCounts.of(samples)
-        if found != counts:
-            raise _protocol_error(name, f"found {found}; the papers have {counts}.")
-        _warn_of_shared_patients(name, samples)
-        return samples
-    patients, copies = merge_copies(samples) if deduplicate else (list(samples.patient_id), None)
-    samples = samples.assign(patient_id=patients)
-    if undecided:
-        samples = samples.assign(split=_divide(samples, name, counts, seed))
-    return _with_task(drop_leaks(samples, copies, name))
-
-
-def _complete(samples: DataFrame) -> DataFrame:
-    """Add the columns that the dataset left out, in an order that does not depend on the files' order."""
-    samples = samples.sort_values("image_path", ignore_index=True)
+    require_protocol(protocol)
+    # In an order that does not depend on the files' order.
+    samples = samples.sort_values("image_path", ignore_index=True).assign(known_normal=True)
     for column in ("mask_path", "boxes"):
         if column not in samples:
             samples[column] = ""
-    return _with_task(samples.assign(known_normal=True))
-
-
-def _with_task(samples: DataFrame) -> DataFrame:
+    undecided = bool((samples.split == NO_SPLIT).any())
+    if protocol == "published":
+        found = PublishedCounts.of(samples)
+        if undecided or found != about.counts:
+            wrong = f"found {found}; the papers have {about.counts}."
+            if undecided:
+                wrong = f"these files have no split. {about.no_split}".strip()
+            msg = (
+                f"protocol=published of {about.name} is not possible with what is on disk: {wrong} Complete the data, "
+                "or use protocol=clean, which takes what is there and keeps patients apart."
+            )
+            raise MedicalError(msg)
+        _warn_of_shared_patients(about.name, samples)
+    else:
+        patients, copies = merge_copies(samples) if deduplicate else (list(samples.patient_id), None)
+        samples = samples.assign(patient_id=patients)
+        if undecided:
+            samples = samples.assign(split=_divide(samples, about, seed))
+        samples = drop_leaks(samples, copies, about.name)
     masked = bool(((samples.mask_path != "") | (samples.boxes != "")).any())
     samples.attrs["task"] = "segmentation" if masked else "classification"
     return samples
 
 
-def _divide(samples: DataFrame, name: str, counts: PublishedCounts, seed: int) -> list[str]:
+def _divide(samples: DataFrame, about: PublishedSet, seed: int) -> list[str]:
     """Divide by patient, in the papers' proportions."""
     if samples.patient_id.nunique() < 2:
-        msg = f"{name}: one patient has all images ({len(samples)}), so that they cannot be divided into parts."
-        raise ProtocolError(msg)
-    abnormal = [index == LabelName.ABNORMAL for index in samples.label_index]
+        msg = f"{about.name}: one patient has all images ({len(samples)}), so that they cannot be divided into parts."
+        raise MedicalError(msg)
+    counts = about.counts
     normals = counts.train + counts.test_normal + counts.unlabeled_normal
-    abnormals = counts.test_abnormal + counts.unlabeled_abnormal
     return divide_patients(
         list(samples.patient_id),
-        abnormal,
+        list(samples.label_index == LabelName.ABNORMAL),
         test_normal_share=counts.test_normal / normals,
-        test_abnormal_share=counts.test_abnormal / abnormals,
+        test_abnormal_share=counts.test_abnormal / (counts.test_abnormal + counts.unlabeled_abnormal),
         unlabeled_share=counts.unlabeled_normal / (counts.train + counts.unlabeled_normal),
         seed=seed,
     )
 
 
 def _warn_of_shared_patients(name: str, samples: DataFrame) -> None:
-    tested = samples[samples.split == "test"].patient_id
+    tested = set(samples[samples.split == "test"].patient_id)
     for part in ("train", UNLABELED):
-        shared = set(samples[samples.split == part].patient_id) & set(tested)
-        if shared:
+        if shared := len(tested.intersection(samples[samples.split == part].patient_id)):
             logger.warning(
                 "LEAK: in the published split of %s %s %s images in %s and in test; results will flatter.",
                 name,
-                counted(len(shared), "patient"),
-                agree(len(shared), "has", "have"),
+                counted(shared, "patient"),
+                agree(shared, "has", "have"),
                 part,
             )
-
-
-def _protocol_error(name: str, reason: str) -> ProtocolError:
-    return ProtocolError(
-        f"protocol=published of {name} is not possible with what is on disk: {reason} Complete the data, or use "
-        "protocol=clean, which takes what is there and keeps patients apart."
-    )

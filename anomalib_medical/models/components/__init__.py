@@ -1,36 +1,32 @@
 """What two or more models share."""
 
-from .anomaly_map import GaussianBlur, cosine_distance_maps, reduce_map
-from .arguments import PrecisionError, check_choice, check_image_size, check_precision, check_seed
-from .distances import feature_distances
-from .distillation import DistillationMixin
-from .divergence import DivergedError, StopOnDivergence
+from .anomaly_map import GaussianBlur, cosine_distance_maps, feature_distances, reduce_map
+from .arguments import check_choice, check_image_size, check_precision, check_seed
+from .checkpoints import read_checkpoint
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches
-from .resize import AntialiasedPreProcessor, AntialiasedResize, exportable
-from .teacher import BACKBONES, Teacher, TeacherWeightsError, architecture
+from .numerics import derived_seed, in_float32, seeded
+from .resize import AntialiasedPreProcessor, exportable
+from .teacher import DistillationMixin, Teacher
 
 __all__ = [
     "AntialiasedPreProcessor",
-    "AntialiasedResize",
-    "BACKBONES",
     "DistillationMixin",
-    "DivergedError",
     "GaussianBlur",
     "MedicalModuleMixin",
     "OPSET",
-    "PrecisionError",
-    "StopOnDivergence",
     "Teacher",
-    "TeacherWeightsError",
     "add_noise_patches",
-    "architecture",
     "check_choice",
     "check_image_size",
     "check_precision",
     "check_seed",
     "cosine_distance_maps",
+    "derived_seed",
     "exportable",
     "feature_distances",
+    "in_float32",
+    "read_checkpoint",
     "reduce_map",
+    "seeded",
 ]

@@ -1,4 +1,4 @@
-"""Anomaly maps from pairs of feature pyramids."""
+"""Distances between feature pyramids, as losses see them and as anomaly maps."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,29 +7,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
+from .numerics import in_float32
+
+
+def feature_distances(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``1 - cos`` ``(B, S)`` of the flattened features of each image and scale, S times ``(B, C_s, H_s, W_s)``.
+
+    In float32 whatever the features are: sums over 10**5 products overflow in half precision.
+    """
+    distances = [
+        1 - F.cosine_similarity(a.float().flatten(1), b.float().flatten(1)) for a, b in zip(first, second, strict=True)
+    ]
+    return torch.stack(distances, dim=1)
+
 
 def cosine_distance_maps(
-    first: Sequence[torch.Tensor],
-    second: Sequence[torch.Tensor],
-    size: tuple[int, int],
+    first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Cosine distance at every position and scale, up-sampled.
+    """Cosine distances ``(B, S, H, W)``, float32, at every position of S scales ``(B, C_s, H_s, W_s)``.
 
-    Args:
-        first: Features of S scales, each ``(B, C_s, H_s, W_s)``.
-        second: Features of the same shapes.
-        size: Height and width of the result.
-
-    Returns:
-        ``(B, S, H, W)``, float32, bilinear with aligned corners as in reverse distillation.
+    Up-sampled to a height and width with aligned corners, as in reverse distillation.
     """
     maps = [
-        F.interpolate(
-            1 - F.cosine_similarity(a.float(), b.float()).unsqueeze(1),
-            size=size,
-            mode="bilinear",
-            align_corners=True,
-        )
+        F.interpolate(1 - F.cosine_similarity(a.float(), b.float())[:, None], size, mode="bilinear", align_corners=True)
         for a, b in zip(first, second, strict=True)
     ]
     return torch.cat(maps, dim=1)
@@ -38,7 +38,8 @@ def cosine_distance_maps(
 class GaussianBlur(nn.Module):
     """Separable Gaussian blur of each image by itself, the edge pixel repeated (numpy's "symmetric" padding).
 
-    Equal to ``scipy.ndimage.gaussian_filter`` of one image; works on maps smaller than its kernel.
+    Equal to ``scipy.ndimage.gaussian_filter`` of one image; works on maps smaller than its kernel, where anomalib's
+    `GaussianBlur2d`, which pads by reflection, fails.
 
     Args:
         sigma: Standard deviation in pixels; the kernel ends at four of them.
@@ -53,15 +54,11 @@ class GaussianBlur(nn.Module):
         kernel = torch.exp(-0.5 * (positions / sigma) ** 2)
         self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
 
+    @in_float32  # half precision ties scores of alike images
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Blur ``(B, 1, H, W)``, in float32 whatever the autocast: half precision ties scores of alike images."""
-        if torch.is_autocast_enabled(maps.device.type):
-            with torch.autocast(maps.device.type, enabled=False):
-                return self.forward(maps.float())
-        maps = self._pad(maps, dim=-2)
-        maps = F.conv2d(maps, self.kernel.view(1, 1, -1, 1))
-        maps = self._pad(maps, dim=-1)
-        return F.conv2d(maps, self.kernel.view(1, 1, 1, -1))
+        """Blur ``(B, 1, H, W)``."""
+        maps = F.conv2d(self._pad(maps, dim=-2), self.kernel.view(1, 1, -1, 1))
+        return F.conv2d(self._pad(maps, dim=-1), self.kernel.view(1, 1, 1, -1))
 
     def _pad(self, maps: torch.Tensor, dim: int) -> torch.Tensor:
         # Beyond both ends a symmetric signal repeats with period 2n.
@@ -71,13 +68,5 @@ class GaussianBlur(nn.Module):
 
 
 def reduce_map(anomaly_map: torch.Tensor, reduction: Literal["mean", "max"]) -> torch.Tensor:
-    """Image score from an anomaly map: its ``mean`` or its ``max``.
-
-    Args:
-        anomaly_map: ``(B, 1, H, W)``.
-        reduction: ``mean`` or ``max``.
-
-    Returns:
-        ``(B,)``.
-    """
+    """Image scores ``(B,)`` from anomaly maps ``(B, 1, H, W)``: their ``mean`` or their ``max``."""
     return anomaly_map.mean(dim=(1, 2, 3)) if reduction == "mean" else anomaly_map.amax(dim=(1, 2, 3))

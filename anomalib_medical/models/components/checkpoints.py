@@ -1,4 +1,7 @@
-"""Checkpoints as files: read with one line for whatever is wrong with them, and written whole or not at all."""
+"""Checkpoints as files: read with one line for whatever is wrong with them, and written whole or not at all.
+
+Whatever is wrong is a MedicalError.
+"""
 
 import contextlib
 import inspect
@@ -17,7 +20,9 @@ from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models.components import AnomalibModule
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
+from anomalib.utils.path import create_versioned_dir
 from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_medical.errors import FULL, MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor
@@ -33,32 +38,20 @@ _POST_PROCESSORS: tuple[type[PostProcessor], ...] = (
 )
 
 
-class CheckpointError(MedicalError):
-    """A checkpoint could not be read or written, or is of another model than said."""
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what a training has saved; tensors stay in the file until they are used.
-
-    Raises:
-        CheckpointError: If it is missing, damaged or no checkpoint.
-    """
+    """Read what a training has saved; tensors stay in the file until they are used."""
     # Some models keep enumerations of their own; which model it is stands in the file, if at all.
     types = {one for cls in known_models().values() for one in cls.checkpoint_safe_globals()}
     with _explained(path), anomalib_safe_globals(extra=list(types)):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(content, dict) or "state_dict" not in content:
         msg = f"{path} holds no trained model (no state_dict). {_WANTED}"
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
     return content
 
 
 def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint; what was there before stays until the new one is complete.
-
-    Raises:
-        CheckpointError: If the disk is full.
-    """
+    """Write a checkpoint; what was there before stays until the new one is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -80,7 +73,7 @@ def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
             f"The checkpoint {path} was not written: {os.strerror(error.errno)} ({size:.1f} MiB are needed). {kept} "
             "Make room there, or choose another folder with --default_root_dir."
         )
-        raise CheckpointError(msg) from error
+        raise MedicalError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,65 +83,77 @@ class MedicalCheckpointIO(AnomalibCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401 - Lightning's
         """Write a checkpoint; one on a remote store as Lightning does."""
-        if storage_options is not None or _is_remote(path):
+        if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
         else:
             write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's
         """Read a checkpoint to go on from; one on a remote store as Lightning does."""
-        with contextlib.nullcontext() if _is_remote(path) else _explained(path):
+        with contextlib.nullcontext() if "://" in str(path) else _explained(path):
             content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         return content
 
 
-def _is_remote(path: str | Path) -> bool:
-    return "://" in str(path)
+class RunFiles(Callback):
+    """Write checkpoints by `MedicalCheckpointIO`, and test or predict in a version folder where nothing ran before."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before anything is read or written, but for a copy of the configuration."""
+        del pl_module, stage
+        theirs = trainer.strategy.checkpoint_io
+        if type(theirs) is AnomalibCheckpointIO:
+            trainer.strategy.checkpoint_io = MedicalCheckpointIO(theirs.extra_safe_globals)
+        if trainer.is_global_zero:
+            settle_latest(Path(trainer.default_root_dir))
+
+
+def settle_latest(folder: Path, *, make: bool = True) -> None:
+    """Make a folder named ``latest`` (others are left alone) the link to a version that anomalib's training expects.
+
+    Where nothing was trained, anomalib's test and prediction make it a real folder, and the next training fails. What
+    is in it is kept, in the version folder. Where there is nothing, the link is made if ``make`` says so.
+    """
+    if folder.name != "latest" or folder.is_symlink() or not (make or folder.is_dir()):
+        return
+    held = folder.rename(folder.with_name(".latest")) if folder.is_dir() else None
+    version = create_versioned_dir(folder.parent)
+    if held is not None:
+        version.rmdir()
+        held.rename(version)
 
 
 def check_restorable(content: dict[str, Any], path: Path, cls: type[AnomalibModule], *, resume: bool = False) -> None:
     """Refuse a checkpoint that a model of this class cannot be restored from, before Lightning stumbles over it.
 
-    Args:
-        content: What it holds.
-        path: Its name, for the message.
-        cls: The model's class.
-        resume: Whether training shall go on, and not only the weights be taken.
-
-    Raises:
-        CheckpointError: If it cannot.
+    With ``resume`` training shall go on from it; without, only its weights be taken.
     """
     check_class(content, cls, str(path))
-    enabled = content.get("anomalib_components_enabled", {})
-    if enabled.get("pre_processor") and content.get("anomalib_pre_processor_config", {"": ""}) == {"transform": None}:
-        msg = (
-            f"{path} lacks the transform of the model's pre-processor, which anomalib could not save: what scores "
-            "depend on is not known. Train with Resize, CenterCrop, SquarePad, Grayscale and Normalize (others belong "
-            "into the data's augmentations), or with pre_processor: false."
+    pre_processes = content.get("anomalib_components_enabled", {}).get("pre_processor")
+    fault = None
+    if pre_processes and content.get("anomalib_pre_processor_config") == {"transform": None}:
+        fault = (
+            "lacks the transform of the model's pre-processor, which anomalib could not save: what scores depend on "
+            "is not known. Train with Resize, CenterCrop, SquarePad, Grayscale and Normalize (others belong into the "
+            "data's augmentations), or with pre_processor: false"
         )
-        raise CheckpointError(msg)
-    if "pytorch-lightning_version" not in content:
-        msg = f"{path} holds weights, and not who saved them: no training by Lightning has written it. {_WANTED}"
-        raise CheckpointError(msg)
-    if resume and not {"optimizer_states", "loops"} <= content.keys():
-        msg = (
-            f"{path} holds weights only (of `retarget`, or saved without the optimizer): training cannot go on from it."
-        )
-        raise CheckpointError(msg)
+    elif "pytorch-lightning_version" not in content:
+        fault = "holds weights, and not who saved them: no training by Lightning has written it"
+    elif resume and not {"optimizer_states", "loops"} <= content.keys():
+        fault = "holds weights only (of `retarget`, or saved without the optimizer): training cannot go on from it"
+    if fault:
+        msg = f"{path} {fault}."
+        raise MedicalError(msg)
 
 
 def check_class(content: dict[str, Any], cls: type[AnomalibModule], name: str = "This") -> None:
-    """Refuse a checkpoint of another class.
-
-    Raises:
-        CheckpointError: If it is one.
-    """
+    """Refuse a checkpoint of another class."""
     classes = classes_of(content)
     # A class of somebody else's may have the arguments of one of anomalib's.
     comparable = "model_class" in content or cls.__name__ in known_models()
     if classes and comparable and not {one.__name__ for one in cls.__mro__} & set(classes):
         msg = f"{name} is a checkpoint of another class: of {' or '.join(classes)}, not of {cls.__name__}."
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
 
 
 def classes_of(content: dict[str, Any]) -> list[str]:
@@ -166,11 +171,7 @@ def classes_of(content: dict[str, Any]) -> list[str]:
 def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bool:
     """Build the post-processor that a model was trained with, of which anomalib restores the settings alone.
 
-    Returns:
-        One whose settings are still to be loaded; whether there is one, if the checkpoint does not say which.
-
-    Raises:
-        CheckpointError: If it is of a class that is not known.
+    Returns one whose settings are still to be loaded, or whether there is one, if the checkpoint does not say which.
     """
     config = content.get("anomalib_post_processor_config")
     if config is None:
@@ -188,7 +189,7 @@ def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bo
         "threshold and normalised scores mean cannot be told. Name it by --model.post_processor, or train with "
         "anomalib_medical.MedicalPostProcessor."
     )
-    raise CheckpointError(msg)
+    raise MedicalError(msg)
 
 
 def known_models() -> dict[str, type[AnomalibModule]]:
@@ -206,18 +207,18 @@ def _explained(path: str | Path) -> Iterator[None]:
     file = Path(path)
     if not file.exists():
         msg = f"There is no checkpoint {path}. {_WANTED}"
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
     if file.is_dir():
         inside = next(iter(sorted(file.rglob("model*.ckpt"))), None)
         msg = f"{path} is a folder, no checkpoint. " + (_WANTED if inside is None else f"Did you mean {inside}?")
-        raise CheckpointError(msg)
+        raise MedicalError(msg)
     try:
         yield
     except OSError:
         raise
     except Exception as error:
         msg = f"{path} could not be read as a checkpoint: {_fault(file, error)}. {_WANTED}"
-        raise CheckpointError(msg) from error
+        raise MedicalError(msg) from error
 
 
 def _fault(file: Path, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Stops a training whose numbers are no numbers any more, and keeps them out of checkpoints."""
+"""Stops a training whose numbers are no numbers any more, and keeps them out of checkpoints: a MedicalError each."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +13,8 @@ from torch import Tensor
 from anomalib_medical.errors import MedicalError, shell_argument
 
 
-class DivergedError(MedicalError):
-    """A training came to NaN or infinite numbers."""
-
-
 class StopOnDivergence(Callback):
-    """Raises `DivergedError` once a loss, the weights or all validation scores are not finite.
+    """Stops once a loss, the weights or all validation scores are not finite.
 
     The loss is looked at on its own device; reading the result, which a GPU would have to be waited for, is left to
     every ``log_every_n_steps``-th step, to validation and to the end of an epoch: before a checkpoint is written.
@@ -34,11 +30,9 @@ class StopOnDivergence(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,  # noqa: ANN401 - Lightning's
-        batch: object,
-        batch_idx: int,
+        *_: object,
     ) -> None:
         """Look at the loss."""
-        del batch, batch_idx
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
@@ -54,19 +48,17 @@ class StopOnDivergence(Callback):
         """Validate, and take a threshold from, finite weights only."""
         self._a_score_is_finite = None
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._check_loss(trainer, pl_module)
-            self._check_weights(trainer, pl_module)
+            self.on_train_epoch_end(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,  # noqa: ANN401 - Lightning's
-        *args: object,
-        **kwargs: object,
+        *_: object,
     ) -> None:
         """Look at the scores."""
-        del trainer, pl_module, args, kwargs
+        del trainer, pl_module
         scores = getattr(outputs, "pred_score", None)
         if scores is not None:
             any_finite = scores.detach().isfinite().any()
@@ -84,7 +76,8 @@ class StopOnDivergence(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Come before the checkpoint of the epoch."""
         self._check_loss(trainer, pl_module)
-        self._check_weights(trainer, pl_module)
+        if not all_finite(parameter for parameter in pl_module.parameters() if parameter.requires_grad):
+            raise _diverged(pl_module, f"weights are nan or infinite after step {trainer.global_step}")
 
     def _check_loss(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = -1 if self._bad_step is None else int(self._bad_step)
@@ -92,18 +85,9 @@ class StopOnDivergence(Callback):
             step = step if step >= 0 else trainer.global_step
             raise _diverged(pl_module, f"the loss is nan or infinite in step {step}")
 
-    def _check_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trained = (parameter for parameter in pl_module.parameters() if parameter.requires_grad)
-        if not all_finite(trained):
-            raise _diverged(pl_module, f"weights are nan or infinite after step {trainer.global_step}")
-
 
 def refuse_broken_weights(module: LightningModule, state: dict[str, Any]) -> None:
-    """Keep a state whose network is not finite from being saved, over a finite one perhaps.
-
-    Raises:
-        DivergedError: If it is not.
-    """
+    """Keep a state whose network is not finite from being saved, over a finite one perhaps."""
     if not all_finite(value for key, value in state.items() if key.startswith("model.")):
         raise _diverged(module, "weights are nan or infinite, and were not saved")
 
@@ -114,9 +98,9 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return not found or bool(torch.stack(found).all())
 
 
-def _diverged(module: LightningModule, what: str) -> DivergedError:
+def _diverged(module: LightningModule, what: str) -> MedicalError:
     if module._trainer is None:  # noqa: SLF001 - `trainer` raises where there is none
-        return DivergedError(f"This model cannot be used: {what}. Take an earlier checkpoint.")
+        return MedicalError(f"This model cannot be used: {what}. Take an earlier checkpoint.")
     trainer = module.trainer
     rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
     ways = [shell_argument("model.learning_rate", float(f"{rate / 10:.1g}"))]
@@ -124,15 +108,12 @@ def _diverged(module: LightningModule, what: str) -> DivergedError:
         ways.append(shell_argument("trainer.gradient_clip_val", 1.0))
     if trainer.precision != "32-true":
         ways.append(f"{shell_argument('trainer.precision', '32-true')} (now {trainer.precision})")
-    newest = max(_written(trainer), key=lambda path: path.stat().st_mtime, default=None)
+    callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    paths = {path for each in callbacks for path in (each.best_model_path, each.last_model_path, *each.best_k_models)}
+    written = [Path(path) for path in paths if path and Path(path).is_file()]
+    newest = max(written, key=lambda path: path.stat().st_mtime, default=None)
     kept = f"The last checkpoint with finite weights: {newest}" if newest else "No checkpoint was written before."
-    return DivergedError(
+    return MedicalError(
         f"The training has diverged: {what} (epoch {trainer.current_epoch}, learning rate {rate:g}). Try "
         f"{', or '.join(ways)}. {kept}"
     )
-
-
-def _written(trainer: Trainer) -> list[Path]:
-    callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-    paths = {path for each in callbacks for path in (each.best_model_path, each.last_model_path, *each.best_k_models)}
-    return [Path(path) for path in paths if path and Path(path).is_file()]

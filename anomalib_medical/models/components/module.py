@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
@@ -18,12 +17,12 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
-from anomalib_medical.models.components.checkpoints import check_class
-from anomalib_medical.models.components.run_files import RunFiles
 from anomalib_medical.post_processing import MedicalPostProcessor, tested_validation_images
 
 from .arguments import check_precision
+from .checkpoints import RunFiles, check_class
 from .divergence import StopOnDivergence, refuse_broken_weights
+from .numerics import derived_seed
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -56,17 +55,12 @@ class MedicalModuleMixin(_Module):
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize and normalise with ImageNet statistics.
+        """Resize (to 256 by 256 by default) and normalise with ImageNet statistics.
 
         Without antialiasing: the exported graph cannot antialias, and scores would differ between it and the engine.
-
-        Args:
-            image_size: Height and width, 256 by 256 by default.
         """
-        size = image_size or (256, 256)
-        return PreProcessor(
-            Compose([Resize(size, antialias=False), Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))]),
-        )
+        resize = Resize(image_size or (256, 256), antialias=False)
+        return PreProcessor(Compose([resize, Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))]))
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:
@@ -93,14 +87,7 @@ class MedicalModuleMixin(_Module):
         return [RunFiles(), StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
 
     def setup(self, stage: str) -> None:
-        """Check the precision and, when training starts, seed.
-
-        Args:
-            stage: Lightning's stage.
-
-        Raises:
-            PrecisionError: If the trainer's precision cannot be used.
-        """
+        """Check the precision and, when training starts, seed."""
         check_precision(self.trainer.precision)
         if stage == "fit" and self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
@@ -123,10 +110,8 @@ class MedicalModuleMixin(_Module):
     def on_fit_end(self) -> None:
         """Say whether another run would give the same."""
         super().on_fit_end()
-        if self.seed is None:
-            logger.info("Trained without a seed: another training gives other scores.")
-        else:
-            logger.info("Trained with seed %d; another seed gives other scores.", self.seed)
+        seed, another = ("without a seed:", "training") if self.seed is None else (f"with seed {self.seed};", "seed")
+        logger.info("Trained %s another %s gives other scores.", seed, another)
 
     def on_test_start(self) -> None:
         """Say so if what is tested is not what was trained."""
@@ -168,15 +153,13 @@ class MedicalModuleMixin(_Module):
         super().on_train_epoch_start()
         self._validate_after_last_epoch()
         if self.seed is not None:
-            source = np.random.SeedSequence([self.seed, self.current_epoch])
-            torch.default_generator.manual_seed(int(source.generate_state(1)[0]))
+            torch.default_generator.manual_seed(derived_seed(self.seed, self.current_epoch))
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: the evaluator reads it."""
         del args, kwargs
-        predictions = self.model(batch.image)
-        updated: STEP_OUTPUT = batch.update(**predictions._asdict())
-        return updated
+        scored: STEP_OUTPUT = batch.update(**self.model(batch.image)._asdict())
+        return scored
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as anomalib's  # noqa: ANN401
         """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
@@ -184,11 +167,7 @@ class MedicalModuleMixin(_Module):
         return path
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need.
-
-        Raises:
-            DivergedError: If weights are NaN or infinite.
-        """
+        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need."""
         super().on_save_checkpoint(checkpoint)
         refuse_broken_weights(self, checkpoint["state_dict"])
         checkpoint["state_dict"] = {
@@ -198,12 +177,7 @@ class MedicalModuleMixin(_Module):
         checkpoint["model_class"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint fits this model, and put the evaluator's own state back.
-
-        Raises:
-            CheckpointError: If the checkpoint is of another class.
-            ValueError: If it is of another architecture.
-        """
+        """Check that the checkpoint fits this model, and put the evaluator's own state back."""
         check_class(checkpoint, type(self))
         self._check_architecture(checkpoint)
         super().on_load_checkpoint(checkpoint)
@@ -216,8 +190,10 @@ class MedicalModuleMixin(_Module):
 
     def _check_architecture(self, checkpoint: dict[str, Any]) -> None:
         """Compare tensors and what else scores depend on, before torch lists every tensor or scores come out wrong."""
-        saved = {key: value.shape for key, value in checkpoint["state_dict"].items() if key.startswith("model.")}
-        own = {key: value.shape for key, value in self.state_dict().items() if key.startswith("model.")}
+        saved, own = (
+            {key: value.shape for key, value in state.items() if key.startswith("model.")}
+            for state in (checkpoint["state_dict"], self.state_dict())
+        )
         theirs = checkpoint.get("hyper_parameters", {})
         differing = {
             key: (theirs[key], value)

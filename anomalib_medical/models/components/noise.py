@@ -12,6 +12,9 @@ _STRETCH = -1.0 / 6.0
 _SQUISH = 1.0 / 3.0
 _NORM = 103.0
 _TABLE_SIZE = 256
+_PERSISTENCE = 0.6
+# Standard deviation of the six-octave simplex noise on a 32-pixel patch, so that both kinds have one strength.
+_SIMPLEX_STD = 0.425
 # Offsets, from the floor of the skewed coordinates, of every lattice point whose kernel (radius sqrt(2)) can reach a
 # point of the cell: the cell's corners and 18 neighbours.
 _REACH = sorted(
@@ -26,39 +29,21 @@ _REACH = sorted(
 
 
 def random_permutations(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw one lattice permutation table for each of ``count`` noise fields.
-
-    Args:
-        count: Number of fields.
-        generator: Source of randomness; the table is made on its device.
-
-    Returns:
-        Integer tensor ``(count, 256)``, each row a permutation of 0..255.
-    """
+    """Draw a lattice permutation table ``(256,)`` for each of ``count`` noise fields, on the generator's device."""
     draws = torch.rand(count, _TABLE_SIZE, generator=generator, device=generator.device)
     return draws.argsort(dim=1)
 
 
 class SimplexGeometry(NamedTuple):
-    """What simplex noise at N given points needs, whatever its permutation: P pairs of a point and a lattice vertex.
+    """What simplex noise at N given points needs, whatever its permutation: P pairs of a point and a lattice vertex."""
 
-    Attributes:
-        point: Index of each pair's point ``(P,)``.
-        vertex: Lattice coordinates of each pair's vertex, modulo the table size ``(P, 3)``.
-        contribution: What each pair adds to the noise for each of the 24 gradients ``(P, 24)``.
-    """
-
-    point: torch.Tensor
-    vertex: torch.Tensor
-    contribution: torch.Tensor
+    point: torch.Tensor  # index of each pair's point (P,)
+    vertex: torch.Tensor  # lattice coordinates of each pair's vertex, modulo the table size (P, 3)
+    contribution: torch.Tensor  # what each pair adds to the noise for each of the 24 gradients (P, 24)
 
 
 def simplex_geometry(points: torch.Tensor) -> SimplexGeometry:
-    """Find the lattice vertices that each point feels, and how.
-
-    Args:
-        points: Coordinates ``(N, 3)`` in lattice units, float.
-    """
+    """Find the lattice vertices that each point ``(N, 3)``, in lattice units, feels, and how."""
     stretched = points + _STRETCH * points.sum(-1, keepdim=True)
     reach = torch.tensor(_REACH, device=points.device)
     lattice = stretched.floor().long()[:, None] + reach  # (N, R, 3)
@@ -73,16 +58,7 @@ def simplex_geometry(points: torch.Tensor) -> SimplexGeometry:
 
 
 def simplex3(geometry: SimplexGeometry, count: int, permutations: torch.Tensor) -> torch.Tensor:
-    """Three-dimensional OpenSimplex noise.
-
-    Args:
-        geometry: Of ``count`` points, from :func:`simplex_geometry`.
-        count: Number of points N.
-        permutations: Tables ``(B, 256)``, one for each field.
-
-    Returns:
-        Noise ``(B, N)``, about -0.9 to 0.9.
-    """
+    """Three-dimensional OpenSimplex noise ``(B, N)``, about -0.9 to 0.9, at N points with B tables ``(B, 256)``."""
     # gather() with an index broadcast over the fields keeps one hash chain per field.
     hashes = permutations[:, geometry.vertex[:, 0]]
     hashes = permutations.gather(1, (hashes + geometry.vertex[:, 1]) % _TABLE_SIZE)
@@ -99,26 +75,16 @@ def fractal_simplex_noise(
     permutations: torch.Tensor,
     wavelength: float = 32.0,
     octaves: int = 6,
-    persistence: float = 0.6,
 ) -> torch.Tensor:
-    """Sum of simplex noise over octaves, each of half the wavelength and ``persistence`` times the amplitude.
+    """Sum of simplex noise over octaves ``(B, C, H, W)``, float32, from B tables: the noise of AnoDDPM (Wyatt, 2022).
 
-    Source: SCRD, synthetic anomalies; the noise model is that of AnoDDPM (Wyatt et al., 2022).
-
-    Args:
-        shape: Channels, height and width ``(C, H, W)`` of one field; the channel is the third noise axis.
-        permutations: Tables ``(B, 256)`` from :func:`random_permutations`.
-        wavelength: Wavelength of the first octave in pixels.
-        octaves: Number of octaves.
-        persistence: Ratio of the amplitudes of successive octaves.
-
-    Returns:
-        Noise ``(B, C, H, W)``, float32.
+    The channel is the third noise axis. Each octave has half the wavelength (the first one's is in pixels) and 0.6
+    times the amplitude of the one before.
     """
     noise = torch.zeros(len(permutations), math.prod(shape), device=permutations.device)
     for octave in range(octaves):
         geometry = _grid_geometry(shape, wavelength / 2**octave, permutations.device)
-        noise += persistence**octave * simplex3(geometry, math.prod(shape), permutations)
+        noise += _PERSISTENCE**octave * simplex3(geometry, math.prod(shape), permutations)
     return noise.reshape(-1, *shape)
 
 
@@ -131,21 +97,11 @@ def _grid_geometry(shape: tuple[int, int, int], wavelength: float, device: torch
 
 
 def random_patches(
-    count: int,
-    image_size: tuple[int, int],
-    patch_size: tuple[float, float],
-    generator: torch.Generator,
+    count: int, image_size: tuple[int, int], patch_size: tuple[float, float], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one rectangle in each image, its sides uniform and its place anywhere inside the image.
+    """Draw a rectangle in each image, its sides uniform and its place anywhere inside.
 
-    Args:
-        count: Number of images.
-        image_size: Height and width in pixels.
-        patch_size: Smallest and largest side, as fractions of the image's own side.
-        generator: Source of randomness.
-
-    Returns:
-        Upper left corners and sizes in pixels, two integer tensors ``(count, 2)`` (row, column).
+    Returns upper left corners and sizes in pixels, each ``(count, 2)`` (row, column).
     """
     size = torch.tensor(image_size, device=generator.device)
     low = (size * patch_size[0]).round().clamp(min=1)
@@ -186,12 +142,8 @@ def add_noise_patches(
     extent = [max(1, round(side * patch_size[1])) for side in (height, width)]
     shape = (channels, extent[0], extent[1])
     if kind == "simplex":
-        noise = fractal_simplex_noise(
-            shape,
-            random_permutations(count, generator),
-            wavelength=max(height, width) / 8,
-            octaves=octaves,
-        )
+        tables = random_permutations(count, generator)
+        noise = fractal_simplex_noise(shape, tables, wavelength=max(height, width) / 8, octaves=octaves)
     else:
         noise = _SIMPLEX_STD * torch.randn(count, *shape, generator=generator, device=images.device)
 
@@ -206,10 +158,6 @@ def add_noise_patches(
     flat_index = (row_index * width + column_index).reshape(count, 1, -1).expand(-1, channels, -1)
     noisy = images.flatten(2).scatter_add(2, flat_index, noise.flatten(2))
     return noisy.reshape(images.shape)
-
-
-# Standard deviation of the six-octave simplex noise on a 32-pixel patch, so that both kinds have one strength.
-_SIMPLEX_STD = 0.425
 
 
 def _gradients(like: torch.Tensor) -> torch.Tensor:

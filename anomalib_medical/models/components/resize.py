@@ -7,6 +7,8 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
 
+from .numerics import in_float32
+
 _BILINEAR = ("bilinear", 2)  # torchvision keeps the name, its enumeration or Pillow's number
 
 
@@ -25,17 +27,16 @@ class AntialiasedPreProcessor(PreProcessor):
 
     def __init__(self, transform: Transform | None = None) -> None:
         super().__init__(transform)
-        self.export_transform = self._exportable()
+        self._make_exportable()
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore what ``checkpoint_config`` gave."""
         super().load_checkpoint_config(config)
-        self.export_transform = self._exportable()
+        self._make_exportable()
 
-    def _exportable(self) -> Transform | None:
-        if self.transform is None or self.export_transform is None:
-            return None
-        return cast("Transform", _exportable(self.transform, self.export_transform))
+    def _make_exportable(self) -> None:
+        if self.transform is not None and self.export_transform is not None:
+            self.export_transform = cast("Transform", _exportable(self.transform, self.export_transform))
 
 
 def exportable(pre_processor: nn.Module | None) -> nn.Module | None:
@@ -66,11 +67,7 @@ def _is_bilinear(part: nn.Module) -> bool:
 
 
 class ExportedCrop(nn.Module):
-    """torchvision's ``CenterCrop``, of images of any size in an exported graph; smaller ones are padded with zeros.
-
-    Args:
-        size: Height and width of the result.
-    """
+    """torchvision's ``CenterCrop``, of images of any size in an exported graph; smaller ones are padded with zeros."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -93,9 +90,7 @@ class ExportedCrop(nn.Module):
 class AntialiasedResize(nn.Module):
     """Bilinear resize with antialiasing as two matrix products: equal to torch's and, up to rounding, to Pillow's.
 
-    Args:
-        size: Height and width of the result, or the length of its shorter side.
-        antialias: False for none.
+    The size is height and width of the result, or the length of its shorter side.
     """
 
     def __init__(self, size: tuple[int, int] | int, *, antialias: bool = True) -> None:
@@ -103,11 +98,9 @@ class AntialiasedResize(nn.Module):
         self.size = size
         self.antialias = antialias
 
+    @in_float32
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Resize ``(..., H, W)``, in float32 whatever the autocast."""
-        if torch.is_autocast_enabled(images.device.type):
-            with torch.autocast(images.device.type, enabled=False):
-                return self.forward(images.float())
+        """Resize ``(..., H, W)``."""
         height, width = images.shape[-2:]
         if isinstance(self.size, int):
             # Symbols in an exported graph: whole numbers there would be those of the one image that it is made with.

@@ -3,13 +3,15 @@
 import torch
 from torch import nn
 
+from anomalib_medical.models.components import in_float32
+
 
 class SupportAttention(nn.Module):
     """Weighted mean of the support's features at one scale, another one for every query (D2-4FAD, learn-to-weight).
 
     ``weights_k = softmax_k(<key_k, query> / sqrt(C))`` over all positions and channels, with keys from a 1x1
     convolution of the support. The convolution has no bias: it would add the same to every logit of a query, which a
-    softmax does not see.
+    softmax does not see. All in float32, whatever the autocast.
 
     Args:
         channels: Channels of the features.
@@ -20,44 +22,25 @@ class SupportAttention(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(channels, channels, kernel_size=1, bias=False) if learned else None
 
+    @in_float32
     def keys(self, support: torch.Tensor) -> torch.Tensor:
-        """Keys of support features ``(K, C, H, W)``: of the same shape, float32 whatever the autocast."""
-        if torch.is_autocast_enabled(support.device.type):
-            with torch.autocast(support.device.type, enabled=False):
-                return self.keys(support)
-        support = support.float()
+        """Keys of support features ``(K, C, H, W)``, of the same shape."""
         return support if self.project is None else self.project(support)
 
+    @in_float32
     def forward(
-        self,
-        query: torch.Tensor,
-        support: torch.Tensor,
-        keys: torch.Tensor,
-        member: torch.Tensor | None = None,
+        self, query: torch.Tensor, support: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Weigh the support for each query.
+        """Weigh support features ``(K, C, H, W)``, with their :meth:`keys`, for each query ``(B, C, H, W)``.
 
-        Args:
-            query: Features ``(B, C, H, W)``.
-            support: Features ``(K, C, H, W)``.
-            keys: What :meth:`keys` makes of ``support``.
-            member: Which images are in the support of which query ``(B, K)``, bool; None for all in all.
-
-        Returns:
-            ``(B, C, H, W)``, float32.
+        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
         """
-        weights = self.weights(query, keys, member)
-        if torch.is_autocast_enabled(query.device.type):
-            with torch.autocast(query.device.type, enabled=False):
-                return _weighted(weights, support)
-        return _weighted(weights, support)
+        mean = self.weights(query, keys, member) @ support.flatten(1)
+        return mean.reshape(-1, *support.shape[1:])
 
+    @in_float32
     def weights(self, query: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``(B, K)``, float32, which adds up to one for every query; arguments as in :meth:`forward`."""
-        if torch.is_autocast_enabled(query.device.type):
-            with torch.autocast(query.device.type, enabled=False):
-                return self.weights(query, keys, member)
-        query = query.float()
+        """Return ``(B, K)``, which adds up to one for every query; arguments as in :meth:`forward`."""
         # What all keys have in common cancels in the softmax, but not in the rounding of its large logits.
         differences = keys - keys.mean(dim=0, keepdim=True)
         logits = query.flatten(1) @ differences.flatten(1).transpose(0, 1) * query.shape[1] ** -0.5
@@ -67,8 +50,3 @@ class SupportAttention(nn.Module):
             logits = logits.masked_fill(~member, float("-inf"))
         weights: torch.Tensor = logits.softmax(dim=1)
         return weights
-
-
-def _weighted(weights: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-    mean = weights @ support.float().flatten(1)
-    return mean.reshape(-1, *support.shape[1:])

@@ -18,13 +18,5 @@ class D24fadLoss(nn.Module):
         self.tsd_weight = tsd_weight
 
     def forward(self, ssd: torch.Tensor, tsd: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            ssd: ``1 - cos`` of each query and scale to its weighted support ``(B, S)``.
-            tsd: ``1 - cos`` of each query and scale to the teacher ``(B, S)``.
-
-        Returns:
-            Scalar: the scales summed, the images averaged.
-        """
+        """Sum over the scales and average over the images ``1 - cos`` of each to its target, both ``(B, S)``."""
         return self.ssd_weight * ssd.sum(dim=1).mean() + self.tsd_weight * tsd.sum(dim=1).mean()

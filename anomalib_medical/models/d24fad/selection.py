@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from .torch_model import D24fadModel
 
 # Fewer than two others say nothing about what is usual among them.
-FEWEST_FOR_OUTLIERS = 3
+_FEWEST_FOR_OUTLIERS = 3
 # Chosen for few false alarms: see benchmarks/results/d24fad_support.md.
 _SCORE_RATIO = 4.0
 _FEATURE_RATIO = 1.8
@@ -27,13 +27,7 @@ def embed(features: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def diverse_rows(embeddings: torch.Tensor, count: int, seed: int) -> list[int]:
-    """Choose images far from one another: a greedy k-center coreset, from a start that ``seed`` draws.
-
-    Args:
-        embeddings: ``(N, D)``.
-        count: How many of them.
-        seed: Another seed, another start.
-    """
+    """Choose images far from one another, by vectors ``(N, D)``: a greedy k-center coreset from a drawn start."""
     # Not anomalib's KCenterGreedy: that takes a ratio, projects at random and shows a progress bar.
     generator = torch.Generator().manual_seed(seed)
     rows = [int(torch.randint(embeddings.shape[0], (), generator=generator))]
@@ -42,11 +36,6 @@ def diverse_rows(embeddings: torch.Tensor, count: int, seed: int) -> list[int]:
         nearest = torch.minimum(nearest, (embeddings - embeddings[rows[-1]]).norm(dim=1))
         rows.append(int(nearest.argmax()))
     return rows
-
-
-def random_rows(available: int, count: int, seed: int) -> list[int]:
-    """Draw ``count`` of ``available`` images."""
-    return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:count].tolist()
 
 
 def find_outliers(model: D24fadModel, embeddings: torch.Tensor) -> list[int]:
@@ -58,21 +47,14 @@ def find_outliers(model: D24fadModel, embeddings: torch.Tensor) -> list[int]:
         model: A network that holds the support.
         embeddings: One vector a support image ``(K, D)``, see :func:`embed`.
     """
-    if len(model.support) < FEWEST_FOR_OUTLIERS:
+    if len(model.support) < _FEWEST_FOR_OUTLIERS:
         return []
     unlike = (score_ratios(model).cpu() > _SCORE_RATIO) | (feature_ratios(embeddings).cpu() > _FEATURE_RATIO)
-    return [index for index, value in enumerate(unlike.tolist()) if value]
+    return torch.nonzero(unlike).flatten().tolist()
 
 
 def feature_ratios(embeddings: torch.Tensor) -> torch.Tensor:
-    """How far each image is from the others, over how far these are from one another.
-
-    Args:
-        embeddings: ``(K, D)``, K at least 3.
-
-    Returns:
-        ``(K,)``: mean distance to the others, over the mean distance among these.
-    """
+    """Mean distance of each of K >= 3 images to the others, over the mean distance among these: ``(K,)``."""
     distances = torch.cdist(embeddings, embeddings)
     count = distances.shape[0]
     own = distances.sum(dim=1)
@@ -81,14 +63,7 @@ def feature_ratios(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def score_ratios(model: D24fadModel) -> torch.Tensor:
-    """How unlike the others each support image is for the model, over how unlike these are one another.
-
-    Args:
-        model: A network that holds a support of at least 3 images.
-
-    Returns:
-        ``(K,)``: score against the others, over their mean score against each other without it.
-    """
+    """Score of each of K >= 3 support images against the others, over these others' mean score without it: ``(K,)``."""
     scores: torch.Tensor = model.leave_one_out().pred_score  # type: ignore[assignment]  # the model scores
     ratios = []
     for index, score in enumerate(scores):

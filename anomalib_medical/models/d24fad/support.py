@@ -1,205 +1,147 @@
-"""Support images: where they come from, and the record that is kept of them."""
+"""Which support a model compares with: images or a folder that it was given, else the data's, else the checkpoint's."""
 
-import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard
 
 import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_medical.data.images import read_image
-from anomalib_medical.data.privacy import PatientHasher
-from anomalib_medical.io import ImageAddress, Window, counted, list_folder, list_pictures, on_disk
+from anomalib_medical.data.images import Pictures, read_support, refuse_repeated
+from anomalib_medical.post_processing import MedicalPostProcessor
 
-from .torch_model import D24fadError
+from .selection import diverse_rows, embed, find_outliers
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SupportImage:
-    """What is known of a support image beside its pixels.
-
-    Attributes:
-        digest: sha256 of its file, with the address of the frame or slice behind it where the file holds many; of an
-            image without a file, of its float32 values.
-        size: Bytes of the file, 0 without one.
-        name: The file's name, as long as the model is in memory: it is not saved.
-        hashed_name: Salted hash of the name, as patients are hashed.
-    """
-
-    digest: str
-    size: int = 0
-    name: str = ""
-    hashed_name: str = ""
-
-    @classmethod
-    def of_file(cls, address: ImageAddress) -> "SupportImage":
-        """Describe a file, or one picture in it."""
-        name = str(ImageAddress(Path(address.path.name), address.selection))
-        return cls(_file_digest(address), address.path.stat().st_size, name)
-
-    def hashed(self, hasher: PatientHasher) -> "SupportImage":
-        """Hash the name, if that has not been done."""
-        return self if self.hashed_name else replace(self, hashed_name=hasher.hash(self.name).replace("p-", "s-", 1))
+def takes_normals(post_processor: object) -> TypeGuard[MedicalPostProcessor]:
+    """Whether a post-processor needs no anomalies for its threshold."""
+    return isinstance(post_processor, MedicalPostProcessor) and post_processor.threshold == "specificity"
 
 
-@dataclass(frozen=True)
-class Support:
-    """Support images as they were read.
-
-    Attributes:
-        pixels: Each ``(3, H, W)`` in [0, 1]; sizes may differ.
-        images: What is known of each.
-    """
-
-    pixels: list[torch.Tensor]
-    images: list[SupportImage]
-
-    @classmethod
-    def read(cls, addresses: Sequence[ImageAddress], window: Window | None) -> "Support":
-        """Read support images.
-
-        Raises:
-            ImageReadError: If a file cannot be read; it is named.
-            FileNotFoundError: If there is no such file.
-        """
-        pixels = [read_image(address, window) for address in addresses]
-        return cls(pixels, [SupportImage.of_file(address) for address in addresses])
-
-    @classmethod
-    def of_tensors(cls, images: torch.Tensor | Sequence[torch.Tensor], what: str = "support image") -> "Support":
-        """Take images that are in memory.
-
-        Args:
-            images: ``(K, 3, H, W)``, or K images ``(3, H_k, W_k)``, in [0, 1].
-            what: What they are, for the message.
-
-        Raises:
-            D24fadError: If there are none, or one is no colour image in [0, 1].
-        """
-        pixels = [image.detach().float().cpu() for image in images]
-        if not pixels:
-            msg = f"Got 0 {what}s, expected at least 1 normal image."
-            raise D24fadError(msg)
-        for index, image in enumerate(pixels):
-            if image.ndim != 3 or image.shape[0] != 3 or not bool(((image >= 0) & (image <= 1)).all()):
-                values = f"values from {image.min():.3g} to {image.max():.3g}" if image.numel() else "no values"
-                msg = (
-                    f"The {what} {index} has the shape {tuple(image.shape)} and {values}, expected (3, height, "
-                    "width) with values in [0, 1], before any normalisation."
-                )
-                raise D24fadError(msg)
-        return cls(pixels, [SupportImage(_digest(image.contiguous().numpy().tobytes())) for image in pixels])
-
-    def choose(self, indices: Sequence[int]) -> "Support":
-        """Keep some of the images."""
-        return Support([self.pixels[index] for index in indices], [self.images[index] for index in indices])
+def read_explicit(model: Any) -> Pictures | None:  # noqa: ANN401 - D24fad, which imports this file
+    """The support that a model was given, as images or as a folder; None without."""
+    if model.explicit_support is None and model.support_dir is not None:
+        salt_folder = model._trainer and model.trainer.default_root_dir  # noqa: SLF001 - None without one
+        model.explicit_support = read_support(
+            model.support_dir, model.support_window, model.support_shots, model.seed or 0, chooser(model), salt_folder
+        )
+    return model.explicit_support  # type: ignore[no-any-return]
 
 
-def list_pictures_in(folder: str | Path, argument: str) -> list[ImageAddress]:
-    """List all pictures of a folder of normal images.
+def chooser(model: Any) -> Callable[[Iterable[torch.Tensor], int], list[int]] | None:  # noqa: ANN401 - D24fad
+    """What chooses images ``(3, H, W)`` in [0, 1] that are far from one another for the teacher, if that is wanted."""
 
-    Args:
-        folder: The folder, searched at any depth.
-        argument: What named it, for the message.
+    @torch.no_grad()
+    def choose(images: Iterable[torch.Tensor], count: int) -> list[int]:
+        prepared = (model.prepare(image[None].to(model.device)) for image in images)
+        embeddings = torch.cat([embed(model.model.teacher(image)).cpu() for image in prepared])
+        return diverse_rows(embeddings, count, model.seed or 0)
 
-    Raises:
-        D24fadError: If there is no such folder, or no image in it.
-        ImageReadError: If a header cannot be read.
-    """
-    folder = on_disk(Path(folder))
-    found = "there is no such folder" if not folder.is_dir() else "it holds 0 images"
-    listing = list_folder(folder)
-    addresses = [address for path in listing.images for address in list_pictures(path)]
-    left_out = listing.left_out()
-    if not addresses:
-        msg = f"{argument} is {folder}: {found}. Expected a folder with at least 1 normal image of the new task."
-        raise D24fadError(f"{msg} {left_out}".strip())
-    if left_out:
-        logger.warning("%s: %s", argument, left_out)
-    return addresses
+    return choose if model.support_selection == "diverse" else None
 
 
-def list_support(folder: str | Path, shots: int | None) -> list[ImageAddress]:
-    """List the pictures of a folder of support images.
-
-    Args:
-        folder: The folder, searched at any depth.
-        shots: How many of them are wanted, None for all.
-
-    Raises:
-        D24fadError: If there is no such folder, or it holds too few images.
-        ImageReadError: If a header cannot be read.
-    """
-    addresses = list_pictures_in(folder, "support_dir")
-    if shots is not None and shots > len(addresses):
-        images = counted(len(addresses), "image")
-        msg = f"support_shots is {shots}, and {folder} holds {images}: add images, or ask for fewer."
-        raise D24fadError(msg)
-    return addresses
+def warn_of_outliers(model: Any) -> None:  # noqa: ANN401 - D24fad
+    """Say which support image is unlike the others, unless a checkpoint brought them: it would hide its like."""
+    if model.support_embeddings is None:
+        return
+    for index in find_outliers(model.model, model.support_embeddings):
+        logger.warning(
+            "Support image %s is an outlier: it is far less like the others than these are like one another. A wrong "
+            "or abnormal image in the support makes its like look normal: look at it.",
+            model.support_names[index] if model.support_names else f"number {index}",
+        )
 
 
-def record_of(images: Sequence[SupportImage]) -> dict[str, Any]:
-    """Describe a support for files: count, a sha256 of the whole set, and each image; no names."""
-    digests = sorted(image.digest for image in images)
-    return {
-        "count": len(images),
-        "sha256": _digest("\n".join(digests).encode()),
-        "images": [{"name": image.hashed_name, "sha256": image.digest, "size": image.size} for image in images],
-    }
+class WantedSupport(Callback):
+    """Gives the model the support that is wanted, and refuses to score what may not be compared with it."""
+
+    def __init__(self) -> None:
+        # The support of the task that is left out, while the others train.
+        self._target: Pictures | None = None
+        self._validated_episodes = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - D24fad, as below
+        """Read the support of the task that is left out."""
+        self._target = _wanted(trainer, pl_module)
+        if self._target is None:
+            logger.warning("The data has no target with a support: the model will have none until it is given one.")
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:  # noqa: ANN401
+        """Remember whether episodes are validated."""
+        del trainer, pl_module, outputs, args
+        self._validated_episodes |= getattr(batch, "support", None) is not None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """After episodes, take the threshold from the target's support: that of other tasks does not hold for it."""
+        if self._validated_episodes and not trainer.sanity_checking:
+            self._take_target(trainer, pl_module)
+        self._validated_episodes = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Encode the target's support with the weights that are about to be saved, if no validation has."""
+        self._take_target(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Look at the support with the final weights."""
+        del trainer
+        warn_of_outliers(pl_module)
+
+    def _take_target(self, trainer: Trainer, model: Any) -> None:  # noqa: ANN401
+        if trainer.state.fn == TrainerFn.FITTING and self._target is not None:
+            model.take_support(self._target, warn=False)
+        if isinstance(model.post_processor, MedicalPostProcessor):
+            if len(model.model.support) > 1:
+                model.recalibrate()
+            else:
+                model.post_processor.invalidate()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Take the support that is wanted."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            _start_scoring(trainer, pl_module, [])
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Take the support that is wanted."""
+        _start_scoring(trainer, pl_module, trainer.test_dataloaders)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Take the support that is wanted."""
+        _start_scoring(trainer, pl_module, trainer.predict_dataloaders)
 
 
-def images_of(record: dict[str, Any]) -> list[SupportImage]:
-    """Read a record back."""
-    return [SupportImage(image["sha256"], image["size"], hashed_name=image["name"]) for image in record["images"]]
+def _wanted(trainer: Trainer, model: Any) -> Pictures | None:  # noqa: ANN401
+    """The explicit support, or else that of the data, if there is one."""
+    support = read_explicit(model)
+    of_data = getattr(getattr(trainer, "datamodule", None), "target_support", None)
+    return of_data(chooser(model)) if support is None and of_data is not None else support
 
 
-def repeated_in(images: Sequence[SupportImage], addresses: Sequence[ImageAddress]) -> list[ImageAddress]:
-    """Find the pictures that are support images too, under whatever name.
-
-    Args:
-        images: The support.
-        addresses: Pictures that are going to be scored.
-    """
-    digests = {image.digest for image in images}
-    # Only files of the same size have to be read.
-    sizes = {image.size for image in images}
-    return [
-        address for address in addresses if address.path.stat().st_size in sizes and _file_digest(address) in digests
-    ]
-
-
-def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring the supports of a batch together, so that an image in several of them is encoded once.
-
-    Args:
-        support: ``(B, K, 3, H, W)``.
-        index: ``(B, K)``, equal for equal images; None if all are different.
-
-    Returns:
-        The different images ``(U, 3, H, W)``, and which of them are in the support of which query ``(B, U)``, bool.
-    """
-    count, shots = support.shape[:2]
-    positions = torch.arange(count * shots, device=support.device)
-    index = positions.view(count, shots) if index is None else index
-    images, inverse = torch.unique(index, return_inverse=True)
-    first = torch.full_like(images, count * shots).scatter_reduce_(0, inverse.flatten(), positions, "amin")
-    member = torch.zeros(count, images.shape[0], dtype=torch.bool, device=support.device)
-    return support.flatten(0, 1)[first], member.scatter_(1, inverse, value=True)
+def _start_scoring(trainer: Trainer, model: Any, dataloaders: Any) -> None:  # noqa: ANN401
+    support = _wanted(trainer, model)
+    if support is not None and (support.record, support.names) != (model.support_record, model.support_names):
+        model.take_support(support)
+    for loader in dataloaders if isinstance(dataloaders, list) else [dataloaders]:
+        dataset = getattr(loader, "dataset", None)
+        refuse_repeated(model.support_record, _files_of(dataset), "images to score")
+        window = getattr(dataset, "window", model.support_window)
+        if model.support_dir is not None and window != model.support_window:
+            msg = (
+                f"The images to score are read with the window {window}, those of support_dir with "
+                f"{model.support_window}: set --model.support_window to the same."
+            )
+            raise ValueError(msg)
+    if isinstance(model.post_processor, MedicalPostProcessor) and model.post_processor.awaits_calibration:
+        logger.warning(
+            "There is no threshold for this support: scores are raw, without labels. Recalibrate with "
+            "`anomalib-medical retarget`, or with model.recalibrate(normals) and other normal images of the same task."
+        )
 
 
-def _file_digest(address: ImageAddress) -> str:
-    """Return the sha256 of a file, with the picture's selection where it holds many."""
-    digest = hashlib.sha256()
-    with address.path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    selection = str(ImageAddress(Path("x"), address.selection)).partition("#")[2]
-    return f"{digest.hexdigest()}#{selection}" if selection else digest.hexdigest()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _files_of(dataset: Any) -> list[Any]:  # noqa: ANN401 - ours and anomalib's have no common base
+    """Where a dataset's images are, as far as it says."""
+    if hasattr(dataset, "samples"):
+        return list(dataset.samples.image_path)
+    return list(getattr(dataset, "addresses", getattr(dataset, "image_filenames", [])))

@@ -7,8 +7,8 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components.backbone import get_decoder
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
 
 from .attention import SupportAttention
@@ -17,10 +17,7 @@ SCALES = 3
 # Height of an image over the height of its features at the first scale.
 _FIRST_REDUCTION = 4
 _ENCODED_AT_ONCE = 16
-
-
-class D24fadError(MedicalError, ValueError):
-    """D2-4FAD cannot do what was asked."""
+Reduction = Literal["mean", "max"]
 
 
 class EncodedSupport(NamedTuple):
@@ -56,23 +53,20 @@ class SupportSet(nn.Module):
         for scale in range(SCALES):
             yield EncodedSupport(*(self.get_buffer(f"{part}_{scale}") for part in EncodedSupport._fields))
 
-    def fill(self, encoded: Sequence[EncodedSupport]) -> None:
-        """Replace the support.
-
-        Args:
-            encoded: One a scale.
-        """
+    def fill(self, encoded: Sequence[EncodedSupport]) -> bool:
+        """Replace the support, one part a scale; return whether it is another one, but for rounding."""
+        same = all(
+            old.features.shape == new.features.shape
+            and bool((F.cosine_similarity(old.features.flatten(1), new.features.flatten(1)) > 1 - 1e-4).all())
+            for old, new in zip(self, encoded, strict=True)
+        )
         for scale, one in enumerate(encoded):
             for part in EncodedSupport._fields:
                 setattr(self, f"{part}_{scale}", getattr(one, part).detach().clone())
+        return not same
 
     def fit_to(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Make room for a state dict's support, which may have another number of images.
-
-        Args:
-            state_dict: What is going to be loaded.
-            prefix: Where this module's tensors are in it.
-        """
+        """Make room for the support that a state dict has under a prefix, of however many images."""
         for name, own in list(self.named_buffers()):
             given = state_dict.get(prefix + name)
             if given is not None and given.shape != own.shape:
@@ -93,10 +87,7 @@ class D24fadModel(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: str = "wide_resnet50_2",
-        weighting: str = "learned",
-        score_reduction: Literal["mean", "max"] = "max",
+        self, backbone: str = "wide_resnet50_2", weighting: str = "learned", score_reduction: Reduction = "max"
     ) -> None:
         super().__init__()
         self.teacher = Teacher(backbone, layers=(1, 2, 3, 4))
@@ -117,60 +108,38 @@ class D24fadModel(nn.Module):
             Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
 
         Raises:
-            D24fadError: If there is no support, or it had another size.
+            ValueError: If there is no support, or it was of another size.
         """
         if len(self.support) == 0:
             msg = (
                 "The model has no support set to compare with. Give a folder of a few normal images: "
                 "--model.support_dir FOLDER, or model.set_support(images)."
             )
-            raise D24fadError(msg)
+            raise ValueError(msg)
         return self.score(images, list(self.support))
 
     def score(self, images: torch.Tensor, support: Sequence[EncodedSupport]) -> InferenceBatch:
-        """Score images against an encoded support.
-
-        Args:
-            images: Normalised images ``(B, 3, H, W)``.
-            support: What :meth:`encode_support` returned for images of the same height and width.
-
-        Returns:
-            Anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
-
-        Raises:
-            D24fadError: If images and support have different sizes.
-        """
+        """Score images as :meth:`forward`, against what :meth:`encode_support` made of images of the same size."""
         expected = tuple(_FIRST_REDUCTION * side for side in support[0].features.shape[-2:])
         if (images.shape[-2], images.shape[-1]) != expected:
             msg = (
                 f"Got images of {images.shape[-2]}x{images.shape[-1]} pixels (height x width), and a support of "
                 f"{expected[0]}x{expected[1]}: both must be resized alike, as the model's own pre-processor does."
             )
-            raise D24fadError(msg)
+            raise ValueError(msg)
         _, student = self.encode(images)
         return self.compare(student, self.weigh(student, support))
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Extract the teacher's and the student's features.
+        """Teacher's and student's features of normalised images ``(B, 3, H, W)``, H and W multiples of 32.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
-
-        Returns:
-            For each of them a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
+        Each a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
         """
         *teacher, last = self.teacher(images)
         return teacher, list(self.decoder(last))
 
     def encode_support(self, images: torch.Tensor) -> list[EncodedSupport]:
-        """Encode support images, a few at a time, in evaluation mode whatever the mode is, without gradient.
-
-        Args:
-            images: Normalised images ``(K, 3, H, W)``.
-
-        Returns:
-            Features and keys of each of the three scales.
-        """
+        """Encode support images ``(K, 3, H, W)``, a few at a time, in evaluation mode and without gradient."""
         training = self.training
         self.eval()
         with torch.no_grad():
@@ -188,37 +157,22 @@ class D24fadModel(nn.Module):
         ]
 
     def episode(
-        self,
-        images: torch.Tensor,
-        support: torch.Tensor,
-        member: torch.Tensor,
-        *,
-        stop_gradient: bool = False,
+        self, images: torch.Tensor, support: torch.Tensor, member: torch.Tensor, *, stop_gradient: bool = False
     ) -> EpisodeFeatures:
-        """Features of queries and of their supports: every image is encoded once.
+        """Features of queries ``(B, 3, H, W)`` and of all their support images ``(K, 3, H, W)``, each encoded once.
 
-        Args:
-            images: Normalised queries ``(B, 3, H, W)``.
-            support: The normalised support images of all queries ``(K, 3, H, W)``.
-            member: Which of them are in the support of which query ``(B, K)``, bool.
-            stop_gradient: Whether the support's features are constants; learn-to-weight still learns.
+        ``member`` ``(B, K)``, bool, says which of these are in whose support. With ``stop_gradient`` their features are
+        constants; learn-to-weight still learns.
         """
         count = images.shape[0]
         teacher, student = self.encode(torch.cat([images, support]))
         others = [features[count:].detach() if stop_gradient else features[count:] for features in student]
         encoded = self.with_keys(others)
         queries = [features[:count] for features in student]
-        return EpisodeFeatures(
-            teacher=[features[:count] for features in teacher],
-            student=queries,
-            support=self.weigh(queries, encoded, member),
-        )
+        return EpisodeFeatures([each[:count] for each in teacher], queries, self.weigh(queries, encoded, member))
 
     def weigh(
-        self,
-        student: Sequence[torch.Tensor],
-        support: Sequence[EncodedSupport],
-        member: torch.Tensor | None = None,
+        self, student: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
         """Weigh the support for each query, at every scale; see :class:`SupportAttention`."""
         return [
@@ -234,14 +188,7 @@ class D24fadModel(nn.Module):
         return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
 
     def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
-        """Score each support image against the others.
-
-        Args:
-            absent: A support image that no other one is compared with.
-
-        Returns:
-            Scores ``(K,)`` and maps ``(K, 1, H, W)``.
-        """
+        """Score each of the K support images against the others, but for an absent one that none is compared with."""
         support = list(self.support)
         student = [one.features for one in support]
         member = ~torch.eye(len(self.support), dtype=torch.bool, device=student[0].device)
@@ -249,3 +196,18 @@ class D24fadModel(nn.Module):
             member[:, absent] = False
         with torch.no_grad():
             return self.compare(student, self.weigh(student, support, member))
+
+
+def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring the supports of a batch ``(B, K, 3, H, W)`` together, so that an image in several is encoded once.
+
+    ``index`` ``(B, K)`` is equal for equal images; None if all are different. Returns the different images
+    ``(U, 3, H, W)``, and which of them are in the support of which query ``(B, U)``, bool.
+    """
+    count, shots = support.shape[:2]
+    positions = torch.arange(count * shots, device=support.device)
+    index = positions.view(count, shots) if index is None else index
+    images, inverse = torch.unique(index, return_inverse=True)
+    first = torch.full_like(images, count * shots).scatter_reduce_(0, inverse.flatten(), positions, "amin")
+    member = torch.zeros(count, images.shape[0], dtype=torch.bool, device=support.device)
+    return support.flatten(0, 1)[first], member.scatter_(1, inverse, value=True)

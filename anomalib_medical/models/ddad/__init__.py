@@ -1,7 +1,6 @@
 """DDAD: dual-distribution discrepancy with unlabeled images."""
 
-from .checks import DdadError
 from .lightning_model import Ddad
 from .torch_model import DdadModel
 
-__all__ = ["Ddad", "DdadError", "DdadModel"]
+__all__ = ["Ddad", "DdadModel"]

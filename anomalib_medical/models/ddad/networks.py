@@ -19,40 +19,29 @@ _MEMORY_ENTROPY_WEIGHT = 2e-4
 
 
 class Reconstruction(NamedTuple):
-    """What a network, or an ensemble of K, says about images.
+    """What a network, or an ensemble of K, says about images."""
 
-    Attributes:
-        mean: Reconstructed images ``(B, 1, H, W)``; of an ensemble ``(K, B, 1, H, W)``.
-        log_variance: Logarithm of the predicted variance, of the same shape; AE-U only.
-        attention: Weights of the memory's slots ``(B, 25)``; MemAE only.
-    """
-
-    mean: torch.Tensor
-    log_variance: torch.Tensor | None = None
-    attention: torch.Tensor | None = None
+    mean: torch.Tensor  # reconstructed images (B, 1, H, W); of an ensemble (K, B, 1, H, W)
+    log_variance: torch.Tensor | None = None  # of the predicted variance, of the same shape; AE-U only
+    attention: torch.Tensor | None = None  # weights of the memory's slots (B, 25); MemAE only
 
 
 class Autoencoder(nn.Module):
-    """Convolutional autoencoder with a latent code of 16 numbers (DDAD, "AE").
-
-    Args:
-        image_size: Height and width, multiples of 16.
-        out_channels: Channels of the output.
-    """
+    """Convolutional autoencoder with a latent code of 16 numbers (DDAD, "AE"), for sides that are multiples of 16."""
 
     def __init__(self, image_size: tuple[int, int], out_channels: int = 1) -> None:
         super().__init__()
         self.grid = (_CHANNELS[-1], image_size[0] // REDUCTION, image_size[1] // REDUCTION)
         features = self.grid[0] * self.grid[1] * self.grid[2]
         self.encoder = nn.Sequential(
-            *(_down(before, after) for before, after in pairwise(_CHANNELS)),
+            *(_block(nn.Conv2d, before, after) for before, after in pairwise(_CHANNELS)),
             nn.Flatten(),
             *_fully_connected(features, _LATENT),
         )
         up = _CHANNELS[:0:-1]
         self.expansion = _fully_connected(_LATENT, features)
         self.decoder = nn.Sequential(
-            *(_up(before, after) for before, after in pairwise(up)),
+            *(_block(nn.ConvTranspose2d, before, after) for before, after in pairwise(up)),
             nn.ConvTranspose2d(up[-1], out_channels, 4, stride=2, padding=1, bias=False),
         )
 
@@ -109,15 +98,12 @@ class MemoryAutoencoder(Autoencoder):
 class Memory(nn.Module):
     """Replaces a latent code by a weighted mean of learnt ones.
 
-    Args:
-        slots: Number of learnt codes.
-        size: Their length.
-        shrink_threshold: Addressing weights up to it become zero, the rest is scaled to a sum of one; 0 for all.
+    Weights up to ``shrink_threshold`` become zero, the rest is scaled to a sum of one.
     """
 
-    def __init__(self, slots: int = _MEMORY_SLOTS, size: int = _LATENT, shrink_threshold: float = 0.0) -> None:
+    def __init__(self, shrink_threshold: float = 0.0) -> None:
         super().__init__()
-        self.slots = nn.Parameter(torch.empty(slots, size).uniform_(-(size**-0.5), size**-0.5))
+        self.slots = nn.Parameter(torch.empty(_MEMORY_SLOTS, _LATENT).uniform_(-(_LATENT**-0.5), _LATENT**-0.5))
         self.shrink_threshold = shrink_threshold
 
     def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,11 +126,6 @@ class Ensemble(nn.Module):
 
     A plain loop over them: on two CPU cores `torch.func.vmap` over stacked parameters is slower
     (``benchmarks/ddad_training.py``).
-
-    Args:
-        network: Kind of the networks.
-        members: Their number K.
-        image_size: Height and width, multiples of 16.
     """
 
     def __init__(self, network: NetworkName, members: int, image_size: tuple[int, int]) -> None:
@@ -167,18 +148,9 @@ class Ensemble(nn.Module):
         return torch.stack(losses)
 
 
-def _down(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
-    )
-
-
-def _up(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(after),
-        nn.ReLU(inplace=True),
-    )
+def _block(convolution: type[nn.Conv2d | nn.ConvTranspose2d], before: int, after: int) -> nn.Sequential:
+    halved_or_doubled = convolution(before, after, 4, stride=2, padding=1, bias=False)
+    return nn.Sequential(halved_or_doubled, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
 def _fully_connected(before: int, after: int) -> nn.Sequential:

@@ -13,11 +13,7 @@ _SMOOTHING = 1e-5
 
 
 class RefinementNet(nn.Module):
-    """Three 3x3 convolutions from discrepancy maps to the probability of an anomaly.
-
-    Args:
-        channels: Number of maps that come in.
-    """
+    """Three 3x3 convolutions from so many discrepancy maps to the probability of an anomaly."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -38,33 +34,19 @@ class RefinementNet(nn.Module):
 
 
 class ForeignPatches(NamedTuple):
-    """Images with blended patches.
+    """Images with blended patches."""
 
-    Attributes:
-        images: ``(B, 1, H, W)``.
-        masks: ``(B, 1, H, W)`` bool, True inside a patch.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
+    images: torch.Tensor  # (B, 1, H, W)
+    masks: torch.Tensor  # (B, 1, H, W) bool, True inside a patch
 
 
 def add_foreign_patches(
     images: torch.Tensor, foreign: torch.Tensor, generator: torch.Generator, probability: float = 0.5
 ) -> ForeignPatches:
-    """Blend a square of another image into each image, as in foreign patch interpolation.
+    """Blend a square of another image into images ``(B, 1, H, W)``, as in foreign patch interpolation.
 
     The square's centre lies in the central 80 percent of the image, its half-width is 5 to 20 percent of the width, and
-    it is cut at the border; the blend factor is uniform in [0, 1].
-
-    Args:
-        images: Normal images ``(B, 1, H, W)``.
-        foreign: As many other normal images.
-        generator: Source of randomness, on the CPU.
-        probability: Chance of a patch for each image.
-
-    Returns:
-        The images and where their patches are.
+    it is cut at the border; the blend factor is uniform in [0, 1]. The generator is on the CPU.
     """
     count, _, height, width = images.shape
 
@@ -84,15 +66,7 @@ def add_foreign_patches(
 
 
 def focal_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Focal loss over pixels: gamma 2, the targets smoothed by 1e-5.
-
-    Args:
-        probabilities: ``(B, 2, H, W)``, as the network gives them.
-        masks: ``(B, 1, H, W)`` bool, True for abnormal pixels.
-
-    Returns:
-        The mean.
-    """
+    """Mean focal loss of probabilities ``(B, 2, H, W)`` (normal, abnormal): gamma 2, targets smoothed by 1e-5."""
     abnormal = torch.where(masks, 1 - _SMOOTHING, _SMOOTHING)
     right = probabilities[:, 1:] * abnormal + probabilities[:, :1] * (1 - abnormal) + _SMOOTHING
     # A probability of one would come out above it.

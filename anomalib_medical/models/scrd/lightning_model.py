@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
@@ -18,7 +17,10 @@ from anomalib_medical.models.components import (
     check_choice,
     check_image_size,
     check_seed,
+    derived_seed,
     feature_distances,
+    in_float32,
+    seeded,
 )
 
 from .loss import ScrdLoss
@@ -111,10 +113,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.noise_octaves = noise_octaves
         self.learning_rate = learning_rate
         self.seed = seed
-        # A fork of the random state: building a model to load a checkpoint into it leaves the user's alone.
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
         self.loss = ScrdLoss(balance=scale_balance)
 
@@ -124,15 +123,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
-        """One step of the contrastive distillation.
-
-        Args:
-            batch: Normalised images ``(B, 3, H, W)``; nothing else of it is read.
-            batch_idx: Index of the batch in its epoch.
-
-        Returns:
-            The loss.
-        """
+        """Loss of the contrastive distillation on normalised images ``(B, 3, H, W)``; no labels are read."""
         images: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
         noisy = self.add_noise(images, batch_idx) if self.contrast else None
         features = self.model(images, noisy)
@@ -142,37 +133,25 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         if features.scale_weights is not None:
             means = features.scale_weights.detach().mean(dim=0)
-            self.log_dict(
-                {f"scale_weight_layer{index + 1}": means[index] / SCALES for index in range(SCALES)},
-                on_step=False,
-                on_epoch=True,
-                batch_size=batch.batch_size,
-            )
+            shares = {f"scale_weight_layer{index + 1}": means[index] / SCALES for index in range(SCALES)}
+            self.log_dict(shares, on_step=False, on_epoch=True, batch_size=batch.batch_size)
         return loss
 
+    @in_float32
     def add_noise(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Give every image its own fresh patch of noise.
+        """Give every normalised image ``(B, 3, H, W)`` its own fresh patch of noise, fixed by seed, epoch and batch.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)``. Noise is meant for images in [0, 1]: it is scaled as the
-                normalisation would have scaled it.
-            batch_idx: Index of the batch in its epoch; with the epoch, the process and ``seed`` it fixes the noise.
-
-        Returns:
-            Noisy normalised images.
+        Noise is meant for images in [0, 1]: it is scaled as the normalisation would have scaled it.
         """
-        generator = torch.Generator(device=images.device)
         if self.seed is None:
-            generator.manual_seed(int(torch.randint(2**62, ())))
+            seed = int(torch.randint(2**62, ()))
         else:
-            source = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx, self.global_rank])
-            generator.manual_seed(int(source.generate_state(1)[0]))
-        with torch.autocast(images.device.type, enabled=False):
-            return add_noise_patches(
-                images,
-                generator,
-                kind=self.noise,
-                strength=self.noise_strength * self.input_scale,
-                patch_size=self.noise_size,
-                octaves=self.noise_octaves,
-            )
+            seed = derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        return add_noise_patches(
+            images,
+            torch.Generator(device=images.device).manual_seed(seed),
+            kind=self.noise,
+            strength=self.noise_strength * self.input_scale,
+            patch_size=self.noise_size,
+            octaves=self.noise_octaves,
+        )

@@ -11,9 +11,6 @@ from torch import nn
 from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
 
 SCALES = 3
-# Output channels of the bottleneck by the expansion of the residual block; the paper's width of its blocks.
-_BOTTLENECK_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "wide_resnet50_2": 2048}
-_BOTTLENECK_WIDTH = {"wide_resnet50_2": 128}
 
 
 class ScrdFeatures(NamedTuple):
@@ -26,38 +23,21 @@ class ScrdFeatures(NamedTuple):
 
 
 class ScaleAdaptation(nn.Module):
-    """One weight per image and scale: global max pooling, a linear layer and a softmax (SCRD, scale adaptation).
-
-    Args:
-        channels: Channels of the bottleneck's output.
-    """
+    """One weight per image and scale: global max pooling, a linear layer and a softmax (SCRD, scale adaptation)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, SCALES)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Weigh the scales.
-
-        Args:
-            embedding: The bottleneck's output ``(B, C, H, W)``.
-
-        Returns:
-            ``(B, 3)``, float32, with a mean of 1 over the scales, so that equal weights change nothing.
-        """
+        """Weights ``(B, 3)`` from ``(B, C, H, W)``, float32 and of mean 1, so that equal weights change nothing."""
         logits = self.linear(embedding.amax(dim=(-2, -1)))
         weights: torch.Tensor = SCALES * logits.float().softmax(dim=1)
         return weights
 
 
 class ScrdModel(nn.Module):
-    """Teacher, one-class bottleneck, decoder and scale adaptation.
-
-    Args:
-        backbone: timm name of the teacher.
-        weighting: ``scale_aware`` for learnt weights of the scales, in loss and map; ``none`` for equal ones.
-        score_reduction: ``mean`` or ``max`` of the map as image score.
-    """
+    """Teacher, one-class bottleneck, decoder and scale adaptation; arguments as those of `Scrd`."""
 
     def __init__(
         self,
@@ -68,28 +48,21 @@ class ScrdModel(nn.Module):
         super().__init__()
         self.teacher = Teacher(backbone)
         name = self.teacher.architecture
-        width = {"width_per_group": _BOTTLENECK_WIDTH[name]} if name in _BOTTLENECK_WIDTH else {}
+        # The paper's width; anomalib's default is 64.
+        width = {"width_per_group": 128} if name == "wide_resnet50_2" else {}
         self.bottleneck = get_bottleneck_layer(name, **width)
         # Never used by its forward: parameters without a gradient break distributed training.
         del self.bottleneck.conv4, self.bottleneck.bn4
         self.decoder = get_decoder(name)
-        self.scale_adaptation = ScaleAdaptation(_BOTTLENECK_CHANNELS[name]) if weighting == "scale_aware" else None
+        channels = 2 * self.teacher.extractor.out_dims[-1]  # of the bottleneck's output
+        self.scale_adaptation = ScaleAdaptation(channels) if weighting == "scale_aware" else None
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction
 
-    def forward(
-        self,
-        images: torch.Tensor,
-        noisy_images: torch.Tensor | None = None,
-    ) -> ScrdFeatures | InferenceBatch:
-        """Features in training mode, scores and maps in evaluation mode.
+    def forward(self, images: torch.Tensor, noisy_images: torch.Tensor | None = None) -> ScrdFeatures | InferenceBatch:
+        """Features in training mode; in evaluation mode anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)``, H and W multiples of 32.
-            noisy_images: The same images with synthetic anomalies; in training only, or None without contrast.
-
-        Returns:
-            In training :class:`ScrdFeatures`; else anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
+        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies.
         """
         features = self._features(images, noisy_images)
         if self.training:

@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.data.checks import (
-    TableError,
-    check_values,
-    parse_numbers,
-    read_table,
-    refuse_duplicates,
-    require_images,
-)
+from anomalib_medical.data.checks import check_values, parse_numbers, read_table, refuse_duplicates, require_images
+from anomalib_medical.errors import MedicalError
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -42,20 +36,20 @@ def test_cells_are_text_and_lines_count_as_in_an_editor(tmp_path: Path) -> None:
     ],
 )
 def test_shapes_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         read_table(write(tmp_path, text), ("id", "x"), optional=("y",))
 
 
 def test_any_other_column(tmp_path: Path) -> None:
     assert list(read_table(write(tmp_path, "z,id\n1,2\n"), ("id",), optional=None)) == ["z", "id"]
-    with pytest.raises(TableError, match=r"expected id, z\. Missing: id\."):
+    with pytest.raises(MedicalError, match=r"expected id, z\. Missing: id\."):
         read_table(write(tmp_path, "z\n1\n"), ("id", "z"), optional=None)
 
 
 def test_other_encodings_and_no_file(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_bytes("id\ngröße\n".encode("latin-1"))
-    with pytest.raises(TableError, match=r"t\.csv is not UTF-8 text"):
+    with pytest.raises(MedicalError, match=r"t\.csv is not UTF-8 text"):
         read_table(file, ("id",))
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "absent.csv", ("id",))
@@ -64,12 +58,12 @@ def test_other_encodings_and_no_file(tmp_path: Path) -> None:
 def test_values(tmp_path: Path) -> None:
     file = write(tmp_path, "id,x\na,1\nb,nan\na,inf\n")
     table = read_table(file, ("id", "x"))
-    with pytest.raises(TableError, match=r"line 4: this row is a second row for id 'a' \(see line 2\)"):
+    with pytest.raises(MedicalError, match=r"line 4: this row is a second row for id 'a' \(see line 2\)"):
         refuse_duplicates(file, table, "id")
-    with pytest.raises(TableError, match=r"line 3: this row has the id 'b'; expected one of a, c"):
+    with pytest.raises(MedicalError, match=r"line 3: this row has the id 'b'; expected one of a, c"):
         check_values(file, table, "id", ("c", "a"))
     for rows in ([3], [4]):
-        with pytest.raises(TableError, match=rf"line {rows[0]}: this row has the x '(nan|inf)'; expected a number"):
+        with pytest.raises(MedicalError, match=rf"line {rows[0]}: this row has the x '(nan|inf)'; expected a number"):
             parse_numbers(file, table.loc[rows], ["x"])
     assert parse_numbers(file, table.loc[[2]], ["x"]).x.tolist() == [1.0]
 

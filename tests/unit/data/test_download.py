@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from anomalib_medical.data import download as downloading
-from anomalib_medical.data.download import Archive, DownloadError, download, fetch, is_interrupted, zenodo_archive
+from anomalib_medical.data.download import Archive, download, fetch, is_interrupted, zenodo_archive
+from anomalib_medical.errors import MedicalError
 from tests.helpers.file_server import FileServer, serve
 
 CONTENT = bytes(range(256)) * 400
@@ -62,7 +63,7 @@ def test_a_broken_connection_goes_on(server: FileServer, tmp_path: Path, etags: 
 
 def test_the_next_run_goes_on(server: FileServer, tmp_path: Path) -> None:
     server.break_after = [50_000] + [0] * 4
-    with pytest.raises(DownloadError, match=r"50000 of 102400 bytes\. Try again later \(it goes on where it broke"):
+    with pytest.raises(MedicalError, match=r"50000 of 102400 bytes\. Try again later \(it goes on where it broke"):
         download(archive(server), tmp_path)
     server.requests.clear()
     assert download(archive(server), tmp_path).read_bytes() == CONTENT
@@ -76,7 +77,7 @@ def test_progress_earns_new_attempts(server: FileServer, tmp_path: Path) -> None
 
 def test_a_file_that_changed_meanwhile_starts_anew(server: FileServer, tmp_path: Path) -> None:
     server.break_after = [50_000] + [0] * 4
-    with pytest.raises(DownloadError):
+    with pytest.raises(MedicalError):
         download(archive(server), tmp_path)
     server.files["/a.zip"] = CONTENT[::-1]
     assert download(archive(server), tmp_path).read_bytes() == CONTENT[::-1]
@@ -90,7 +91,7 @@ def test_a_server_without_ranges_starts_anew(server: FileServer, tmp_path: Path)
 
 def test_a_part_longer_than_the_file_starts_anew(server: FileServer, tmp_path: Path) -> None:
     server.break_after = [50_000] + [0] * 4
-    with pytest.raises(DownloadError):
+    with pytest.raises(MedicalError):
         download(archive(server), tmp_path)
     part = tmp_path / "a.zip.part"
     part.write_bytes(CONTENT * 2)
@@ -106,7 +107,7 @@ def test_a_server_in_trouble_is_asked_again(server: FileServer, tmp_path: Path) 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_not_asked_again(server: FileServer, tmp_path: Path, status: int) -> None:
     server.statuses = [status]
-    with pytest.raises(DownloadError, match=rf"Cannot download {server.url}/a.zip: {status} .*put them into the root"):
+    with pytest.raises(MedicalError, match=rf"Cannot download {server.url}/a.zip: {status} .*put them into the root"):
         download(archive(server), tmp_path)
     assert len(server.requests) == 1
     assert not list(tmp_path.iterdir())
@@ -115,13 +116,13 @@ def test_a_refusal_is_not_asked_again(server: FileServer, tmp_path: Path, status
 def test_no_server(tmp_path: Path) -> None:
     with serve() as gone:
         url = gone.url
-    with pytest.raises(DownloadError, match=r"refused.*https_proxy\. Without internet, get the files on another"):
+    with pytest.raises(MedicalError, match=r"refused.*https_proxy\. Without internet, get the files on another"):
         download(Archive(f"{url}/a.zip", "a.zip"), tmp_path)
 
 
 def test_a_file_that_changed_on_disk(server: FileServer, tmp_path: Path) -> None:
     download(archive(server), tmp_path).write_bytes(b"other")
-    with pytest.raises(DownloadError, match=r"a\.zip is not what was downloaded.*Delete both"):
+    with pytest.raises(MedicalError, match=r"a\.zip is not what was downloaded.*Delete both"):
         download(archive(server), tmp_path)
 
 
@@ -132,14 +133,14 @@ def test_a_file_put_there_by_hand_is_taken(tmp_path: Path) -> None:
 
 
 def test_other_addresses_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="expected an address that starts with https://"):
+    with pytest.raises(MedicalError, match="expected an address that starts with https://"):
         download(Archive("file:///etc/passwd", "a.zip"), tmp_path)
 
 
 def test_a_full_disk(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"Downloading a\.zip needs 100 MiB, .* has 100 MiB free\. Make room"):
+    with pytest.raises(MedicalError, match=r"Downloading a\.zip needs 100 MiB, .* has 100 MiB free\. Make room"):
         download(archive(server), tmp_path)
     assert len(server.requests) == 1
 
@@ -166,10 +167,18 @@ def test_with_an_md5_no_version_is_needed_to_go_on(
     assert [asked for _, asked in server.requests] == ["", "", "bytes=50000-"]
 
 
+def test_a_download_that_was_stopped_at_its_end_is_not_asked_for_again(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.zip.part").write_bytes(CONTENT)
+    assert download(zenodo(server, monkeypatch), tmp_path).read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == ["/api/records/7"]
+
+
 def test_a_server_that_always_breaks_off_is_given_up(server: FileServer, tmp_path: Path) -> None:
     server.etags = False
     server.break_after = [100, 90, 80, 95, 60, None]
-    with pytest.raises(DownloadError, match="60 of 102400 bytes"):
+    with pytest.raises(MedicalError, match="60 of 102400 bytes"):
         download(archive(server), tmp_path)
 
 
@@ -185,7 +194,7 @@ def test_a_server_that_always_breaks_off_is_given_up(server: FileServer, tmp_pat
 def test_zenodo_states_something_else(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, message: str
 ) -> None:
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(MedicalError, match=message):
         download(zenodo(server, monkeypatch, **changes), tmp_path)
     assert not (tmp_path / "a.zip").exists()
     assert not (tmp_path / "a.zip.part").exists()
@@ -194,7 +203,7 @@ def test_zenodo_states_something_else(
 def test_zenodo_away(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = zenodo(server, monkeypatch)
     server.statuses = [404]
-    with pytest.raises(DownloadError, match=r"Cannot download .*/api/records/7: 404"):
+    with pytest.raises(MedicalError, match=r"Cannot download .*/api/records/7: 404"):
         download(wanted, tmp_path)
 
 
@@ -224,7 +233,7 @@ def test_fetch_goes_on_between_two_archives(server: FileServer, tmp_path: Path) 
     archives = [Archive(f"{server.url}/{name}.zip", f"{name}.zip") for name in ("a", "b")]
     root = tmp_path / "root"
     assert not is_interrupted(archives, root)
-    with pytest.raises(DownloadError):
+    with pytest.raises(MedicalError):
         fetch(archives, root)
     assert is_interrupted(archives, root)
     server.files["/b.zip"] = second

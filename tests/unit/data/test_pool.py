@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from anomalib_medical.data.pool import PoolError, compose_pool
+from anomalib_medical.data.pool import compose_pool
+from anomalib_medical.errors import MedicalError
 
 
 def table(normal: int, abnormal: int, folder: str = "/data") -> DataFrame:
@@ -23,7 +24,7 @@ def test_size_and_rate_are_met_or_refused(normal: int, abnormal: int, data: st.D
     count = data.draw(st.integers(0, 40))
     wanted = round(count * rate)
     if wanted > abnormal or count - wanted > normal:
-        with pytest.raises(PoolError, match=rf"for the unlabeled pool: {normal} normal and {abnormal} abnormal"):
+        with pytest.raises(MedicalError, match=rf"for the unlabeled pool: {normal} normal and {abnormal} abnormal"):
             compose_pool(pool, count, rate, seed)
     else:
         chosen = compose_pool(pool, count, rate, seed)
@@ -38,7 +39,7 @@ def test_without_a_size_the_pool_is_as_large_as_the_rate_allows(normal: int, abn
     chosen = compose_pool(pool, None, rate, seed=0)
     assert abs(chosen.label_index.sum() - rate * len(chosen)) <= 0.5
     for larger in range(len(chosen) + 1, len(pool) + 1):
-        with pytest.raises(PoolError):
+        with pytest.raises(MedicalError):
             compose_pool(pool, larger, rate, seed=0)
 
 
@@ -60,5 +61,5 @@ def test_a_smaller_pool_is_a_part_of_a_larger_one() -> None:
 
 def test_size_alone_takes_what_comes() -> None:
     assert len(compose_pool(table(20, 20), 15, None, seed=0)) == 15
-    with pytest.raises(PoolError, match=r"unlabeled_count=41 needs more images"):
+    with pytest.raises(MedicalError, match=r"unlabeled_count=41 needs more images"):
         compose_pool(table(20, 20), 41, None, seed=0)

@@ -12,15 +12,15 @@ from PIL import Image
 
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.deploy import quantize as module
-from anomalib_medical.deploy.graph import BundleExportError
 from anomalib_medical.deploy.quantize import (
     NormalImages,
-    check_count,
+    check_quantizable,
     determination,
     floating_point_scope,
     learnt_numbers,
     quantize,
 )
+from anomalib_medical.errors import MedicalError
 
 PADS = {"strides": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1], "dilations": [1, 1]}
 
@@ -68,13 +68,13 @@ def test_blurs_and_ratios_stay_in_floating_point_and_learnt_convolutions_do_not(
 
 
 def test_a_graph_without_learnt_convolutions_is_refused():
-    with pytest.raises(BundleExportError, match=r"nothing to quantize.*no layers with learnt.*Use --precision fp16"):
+    with pytest.raises(MedicalError, match=r"nothing to quantize.*no layers with learnt.*Use --precision fp16"):
         quantize(network(learnt=False), images(10))
 
 
 def test_where_no_layer_can_stay_int8_it_is_refused(monkeypatch):
     monkeypatch.setattr(module, "MAX_LOSS", -0.01)  # better than FP32: whatever is put back, it is not enough
-    with pytest.raises(BundleExportError, match=r"too much: no layer is left for it.*Use --precision fp16"):
+    with pytest.raises(MedicalError, match=r"too much: no layer is left for it.*Use --precision fp16"):
         quantize(network(), noise(10))
 
 
@@ -131,14 +131,14 @@ def test_a_stack_of_matrices_is_no_full_layer():
 
 def test_weights_of_8_bits_that_change_scores_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MAX_LOSS", 0.0)
-    with pytest.raises(BundleExportError, match=r"agree with FP32 to [01]\.\d+ .*expected 1.00. Use --precision fp16"):
+    with pytest.raises(MedicalError, match=r"agree with FP32 to [01]\.\d+ .*expected 1.00. Use --precision fp16"):
         quantize(full_layers(), noise(10))
 
 
 def test_a_handful_of_images_is_refused():
-    check_count(10)
-    with pytest.raises(BundleExportError, match="Got 9 normal images for INT8, expected at least 10, better 300"):
-        check_count(9)
+    check_quantizable(10)
+    with pytest.raises(MedicalError, match="Got 9 normal images for INT8, expected at least 10, better 300"):
+        check_quantizable(9)
 
 
 def test_agreement_is_the_coefficient_of_determination():
@@ -166,7 +166,7 @@ signal.signal(signal.SIGCHLD, lambda *_: None)
 module.MAX_LOSS = -0.01
 try:
     module.quantize(network(), noise(10))
-except module.BundleExportError:
+except module.MedicalError:
     subprocess.run([sys.executable, "-S", "-c", ""], check=True)
     print("alive")
 """

@@ -7,8 +7,8 @@ import torch
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 
-from anomalib_medical.deploy.graph import BundleExportError
 from anomalib_medical.deploy.self_test import compare_post_processing
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor, device_facts
 
 
@@ -64,13 +64,13 @@ def test_what_a_bundle_makes_of_raw_scores_is_what_the_engine_makes(post_process
     ids=name_of,
 )
 def test_another_threshold_or_normalisation_is_found(other):
-    with pytest.raises(BundleExportError, match="would not judge as the engine does"):
+    with pytest.raises(MedicalError, match="would not judge as the engine does"):
         compare_post_processing(model(MedicalPostProcessor()), device_facts(model(other).post_processor))
 
 
 def test_masks_that_the_runtime_cannot_make_are_refused():
     trained = model(MEBinPostProcessor())
-    with pytest.raises(BundleExportError, match=r"MEBinPostProcessor makes another normalised map .* another mask"):
+    with pytest.raises(MedicalError, match=r"MEBinPostProcessor makes another normalised map .* another mask"):
         compare_post_processing(trained, device_facts(trained.post_processor))
 
 

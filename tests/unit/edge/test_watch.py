@@ -8,7 +8,7 @@ import pytest
 
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge import watch as module
-from anomalib_medical.edge.processing import FileResult
+from anomalib_medical.edge.reading import FileResult
 from anomalib_medical.edge.results import Journal, Row, Table
 from anomalib_medical.edge.watch import DropFolder, Watcher, check_folders, locked
 from anomalib_medical.io import sha256

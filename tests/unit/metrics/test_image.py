@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_medical.metrics import Estimate, curves, image_auroc, image_average_precision
+from anomalib_medical.metrics.arrays import to_patient_index
+from anomalib_medical.metrics.bootstrap import resample_patients
 
 BOTH = pytest.mark.parametrize(
     ("metric", "reference"),
@@ -39,9 +41,6 @@ def test_equals_scikit_learn_with_ties(metric, reference, rows):
 def test_resamples_equal_scikit_learn_weights(metric, reference):
     scores, labels = sample(60)
     patients = [str(i // 3) for i in range(60)]
-    from anomalib_medical.metrics.arrays import to_patient_index
-    from anomalib_medical.metrics.bootstrap import resample_patients
-
     index = to_patient_index(patients, 60)
     weights = resample_patients(labels.astype(bool), index, 200, 0)[:, index]
     expected = [reference(labels, scores, sample_weight=row) for row in weights]
@@ -102,10 +101,16 @@ def test_clustered_interval_covers_where_patients_differ():
 
 def test_every_resample_has_both_classes():
     # One abnormal patient in fifty: unstratified draws would often miss both of the two.
-    labels = np.zeros(100)
-    labels[:2] = 1
-    estimate = image_auroc(np.linspace(1, 0, 100), labels)
-    assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
+    labels = np.arange(100) < 2
+    drawn = resample_patients(labels, np.arange(100), 1000, seed=0)
+    assert (drawn[:, labels].sum(axis=1) == 2).all()
+    assert (drawn[:, ~labels].sum(axis=1) == 98).all()
+
+
+def test_perfect_ranking_is_not_certain():
+    # No resample differs, which does not mean that other patients would not.
+    estimate = image_auroc(np.arange(20), np.arange(20) >= 10)
+    assert (estimate.value, estimate.has_interval) == (1, False)
 
 
 def test_one_patient_of_a_class_has_no_interval():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from anomalib_medical.data import FewShotTasks, MedicalFolder
 from anomalib_medical.data.few_shot.episodes import EpisodeSampler
-from anomalib_medical.data.few_shot.tasks import draw_support
+from anomalib_medical.data.few_shot.support import draw_support
 from tests.helpers.dicom_files import write_dicom
 
 SIZES = {"brain": (16, 16), "lung": (24, 20), "skin": (12, 18)}
@@ -154,7 +154,7 @@ def test_the_targets_support(root: Path) -> None:
     assert set(support.task) == {"skin"}
     assert support.patient_id.nunique() == 5
     assert {Path(path).parent.parent.name for path in support.image_path} == {"train"}
-    assert datamodule.support_images().shape == (5, 3, 12, 18)
+    assert {image.shape for image in datamodule.target_support().images} == {(3, 12, 18)}
     again = ready(root, target_shots=5, patient_patterns=PATTERNS).support_data.samples
     assert list(again.image_path) == list(support.image_path)
     other = ready(root, target_shots=5, support_seed=1, patient_patterns=PATTERNS).support_data.samples
@@ -172,7 +172,7 @@ def test_a_support_folder_comes_first(root: Path) -> None:
         put(root / "skin" / "support" / f"s{index}.png", (10 + index, 10))
     datamodule = ready(root)
     assert [Path(path).name for path in datamodule.support_data.samples.image_path] == ["s0.png", "s1.png"]
-    assert datamodule.support_images().shape == (2, 3, 8, 8)
+    assert [image.shape for image in datamodule.target_support().images] == [(3, 10, 10), (3, 11, 10)]
 
 
 def test_a_new_target_needs_a_support_and_no_training_images(root: Path) -> None:
@@ -196,20 +196,26 @@ def test_a_new_target_with_an_empty_support_is_refused(root: Path) -> None:
 
 def test_the_support_can_be_chosen_from_the_pool(root: Path) -> None:
     datamodule = ready(root, target_shots=2, patient_patterns=PATTERNS)
-    pool = datamodule.support_pool
-    assert pool.patient_id.nunique() == len(pool) == 8
-    datamodule.choose_support([6, 1])
-    assert set(datamodule.support_data.samples.image_path) == set(pool.image_path.iloc[[1, 6]])
+    pool: list[torch.Tensor] = []
+
+    def choose(images, count: int) -> list[int]:
+        pool[:] = images
+        return [len(pool) - 2, 1][:count]
+
+    chosen = datamodule.target_support(choose)
+    assert len(pool) == 8
+    assert sorted(image.sum() for image in chosen.images) == sorted(pool[row].sum() for row in (6, 1))
+    assert set(chosen.names) == {Path(path).name for path in datamodule.support_data.samples.image_path}
+    assert datamodule.support_data.samples.patient_id.nunique() == 2
     # With fewer patients than support images, images of one patient have to do.
-    assert len(ready(root, target_shots=9, patient_patterns=PATTERNS).support_pool) == 16
+    ready(root, target_shots=9, patient_patterns=PATTERNS).target_support(lambda images, _: list(range(len([*images]))))
 
 
 def test_a_support_folder_is_not_chosen_from(root: Path) -> None:
     for index in range(2):
         put(root / "skin" / "support" / f"s{index}.png", (10, 10))
     datamodule = ready(root)
-    datamodule.choose_support([0])
-    assert len(datamodule.support_data) == 2
+    assert len(datamodule.target_support(lambda *_: [0]).images) == 2
 
 
 def test_a_list_of_datamodules(root: Path) -> None:
@@ -218,6 +224,14 @@ def test_a_list_of_datamodules(root: Path) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     assert set(datamodule.train_data.samples.task) == {"lung", "skin"}
+
+
+def test_datamodules_by_name(root: Path) -> None:
+    tasks = {name.upper(): MedicalFolder(root / name) for name in SIZES}
+    datamodule = FewShotTasks("BRAIN", tasks=tasks, shots=2, num_workers=0)
+    datamodule.prepare_data()
+    datamodule.setup()
+    assert set(datamodule.train_data.samples.task) == {"LUNG", "SKIN"}
 
 
 def test_the_models_resize_reaches_queries_and_supports(root: Path) -> None:
@@ -287,7 +301,7 @@ def test_a_volume_as_support(root: Path) -> None:
     (root / "skin" / "support").mkdir()
     voxels = np.random.default_rng(0).integers(0, 99, (6, 5, 3)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), root / "skin" / "support" / "v.nii")
-    assert ready(root).support_images().shape == (3, 3, 5, 6)
+    assert [image.shape for image in ready(root).target_support().images] == [(3, 5, 6)] * 3
 
 
 def test_tasks_are_read_with_one_window(root: Path) -> None:

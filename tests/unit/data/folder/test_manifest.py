@@ -16,8 +16,8 @@ from pandas import DataFrame
 from PIL import Image
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
-from anomalib_medical.data.checks import TableError
 from anomalib_medical.data.folder.manifest import split_samples
+from anomalib_medical.errors import MedicalError
 from tests.helpers.dicom_files import write_dicom
 
 GOOD = """path,label,patient,mask,split,meta_view
@@ -177,7 +177,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(root: Path, text: str, message: str) -> None:
-    with pytest.raises(TableError, match=message) as error:
+    with pytest.raises(MedicalError, match=message) as error:
         samples(root, text)
     assert "list.csv" in str(error.value)
     assert "Jane" not in str(error.value)
@@ -187,7 +187,7 @@ def test_a_link_that_leads_outside_is_refused(root: Path, tmp_path_factory: pyte
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
     (root / "a.png").rename(elsewhere)
     (root / "a.png").symlink_to(elsewhere)
-    with pytest.raises(TableError, match="is outside"):
+    with pytest.raises(MedicalError, match="is outside"):
         samples(root, "path,label\na.png,normal\n")
 
 
@@ -200,7 +200,7 @@ def test_a_missing_file_is_named(root: Path, column: str) -> None:
 
 def test_not_text(root: Path) -> None:
     (root / "list.csv").write_bytes(b"path,label\na\xff.png,normal\n")
-    with pytest.raises(TableError, match="not UTF-8"):
+    with pytest.raises(MedicalError, match="not UTF-8"):
         make_medical_folder_dataset(root, manifest=root / "list.csv")
 
 
@@ -223,7 +223,7 @@ def test_a_header_that_knows_the_patient_completes_the_list(root: Path) -> None:
     rows = "x.dcm,normal,Q0,train\ny.dcm,normal,{},{}\nz.dcm,normal,,train\n"
     table = samples(root, "path,label,patient,split\n" + rows.format("", "train"))
     assert table.patient_id["x"] == table.patient_id["y"] == "Q0" != table.patient_id["z"]
-    with pytest.raises(TableError, match="line 3: this row is in the split test, while line 2 puts the same patient"):
+    with pytest.raises(MedicalError, match="line 3: this row is in the split test, while line 2 puts the same patient"):
         samples(root, "path,label,patient,split\n" + rows.format("", "test"))
 
 
@@ -231,7 +231,7 @@ def test_the_pool_may_not_hold_a_tested_patient(root: Path) -> None:
     for folder, name in ((root, "x"), (root / "pool", "y")):
         write_dicom(folder / f"{name}.dcm", np.zeros((8, 8), np.uint8), PatientID="Jane")
     text = "path,label,split\na.png,normal,train\nx.dcm,normal,test\n"
-    with pytest.raises(TableError, match=r"y\.dcm is of a patient whom line 3 puts into test"):
+    with pytest.raises(MedicalError, match=r"y\.dcm is of a patient whom line 3 puts into test"):
         make_medical_folder_dataset(root, manifest=manifest(root, text), unlabeled_dir=root / "pool")
 
 
@@ -252,7 +252,7 @@ def test_what_is_no_file_is_refused_with_its_line(root: Path) -> None:
     os.mkfifo(root / "pipe.png")
     (root / "link.png").symlink_to("link.png")
     for name, kind in (("pipe", "a named pipe"), ("link", "a broken link")):
-        with pytest.raises(TableError, match=rf"line 3: this row names the path '{name}.png', which is {kind}"):
+        with pytest.raises(MedicalError, match=rf"line 3: this row names the path '{name}.png', which is {kind}"):
             samples(root, f"path,label\na.png,normal\n{name}.png,normal\n")
 
 
@@ -287,7 +287,7 @@ def test_a_manifest_that_is_no_file_is_not_waited_for(root: Path) -> None:
     os.mkfifo(root / "pipe.csv")
     (root / "loop.csv").symlink_to("loop.csv")
     for name, kind in (("pipe.csv", "a named pipe"), ("loop.csv", "a broken link"), (".", "a folder")):
-        with pytest.raises(TableError, match=f"is {kind}: expected a CSV file"):
+        with pytest.raises(MedicalError, match=f"is {kind}: expected a CSV file"):
             make_medical_folder_dataset(root, manifest=root / name)
 
 

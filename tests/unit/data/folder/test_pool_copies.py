@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from anomalib_medical.data.folder import pool_copies
-from anomalib_medical.data.folder.dataset import make_medical_folder_dataset
+from anomalib_medical.data.folder.datamodule import make_medical_folder_dataset
 from anomalib_medical.data.folder.pool_copies import find_copies
-from anomalib_medical.data.pool import PoolError
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import ImageReadError
 from tests.helpers.dicom_files import write_dicom
 
@@ -55,13 +55,13 @@ def test_a_copy_is_refused_and_both_sides_are_named(root: Path, original: str, p
         "Whoever learns from the test images cannot be tested on them, and known normals are not unlabeled: take the "
         "copies out of the pool, or set deduplicate=true, which drops them."
     )
-    with pytest.raises(PoolError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(MedicalError, match=f"^{re.escape(message)}$"):
         make_medical_folder_dataset(root, unlabeled_dir=None if pool == 4 else root / folder)
 
 
 def test_a_pool_that_is_a_copy_of_the_training_folder(root: Path) -> None:
     shutil.copytree(root / "train" / "good", root / "pool")
-    with pytest.raises(PoolError, match=r"4 of 4 unlabeled files are copies .* and 1 more\."):
+    with pytest.raises(MedicalError, match=r"4 of 4 unlabeled files are copies .* and 1 more\."):
         make_medical_folder_dataset(root, unlabeled_dir=root / "pool")
 
 
@@ -71,7 +71,7 @@ def test_tested_images_are_named_first(root: Path) -> None:
     copy(root / "test/good/0.png", root / "unlabeled/z.png")
     # Of its two originals the tested one counts.
     copy(root / "train/good/0.png", root / "test/bad/9.png")
-    with pytest.raises(PoolError, match=r"5 of 8 .*/a0\.png = .*/9\.png \(test\), .*/z\.png = .* \(test\), .* and 2"):
+    with pytest.raises(MedicalError, match=r"5 of 8 .*/a0\.png = .*/9\.png \(test\), .*/z\.png = .* \(test\), .* 2"):
         make_medical_folder_dataset(root)
 
 
@@ -85,7 +85,7 @@ def test_manifests(root: Path, split: str | None, listed: bool) -> None:
         rows = [row.rpartition(",")[0] for row in rows]
     (root / "list.csv").write_text("\n".join(rows))
     word = {"train": "training", "val": "validation", "test": "test", None: "labelled"}[split]
-    with pytest.raises(PoolError, match=rf"1 of 1 .*{made} = .*0\.png \({word}\)"):
+    with pytest.raises(MedicalError, match=rf"1 of 1 .*{made} = .*0\.png \({word}\)"):
         make_medical_folder_dataset(root, manifest=root / "list.csv", unlabeled_dir=None if listed else root / "pool")
 
 
@@ -114,7 +114,7 @@ def test_blank_images_are_no_copies(root: Path) -> None:
         Image.new("L", (32, 32)).save(root / folder / "black.png")
     assert parts(root) == {"train": 5, "test": 5, "unlabeled": 4}
     copy(root / "test/good/1.png", root / "unlabeled/x.png")
-    with pytest.raises(PoolError, match=r"2 of 5 .*: \S*x\.png = \S*1\.png \(test\) and 1 more\."):
+    with pytest.raises(MedicalError, match=r"2 of 5 .*: \S*x\.png = \S*1\.png \(test\) and 1 more\."):
         make_medical_folder_dataset(root)
 
 
@@ -131,7 +131,7 @@ def test_copies_of_dicom_files(tmp_path: Path) -> None:
         write_dicom(tmp_path / folder / name, rng.integers(0, 255, (16, 16), np.uint8), PatientID=name)
     assert parts(tmp_path) == {"train": 1, "test": 1, "unlabeled": 1}
     copy(tmp_path / "test/bad/b", tmp_path / "unlabeled/IM1")
-    with pytest.raises(PoolError, match=r"unlabeled/IM1 = .*test/bad/b \(test\)"):
+    with pytest.raises(MedicalError, match=r"unlabeled/IM1 = .*test/bad/b \(test\)"):
         make_medical_folder_dataset(tmp_path)
 
 

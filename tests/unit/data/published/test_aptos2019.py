@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from anomalib_medical.data import APTOS2019, make_aptos2019_dataset
-from anomalib_medical.data.checks import TableError
 from anomalib_medical.data.published import aptos2019
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_aptos2019, write_image, write_prepared
 
 GRADES = (0, 3, 0, 0, 1, 0, 0, 4, 0, 2)
@@ -38,7 +38,7 @@ def test_grade_0_is_normal(root: Path) -> None:
 @pytest.mark.parametrize("protocol", ["published", "clean"])
 def test_the_papers_split_of_a_complete_set(root: Path, protocol, monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(aptos2019, "COUNTS", SMALL)
+    monkeypatch.setattr(aptos2019, "ABOUT", replace(aptos2019.ABOUT, counts=SMALL))
     samples = make_aptos2019_dataset(root, protocol, seed=5)
     assert PublishedCounts.of(samples) == SMALL
     # As a script does that calls random.seed(1) once and shuffles the list in train.csv's order.
@@ -51,13 +51,15 @@ def test_the_papers_split_of_a_complete_set(root: Path, protocol, monkeypatch, c
 
 def test_the_split_of_the_papers_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python's shuffle must not change under us: the first of 20 names, written down once."""
-    monkeypatch.setattr(aptos2019, "COUNTS", PublishedCounts(train=5, test_normal=15, test_abnormal=1))
+    monkeypatch.setattr(
+        aptos2019, "ABOUT", replace(aptos2019.ABOUT, counts=PublishedCounts(train=5, test_normal=15, test_abnormal=1))
+    )
     samples = make_aptos2019_dataset(write_aptos2019(tmp_path, [0] * 20 + [1]), "published")
     assert {int(name, 16) for name in names(samples, "train")} == {5, 9, 11, 17, 19}
 
 
 def test_an_incomplete_set_is_divided_anew(root: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"complete set \(train 1000, test 805 normal \+ 1857 abnormal\)"):
+    with pytest.raises(MedicalError, match=r"complete set \(train 1000, test 805 normal \+ 1857 abnormal\)"):
         make_aptos2019_dataset(root, "published")
     splits = [names(make_aptos2019_dataset(root, seed=seed), "train") for seed in range(4)]
     samples = make_aptos2019_dataset(root)
@@ -73,7 +75,7 @@ def test_the_order_of_rows_does_not_matter_to_clean(root: Path) -> None:
 
 
 def test_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aptos2019, "COUNTS", SMALL)
+    monkeypatch.setattr(aptos2019, "ABOUT", replace(aptos2019.ABOUT, counts=SMALL))
     assert PublishedCounts.of(make_aptos2019_dataset(write_prepared(tmp_path, SMALL), "published")) == SMALL
 
 
@@ -90,14 +92,14 @@ def test_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_rows_are_named(root: Path, row: str, message: str) -> None:
     with (root / "train.csv").open("a") as file:
         file.write(f"{row}\n")
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_aptos2019_dataset(root)
 
 
 def test_other_columns_are_refused(root: Path) -> None:
     text = (root / "train.csv").read_text()
     (root / "train.csv").write_text(text.replace("diagnosis", "level"))
-    with pytest.raises(TableError, match=r"columns id_code, level; expected id_code, diagnosis"):
+    with pytest.raises(MedicalError, match=r"columns id_code, level; expected id_code, diagnosis"):
         make_aptos2019_dataset(root)
 
 
@@ -114,7 +116,5 @@ def test_images_that_the_table_does_not_name_are_counted(root: Path, caplog: pyt
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(
-        DatasetNotFoundError, match=r"(?s)kaggle\.com/competitions/aptos2019.*Kaggle account.*train\.csv"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"(?s)kaggle\.com/competitions/aptos2019.*Kaggle account.*train\.csv"):
         APTOS2019(tmp_path, num_workers=0).prepare_data()

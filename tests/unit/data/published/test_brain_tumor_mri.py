@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ from PIL import Image
 
 from anomalib_medical.data import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published import brain_tumor_mri
-from anomalib_medical.data.published.class_folders import ClassFolderError
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_brain_tumor_mri, write_prepared
 
 SMALL = PublishedCounts(train=5, test_normal=3, test_abnormal=2, unlabeled_normal=2, unlabeled_abnormal=3)
@@ -69,29 +69,29 @@ def test_the_division_follows_the_seed_and_not_the_folder(root: Path, tmp_path: 
 
 
 def test_kaggles_folders_do_not_say_the_papers_split(root: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"data/BrainTumor/data\.json of https://github.com/caiyu6666/DDAD-ASR"):
+    with pytest.raises(MedicalError, match=r"data/BrainTumor/data\.json of https://github.com/caiyu6666/DDAD-ASR"):
         make_brain_tumor_mri_dataset(root, "published")
 
 
 def test_published_needs_the_papers_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_prepared(tmp_path, SMALL, ".jpg")
-    with pytest.raises(ProtocolError, match=r"found train 5, .*; the papers have train 1000, test 600 normal \+ 600"):
+    with pytest.raises(MedicalError, match=r"found train 5, .*; the papers have train 1000, test 600 normal \+ 600"):
         make_brain_tumor_mri_dataset(root, "published")
-    monkeypatch.setattr(brain_tumor_mri, "COUNTS", SMALL)
+    monkeypatch.setattr(brain_tumor_mri, "ABOUT", replace(brain_tumor_mri.ABOUT, counts=SMALL))
     assert PublishedCounts.of(make_brain_tumor_mri_dataset(root, "published")) == SMALL
 
 
 def test_clean_of_the_published_split_drops_what_leaks(tmp_path: Path) -> None:
     root = write_prepared(tmp_path, SMALL)
-    shutil.copy(root / "images" / "d0000.png", root / "images" / "a0000.png")
+    shutil.copy(root / "images" / "test_0_0.png", root / "images" / "train_0.png")
     samples = make_brain_tumor_mri_dataset(root)
     assert PublishedCounts.of(samples) == PublishedCounts(4, 3, 2, 2, 3)
-    assert not samples.image_path.str.endswith("a0000.png").any()
+    assert not samples.image_path.str.endswith("train_0.png").any()
 
 
 def test_a_folder_of_unknown_label_is_refused(root: Path) -> None:
     (root / "Training" / "no_tumor").mkdir()
-    with pytest.raises(ClassFolderError, match=r"Training has the folder 'no_tumor'.*expected notumor, glioma"):
+    with pytest.raises(MedicalError, match=r"Training has the folder 'no_tumor'.*expected notumor, glioma"):
         make_brain_tumor_mri_dataset(root)
 
 
@@ -102,7 +102,7 @@ def test_half_a_dataset_is_refused(root: Path) -> None:
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"(?s)kaggle.*CC0.*Kaggle account.*<root>/Training/") as error:
+    with pytest.raises(FileNotFoundError, match=r"(?s)kaggle.*CC0.*Kaggle account.*<root>/Training/") as error:
         BrainTumorMRI(tmp_path, num_workers=0).prepare_data()
     assert "download=true" not in str(error.value)
 

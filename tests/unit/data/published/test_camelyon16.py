@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from PIL import Image
 
 from anomalib_medical.data import Camelyon16, make_camelyon16_dataset
 from anomalib_medical.data.published import camelyon16
-from anomalib_medical.data.published.class_folders import ClassFolderError
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_anomalib_bmad, write_camelyon16, write_image, write_prepared
 
 SMALL = PublishedCounts(train=6, test_normal=6, test_abnormal=6)
@@ -92,9 +92,9 @@ def test_numbered_patches_get_a_warning(root: Path, caplog: pytest.LogCaptureFix
 
 
 def test_published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ProtocolError, match=r"found train 6, .*; the papers have train 5088, test 997 .* 1000"):
+    with pytest.raises(MedicalError, match=r"found train 6, .*; the papers have train 5088, test 997 .* 1000"):
         make_camelyon16_dataset(root, "published")
-    monkeypatch.setattr(camelyon16, "COUNTS", SMALL)
+    monkeypatch.setattr(camelyon16, "ABOUT", replace(camelyon16.ABOUT, counts=SMALL))
     assert PublishedCounts.of(make_camelyon16_dataset(root, "published")) == SMALL
     prepared = write_prepared(tmp_path / "prepared", SMALL)
     assert PublishedCounts.of(make_camelyon16_dataset(prepared, "published")) == SMALL
@@ -103,7 +103,7 @@ def test_published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("folder", "expected"), [("train/Ungood", "expected good"), ("test/tumour", "good, Ungood")])
 def test_a_folder_of_unknown_label_is_refused(root: Path, folder: str, expected: str) -> None:
     write_image(root / folder / "1.png")
-    with pytest.raises(ClassFolderError, match=rf"has the folder '{Path(folder).name}'.*{expected}"):
+    with pytest.raises(MedicalError, match=rf"has the folder '{Path(folder).name}'.*{expected}"):
         make_camelyon16_dataset(root)
 
 
@@ -123,5 +123,5 @@ def test_near_duplicates_on_request(root: Path) -> None:
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"(?s)DorisBao/BMAD.*CC BY-NC-SA.*download=true.*<root>/train/good"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)DorisBao/BMAD.*CC BY-NC-SA.*download=true.*<root>/train/good"):
         Camelyon16(tmp_path, num_workers=0).prepare_data()

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from anomalib import TaskType
+from jsonargparse import ArgumentParser
 
 from anomalib_medical.data import RSNA, PublishedDataModule, VinDrCXR
 from anomalib_medical.data.download import Archive
-from anomalib_medical.data.pool import PoolError
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.errors import MedicalError
 from tests.helpers.chest_trees import make_prepared, make_rsna, make_vindr, write_mapping
 from tests.helpers.file_server import serve
 
@@ -87,11 +87,11 @@ def test_default_root_is_named_after_the_class() -> None:
 def test_what_is_not_there_is_one_error(tmp_path: Path, cls: type[PublishedDataModule]) -> None:
     (tmp_path / "notes.txt").touch()
     for act in (cls(root=tmp_path).prepare_data, cls(root=tmp_path).setup):
-        with pytest.raises(DatasetNotFoundError) as error:
+        with pytest.raises(FileNotFoundError) as error:
             act()
         for part in (f"{tmp_path}: found only notes.txt.", "Source: http", "Licence: ", "How to get it: ", "<root>/"):
             assert part in str(error.value)
-    with pytest.raises(DatasetNotFoundError, match=r"there is no such folder\."):
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder\."):
         cls(root=tmp_path / "absent").prepare_data()
 
 
@@ -102,8 +102,8 @@ def test_download(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatc
     with serve() as server:
         server.files["/RSNA.tar.gz"] = packed.getvalue()
         archive = Archive(f"{server.url}/RSNA.tar.gz", "RSNA.tar.gz", marker="data.json")
-        monkeypatch.setattr(RSNA, "source", replace(RSNA.source, archives=(archive,)))
-        with pytest.raises(DatasetNotFoundError, match="set download=true"):
+        monkeypatch.setattr(RSNA, "about", replace(RSNA.about, archives=(archive,)))
+        with pytest.raises(FileNotFoundError, match="set download=true"):
             RSNA(root=tmp_path / "new").prepare_data()
         assert not server.requests
         assert sizes(ready(tmp_path / "new", download=True)) == (20, 4, 12, 8)
@@ -118,8 +118,8 @@ def test_a_download_that_is_something_else(tmp_path: Path, monkeypatch: pytest.M
     with serve() as server:
         server.files["/RSNA.tar.gz"] = packed.getvalue()
         archive = Archive(f"{server.url}/RSNA.tar.gz", "RSNA.tar.gz", marker="data.json")
-        monkeypatch.setattr(RSNA, "source", replace(RSNA.source, archives=(archive,)))
-        with pytest.raises(OSError, match=r"RSNA\.tar\.gz holds no data\.json, only other\.txt"):
+        monkeypatch.setattr(RSNA, "about", replace(RSNA.about, archives=(archive,)))
+        with pytest.raises(MedicalError, match=r"RSNA\.tar\.gz holds no data\.json, only other\.txt"):
             RSNA(root=tmp_path, download=True).prepare_data()
 
 
@@ -131,7 +131,7 @@ def test_a_pool_of_a_chosen_size_and_rate(prepared: Path) -> None:
     assert set(data.samples.label_index) == {0}
     assert len(ready(prepared, unlabeled_anomaly_rate=0.0).unlabeled_data) == 6
     assert not hasattr(ready(prepared, unlabeled_count=0), "unlabeled_data")
-    with pytest.raises(PoolError, match=r"unlabeled_count=50 needs more images"):
+    with pytest.raises(MedicalError, match=r"unlabeled_count=50 needs more images"):
         ready(prepared, unlabeled_count=50)
 
 
@@ -180,6 +180,14 @@ def test_copies_are_dropped_on_request(prepared: Path, caplog: pytest.LogCapture
     assert "dropped 1 of 24 images from train, whose patient or copy has images in the test" in caplog.text
 
 
+@pytest.mark.parametrize("cls", PublishedDataModule.__subclasses__())
+def test_the_command_lines_help_explains_every_argument(cls: type[PublishedDataModule]) -> None:
+    parser = ArgumentParser()
+    names = parser.add_class_arguments(cls)
+    assert {"root", "protocol", "unlabeled_count", "download", "window", "train_batch_size", "seed"} <= set(names)
+    assert not [action.dest for action in parser._actions if "EMPTY_HELP" in str(action.help)]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -196,5 +204,5 @@ def test_bad_arguments(argument: dict, message: str) -> None:
 
 def test_published_protocol_needs_all_images(prepared: Path) -> None:
     message = re.escape("protocol=published of VinDrCXR is not possible with what is on disk: found train 24, ")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MedicalError, match=message):
         ready(prepared, VinDrCXR, protocol="published")

@@ -9,9 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts, apply_protocol
+from anomalib_medical.data.published.dataset import PublishedCounts, PublishedSet, apply_protocol
+from anomalib_medical.errors import MedicalError
 
 COUNTS = PublishedCounts(train=4, test_normal=2, test_abnormal=1, unlabeled_normal=2, unlabeled_abnormal=1)
+ABOUT = PublishedSet(
+    name="X",
+    title="X",
+    url="https://example.org",
+    licence="none",
+    access="none",
+    tree="",
+    original=(),
+    counts=COUNTS,
+    no_split="It is in the moon.",
+)
 PARTS = [("train", 0)] * 4 + [("test", 0)] * 2 + [("test", 1)] + [("unlabeled", 0)] * 2 + [("unlabeled", 1)]
 
 
@@ -28,8 +40,7 @@ def table(parts: list[tuple[str, int]] = PARTS, patients: list[str] | None = Non
 
 
 def applied(samples: DataFrame, protocol="clean", **kwargs) -> DataFrame:
-    settings = {"name": "X", "counts": COUNTS, "deduplicate": False, "seed": 0}
-    return apply_protocol(samples, protocol=protocol, **(settings | kwargs))
+    return apply_protocol(samples, ABOUT, protocol, **({"deduplicate": False, "seed": 0} | kwargs))
 
 
 def test_published_is_as_it_comes() -> None:
@@ -44,13 +55,13 @@ def test_published_says_what_is_missing() -> None:
         r"protocol=published of X is not possible with what is on disk: found train 3, test 2 normal \+ 1 abnormal, "
         r"unlabeled 2 normal \+ 1 abnormal; the papers have train 4, .*use protocol=clean"
     )
-    with pytest.raises(ProtocolError, match=message):
+    with pytest.raises(MedicalError, match=message):
         applied(table(PARTS[1:]), "published")
 
 
 def test_published_needs_a_split() -> None:
-    with pytest.raises(ProtocolError, match=r"these files have no split\. It is in the moon\. Complete the data"):
-        applied(table([("", index) for _, index in PARTS]), "published", no_split="It is in the moon.")
+    with pytest.raises(MedicalError, match=r"these files have no split\. It is in the moon\. Complete the data"):
+        applied(table([("", index) for _, index in PARTS]), "published")
 
 
 def test_published_warns_of_shared_patients_in_counts(caplog: pytest.LogCaptureFixture) -> None:
@@ -73,7 +84,7 @@ def test_clean_takes_what_is_there_and_drops_shared_patients() -> None:
 def test_clean_divides_by_patient_where_the_files_do_not(images: list[tuple[int, str]], seed: int) -> None:
     samples = table([("", index) for index, _ in images], [patient for _, patient in images])
     if len(set(samples.patient_id)) == 1:
-        with pytest.raises(ProtocolError, match=rf"one patient has all images \({len(images)}\)"):
+        with pytest.raises(MedicalError, match=rf"one patient has all images \({len(images)}\)"):
             applied(samples, seed=seed)
         return
     made = applied(samples, seed=seed)

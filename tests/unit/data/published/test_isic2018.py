@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from anomalib_medical.data import ISIC2018, make_isic2018_dataset
-from anomalib_medical.data.checks import TableError
 from anomalib_medical.data.published import isic2018
-from anomalib_medical.data.published import isic2018 as datamodules
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.errors import MedicalError
 from tests.helpers.file_server import serve
 from tests.helpers.published_trees import write_isic2018, write_prepared
 
@@ -67,9 +65,9 @@ def test_images_without_a_lesion_are_counted(root: Path, caplog: pytest.LogCaptu
 
 
 def test_published(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ProtocolError, match=r"found train 6, test 2 .*; the papers have train 6705, test 909 .* 603"):
+    with pytest.raises(MedicalError, match=r"found train 6, test 2 .*; the papers have train 6705, test 909 .* 603"):
         make_isic2018_dataset(root, "published")
-    monkeypatch.setattr(isic2018, "COUNTS", SMALL)
+    monkeypatch.setattr(isic2018, "ABOUT", replace(isic2018.ABOUT, counts=SMALL))
     assert PublishedCounts.of(make_isic2018_dataset(root, "published")) == SMALL
 
 
@@ -84,7 +82,7 @@ def test_tables_in_folders_of_their_name(root: Path) -> None:
 
 def test_prepared_with_lesions(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path / "prepared", SMALL, ".jpg")
-    lesions = [f"a{number:04d},HAM_{number // 3}" for number in range(6)]
+    lesions = [f"train_{number},HAM_{number // 3}" for number in range(6)]
     (prepared / LESIONS).write_text("\n".join(["image,lesion_id", *lesions]))
     samples = make_isic2018_dataset(prepared)
     assert PublishedCounts.of(samples) == SMALL
@@ -112,7 +110,7 @@ def test_bad_rows_are_named(root: Path, row: str, message: str) -> None:
             root / "ISIC2018_Task3_Training_Input" / "ISIC_0000000.jpg",
             root / "ISIC2018_Task3_Training_Input" / "ISIC_0000100.jpg",
         )
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_isic2018_dataset(root)
 
 
@@ -125,7 +123,7 @@ def test_bad_rows_are_named(root: Path, row: str, message: str) -> None:
 )
 def test_bad_lesions_are_named(root: Path, row: str, message: str) -> None:
     add_row(root / LESIONS, row)
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_isic2018_dataset(root)
 
 
@@ -133,7 +131,7 @@ def test_a_table_of_another_year_is_refused(root: Path) -> None:
     file = root / f"{TRUTH}.csv"
     header, *rows = file.read_text().splitlines()
     file.write_text("\n".join([f"{header},SCC", *(f"{row},0.0" for row in rows)]))
-    with pytest.raises(TableError, match=r"Unknown: SCC"):
+    with pytest.raises(MedicalError, match=r"Unknown: SCC"):
         make_isic2018_dataset(root)
 
 
@@ -146,7 +144,7 @@ def test_missing_images_are_counted(root: Path) -> None:
 @pytest.mark.parametrize("missing", ["ISIC2018_Task3_Test_Input", "ISIC2018_Task3_Test_GroundTruth.csv"])
 def test_half_a_dataset_says_what_is_expected(root: Path, missing: str) -> None:
     (root / missing).rename(root.parent / "aside")
-    with pytest.raises(DatasetNotFoundError, match=rf"(?s)CC BY-NC.*set download=true.*<root>/{missing}"):
+    with pytest.raises(FileNotFoundError, match=rf"(?s)CC BY-NC.*set download=true.*<root>/{missing}"):
         ISIC2018(root, num_workers=0).prepare_data()
 
 
@@ -162,9 +160,9 @@ def test_download(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             archive = Path(shutil.make_archive(str(packed), "zip", packed))
             server.files[f"/{archive.name}"] = archive.read_bytes()
         server.files[f"/{LESIONS}"] = (root / LESIONS).read_bytes()
-        local = [replace(archive, url=f"{server.url}/{archive.name}") for archive in isic2018.SOURCE.archives]
-        monkeypatch.setattr(ISIC2018, "source", replace(isic2018.SOURCE, archives=tuple(local)))
-        monkeypatch.setattr(datamodules, "LESION_FILE", replace(isic2018.LESION_FILE, url=f"{server.url}/{LESIONS}"))
+        local = [replace(archive, url=f"{server.url}/{archive.name}") for archive in isic2018.ABOUT.archives]
+        monkeypatch.setattr(ISIC2018, "about", replace(isic2018.ABOUT, archives=tuple(local)))
+        monkeypatch.setattr(isic2018, "LESION_FILE", replace(isic2018.LESION_FILE, url=f"{server.url}/{LESIONS}"))
         data = ISIC2018(tmp_path / "new", num_workers=0, download=True)
         data.prepare_data()
         assert len(server.requests) == 5
@@ -179,7 +177,7 @@ def test_the_lesions_are_downloaded_where_they_are_missing_and_wanted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(datamodules, "download", lambda archive, folder: asked.append((archive.url, folder)))
+    monkeypatch.setattr(isic2018, "download", lambda archive, folder: asked.append((archive.url, folder)))
     ISIC2018(root, num_workers=0, download=True).prepare_data()
     (root / LESIONS).unlink()
     ISIC2018(root, num_workers=0).prepare_data()

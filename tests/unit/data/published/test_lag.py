@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from anomalib_medical.data import LAG, make_lag_dataset
 from anomalib_medical.data.published import lag
-from anomalib_medical.data.published.class_folders import ClassFolderError
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.errors import MedicalError
 from tests.helpers.published_trees import write_lag, write_prepared
 
 SMALL = PublishedCounts(train=4, test_normal=2, test_abnormal=3, unlabeled_normal=2, unlabeled_abnormal=1)
@@ -51,21 +51,21 @@ def test_the_division_follows_the_seed_and_not_the_folder(root: Path, tmp_path: 
 
 
 def test_the_folders_do_not_say_the_papers_split(root: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"data/LAG/data\.json of https://github.com/caiyu6666/DDAD-ASR"):
+    with pytest.raises(MedicalError, match=r"data/LAG/data\.json of https://github.com/caiyu6666/DDAD-ASR"):
         make_lag_dataset(root, "published")
 
 
 def test_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_prepared(tmp_path, SMALL, ".jpg")
-    with pytest.raises(ProtocolError, match="the papers have train 1500"):
+    with pytest.raises(MedicalError, match="the papers have train 1500"):
         make_lag_dataset(root, "published")
-    monkeypatch.setattr(lag, "COUNTS", SMALL)
+    monkeypatch.setattr(lag, "ABOUT", replace(lag.ABOUT, counts=SMALL))
     assert PublishedCounts.of(make_lag_dataset(root, "published")) == SMALL
 
 
 def test_an_image_in_both_classes_is_refused(root: Path) -> None:
     shutil.copy(root / "non_glaucoma" / "image" / "0003.jpg", root / "suspicious_glaucoma" / "image")
-    with pytest.raises(ClassFolderError, match=r"image 0003\.jpg is both in non_glaucoma/image and suspicious"):
+    with pytest.raises(MedicalError, match=r"image 0003\.jpg is both in non_glaucoma/image and suspicious"):
         make_lag_dataset(root)
 
 
@@ -86,5 +86,5 @@ def test_a_class_without_images_is_refused(root: Path) -> None:
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"(?s)smilell/AG-CNN.*academic.*on request.*non_glaucoma/image"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)smilell/AG-CNN.*academic.*on request.*non_glaucoma/image"):
         LAG(tmp_path, num_workers=0).prepare_data()

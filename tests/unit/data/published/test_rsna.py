@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.data.checks import TableError
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.rsna import RSNA_COUNTS, make_rsna_dataset
-from anomalib_medical.data.published.rsna_mapping import MappingError
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
+from anomalib_medical.data.published.rsna import ABOUT, make_rsna_dataset
+from anomalib_medical.errors import MedicalError
 from tests.helpers.chest_trees import RSNA_BOXES, RSNA_CLASSES, RSNA_FOLDER, make_prepared, make_rsna, write_mapping
 
 
@@ -55,7 +53,7 @@ def _tested(samples) -> list[str]:
 
 
 def test_original_layout_has_no_published_split(raw_tree: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"no split\. It comes with the prepared images \(data\.json\)"):
+    with pytest.raises(MedicalError, match=r"no split\. It comes with the prepared images \(data\.json\)"):
         make_rsna_dataset(raw_tree, "published")
 
 
@@ -108,16 +106,14 @@ def test_prepared_layout_with_mapping_and_views(tmp_path: Path, caplog: pytest.L
 
 
 def test_published_counts(tmp_path: Path) -> None:
-    with pytest.raises(
-        ProtocolError, match=r"found train 24, .*; the papers have train 3851, test 1000 normal \+ 1000"
-    ):
+    with pytest.raises(MedicalError, match=r"found train 24, .*; the papers have train 3851, test 1000 normal \+ 1000"):
         make_rsna_dataset(make_prepared(tmp_path), "published")
-    assert str(RSNA_COUNTS).endswith("unlabeled 4000 normal + 5012 abnormal")
+    assert str(ABOUT.counts).endswith("unlabeled 4000 normal + 5012 abnormal")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "stage_2_train_images").mkdir()
-    with pytest.raises(DatasetNotFoundError) as error:
+    with pytest.raises(FileNotFoundError) as error:
         make_rsna_dataset(tmp_path)
     for part in ("found only stage_2_train_images", "Licence:", "Kaggle", "download=true", "<root>/data.json"):
         assert part in str(error.value)
@@ -142,7 +138,7 @@ def test_tables_that_are_refused(raw: Path, file: str, change: tuple[str, str], 
     text = (raw / file).read_text()
     assert change[0] in text
     (raw / file).write_text(text.replace(*change, 1))
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_rsna_dataset(raw)
 
 
@@ -182,7 +178,7 @@ def test_absent_images_are_counted(raw: Path) -> None:
 )
 def test_mappings_that_are_refused(raw: Path, content: str, message: str) -> None:
     (raw / "map.json").write_text(content)
-    with pytest.raises(MappingError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_rsna_dataset(raw, mapping_file=raw / "map.json")
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_medical.data.checks import TableError
-from anomalib_medical.data.published.dataset import ProtocolError, PublishedCounts
-from anomalib_medical.data.published.source import DatasetNotFoundError
+from anomalib_medical.data.published.dataset import PublishedCounts
 from anomalib_medical.data.published.vindr_cxr import make_vindr_dataset
+from anomalib_medical.errors import MedicalError
 from tests.helpers.chest_trees import make_prepared, make_vindr
 
 
@@ -37,7 +36,7 @@ def test_original_layout(raw: Path) -> None:
 def test_original_layout_is_divided(tmp_path: Path) -> None:
     counts = PublishedCounts.of(make_vindr_dataset(make_vindr(tmp_path, normal=22, found=9)))
     assert counts == PublishedCounts(train=8, test_normal=2, test_abnormal=2, unlabeled_normal=12, unlabeled_abnormal=7)
-    with pytest.raises(ProtocolError, match="It comes with the prepared images"):
+    with pytest.raises(MedicalError, match="It comes with the prepared images"):
         make_vindr_dataset(tmp_path, "published")
 
 
@@ -60,7 +59,7 @@ def test_resized_layout(tmp_path: Path) -> None:
 def test_sizes_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     root = make_vindr(tmp_path, normal=3, found=1, resized=True)
     (root / "train_meta.csv").write_text(text)
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_vindr_dataset(root)
 
 
@@ -120,7 +119,7 @@ def test_tables_that_are_refused(raw: Path, change: tuple[str, str], message: st
     text = (raw / "train.csv").read_text()
     assert change[0] in text
     (raw / "train.csv").write_text(text.replace(*change, 1))
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(MedicalError, match=message):
         make_vindr_dataset(raw)
 
 
@@ -131,5 +130,5 @@ def test_absent_images_are_counted(raw: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"the folder is empty\.\nSource: https://physionet\.org"):
+    with pytest.raises(FileNotFoundError, match=r"the folder is empty\.\nSource: https://physionet\.org"):
         make_vindr_dataset(tmp_path)

@@ -7,7 +7,7 @@ from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
-from anomalib_medical.models.components import AntialiasedPreProcessor, AntialiasedResize
+from anomalib_medical.models.components.resize import AntialiasedPreProcessor, AntialiasedResize
 
 SIZES = [(64, 64), (90, 132), (224, 224), (40, 50), (999, 65)]
 

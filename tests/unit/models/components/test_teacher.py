@@ -5,7 +5,8 @@ import safetensors.torch
 import timm
 import torch
 
-from anomalib_medical.models.components import Teacher, TeacherWeightsError
+from anomalib_medical.errors import MedicalError
+from anomalib_medical.models.components import Teacher
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,7 @@ def test_another_architectures_file_is_refused(teacher, tmp_path, other):
     path = tmp_path / "other.pth"
     torch.save(timm.create_model(other, num_classes=0).state_dict(), path)
     before = teacher.state_dict()["extractor.feature_extractor.conv1.weight"].clone()
-    with pytest.raises(
-        TeacherWeightsError, match=r"other\.pth does not hold the weights of resnet18.*--model\.backbone"
-    ):
+    with pytest.raises(MedicalError, match=r"other\.pth does not hold the weights of resnet18.*--model\.backbone"):
         teacher.load_file(path)
     assert torch.equal(before, teacher.state_dict()["extractor.feature_extractor.conv1.weight"])
 
@@ -72,12 +71,12 @@ def test_another_architectures_file_is_refused(teacher, tmp_path, other):
 def test_an_unreadable_file_is_named(teacher, tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(TeacherWeightsError, match=rf"{name} could not be read"):
+    with pytest.raises(MedicalError, match=rf"{name} could not be read"):
         teacher.load_file(path)
 
 
 def test_a_missing_file_is_named(teacher, tmp_path):
-    with pytest.raises(TeacherWeightsError, match=r"there is no file .*nowhere.pth"):
+    with pytest.raises(MedicalError, match=r"there is no file .*nowhere.pth"):
         teacher.load_file(tmp_path / "nowhere.pth")
 
 
@@ -88,7 +87,7 @@ def test_a_file_that_would_run_code_is_refused(teacher, tmp_path):
 
     path = tmp_path / "boom.pth"
     torch.save({"conv1.weight": Boom()}, path)
-    with pytest.raises(TeacherWeightsError, match=r"boom\.pth could not be read"):
+    with pytest.raises(MedicalError, match=r"boom\.pth could not be read"):
         teacher.load_file(path)
 
 
@@ -113,7 +112,7 @@ def test_without_a_network_the_error_names_the_three_ways_out(teacher, monkeypat
         raise OSError("no route to host")
 
     monkeypatch.setattr("anomalib_medical.models.components.teacher.timm.create_model", create_model)
-    with pytest.raises(TeacherWeightsError) as caught:
+    with pytest.raises(MedicalError) as caught:
         teacher.load_hub()
     message = str(caught.value)
     assert "resnet18.tv_in1k" in message

@@ -7,11 +7,11 @@ from anomalib.data import Folder
 from torchvision.transforms import v2
 
 from anomalib_medical import MedicalFolder
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.ddad import member_batches
-from anomalib_medical.models.ddad.member_batches import DdadDataError, Images, MemberBatches, is_random, read_images
+from anomalib_medical.models.ddad.member_batches import Images, MemberBatches, is_random, read_images
+from anomalib_medical.models.ddad.torch_model import A, B
 from tests.conftest import make_folder
-
-A, B = 0, 1
 
 
 def make(count=23, normals=14, batch_size=4, **kwargs):
@@ -28,7 +28,7 @@ def epoch_of(batches, module, member, epoch, steps):
 
 def test_a_module_passes_once_over_its_own_images():
     batches = make()
-    assert (batches.steps_a, batches.steps_b) == (5, 3)
+    assert batches.steps == (5, 3)
     normals = set(batches.images.known_normal.nonzero().flatten().tolist())
     for member in range(3):
         for epoch in range(2):
@@ -41,10 +41,10 @@ def test_a_module_passes_once_over_its_own_images():
 
 def test_after_its_pass_a_module_waits_for_the_other():
     batches = make()
-    assert batches.module_b(0, 2) is not None
-    assert batches.module_b(0, 3) is None
-    assert batches.module_a(0, 4) is not None
-    assert batches.module_a(0, 5) is None
+    assert batches.draw(B, 0, 2) is not None
+    assert batches.draw(B, 0, 3) is None
+    assert batches.draw(A, 0, 4) is not None
+    assert batches.draw(A, 0, 5) is None
 
 
 def test_every_member_has_an_order_of_its_own_and_another_in_every_epoch():
@@ -56,19 +56,19 @@ def test_every_member_has_an_order_of_its_own_and_another_in_every_epoch():
         for epoch in range(3)
     ]
     assert len(set(orders)) == len(orders)
-    drawn = batches.module_a(0, 0)
+    drawn = batches.draw(A, 0, 0)
     assert drawn.shape == (3, 4, 1, 2, 2)
     assert len({tuple(batch[:, 0, 0, 0].tolist()) for batch in drawn}) == 3
 
 
 def test_batches_follow_from_seed_epoch_and_step_alone():
     once, again = make(), make()
-    once.module_a(0, 0)  # earlier draws do not matter
-    assert torch.equal(once.module_a(7, 3), again.module_a(7, 3))
-    assert torch.equal(once.module_b(7, 2), again.module_b(7, 2))
+    once.draw(A, 0, 0)  # earlier draws do not matter
+    assert torch.equal(once.draw(A, 7, 3), again.draw(A, 7, 3))
+    assert torch.equal(once.draw(B, 7, 2), again.draw(B, 7, 2))
     for first, second in zip(once.refinement(7, 0)[:2], again.refinement(7, 0)[:2], strict=True):
         assert torch.equal(first, second)
-    assert not torch.equal(make(seed=1).module_a(7, 3), again.module_a(7, 3))
+    assert not torch.equal(make(seed=1).draw(A, 7, 3), again.draw(A, 7, 3))
 
 
 def test_the_refinement_sees_known_normals_and_patches_from_others():
@@ -88,9 +88,9 @@ def test_the_refinement_sees_known_normals_and_patches_from_others():
 
 def test_fewer_images_than_a_batch_are_one_batch():
     batches = make(count=9, normals=3, batch_size=64)
-    assert (batches.steps_a, batches.steps_b, batches.steps_of_refinement) == (1, 1, 1)
-    assert batches.module_a(0, 0).shape[1] == 9
-    assert batches.module_b(0, 0).shape[1] == 3
+    assert (*batches.steps, batches.steps_of_refinement) == (1, 1, 1)
+    assert batches.draw(A, 0, 0).shape[1] == 9
+    assert batches.draw(B, 0, 0).shape[1] == 3
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_fewer_images_than_a_batch_are_one_batch():
     ],
 )
 def test_batches_too_small_for_batch_normalisation_are_refused(arguments, told):
-    with pytest.raises(DdadDataError, match=told):
+    with pytest.raises(MedicalError, match=told):
         make(**arguments)
 
 
@@ -123,8 +123,23 @@ def test_images_are_read_in_the_order_of_their_data_set(tiny_folder, monkeypatch
         torch.testing.assert_close(grey, loader.dataset[row].image[:1].as_subclass(torch.Tensor), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("share", "moved"), [(0.2, True), (0.3, False)])
+def test_a_gpu_holds_the_images_if_they_leave_most_of_it_free(tiny_folder, monkeypatch, share, moved):
+    loader = loader_of(tiny_folder)
+    needed = len(loader.dataset) * 4 * 64 * 64
+    to, places = torch.Tensor.to, []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed / share, needed / share))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda self, *args: places.append(args[0]) or self if args[0] == torch.device("cuda", 0) else to(self, *args),
+    )
+    read_images(loader, None, (64, 64), "cuda:0")
+    assert bool(places) == moved
+
+
 def test_an_image_of_another_size_is_refused(tiny_folder):
-    with pytest.raises(DdadDataError, match=r"with 64x64 pixels .* built for 32x32"):
+    with pytest.raises(MedicalError, match=r"with 64x64 pixels .* built for 32x32"):
         read_images(loader_of(tiny_folder), None, (32, 32))
 
 
@@ -136,7 +151,7 @@ def test_values_that_are_not_numbers_are_refused_with_the_files_name(tiny_folder
         images[1, 0, 3, 3] = float("nan")
         return images
 
-    with pytest.raises(DdadDataError, match=r"NaN or infinite.*train_good_\d+\.png"):
+    with pytest.raises(MedicalError, match=r"NaN or infinite.*train_good_\d+\.png"):
         read_images(loader, spoil, (64, 64))
 
 
@@ -149,7 +164,7 @@ def test_random_augmentations_are_told_from_fixed_ones(tiny_folder):
     ):
         data = MedicalFolder(root=tiny_folder, num_workers=0, train_augmentations=augmentations)
         data.setup()
-        assert is_random(data.train_data.augmentations, fixed) == random
+        assert is_random(data.train_data.augmentations) == random
 
 
 def test_batches_without_the_field_are_known_normal(tmp_path):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from anomalib_medical.data.published.data_json import DataJsonError, PreparedLayout, find_prepared, read_data_json
+from anomalib_medical.data.published.layouts import find_prepared, read_data_json
+from anomalib_medical.errors import MedicalError
 
 GOOD = {
     "train": {"0": ["a.png", "b.png"], "unlabeled": {"0": ["c.png"], "1": ["d.png"]}},
@@ -17,7 +18,7 @@ GOOD = {
 }
 
 
-def layout(root: Path, content: Any = None, folder: str = "images") -> PreparedLayout:
+def layout(root: Path, content: Any = None, folder: str = "images") -> Path:
     for name in ("a.png", "b.png", "c.png", "d.png", "sub/e.png", "f.png", "unused.png"):
         path = root / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +37,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         "split": ["train", "train", "unlabeled", "unlabeled", "test", "test"],
         "label": ["good", "good", "good", "abnormal", "good", "abnormal"],
         "label_index": [0, 0, 0, 1, 0, 1],
+        "mask_path": [""] * 6,
         "patient_id": ["a", "b", "c", "d", "sub/e", "f"],
     }
 
@@ -54,7 +56,7 @@ def test_where_it_is_not(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text("{}")
     assert find_prepared(tmp_path) is None
     (tmp_path / "images").mkdir()
-    assert find_prepared(tmp_path) == PreparedLayout(tmp_path / "data.json", tmp_path / "images")
+    assert find_prepared(tmp_path) == tmp_path / "images"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_where_it_is_not(tmp_path: Path) -> None:
     ],
 )
 def test_content_that_is_refused(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(DataJsonError, match=message) as error:
+    with pytest.raises(MedicalError, match=message) as error:
         read_data_json(layout(tmp_path, content))
     assert str(error.value).startswith(str(tmp_path / "data.json"))
 
@@ -86,8 +88,8 @@ def test_content_that_is_refused(tmp_path: Path, content: Any, message: str) -> 
 def test_a_link_to_the_outside_is_refused(tmp_path: Path) -> None:
     found = layout(tmp_path, {"test": {"0": ["link.png"]}})
     (tmp_path / "secret").touch()
-    (found.images / "link.png").symlink_to(tmp_path / "secret")
-    with pytest.raises(DataJsonError, match=r"test/0 names 'link\.png', which is outside"):
+    (found / "link.png").symlink_to(tmp_path / "secret")
+    with pytest.raises(MedicalError, match=r"test/0 names 'link\.png', which is outside"):
         read_data_json(found)
 
 
@@ -100,7 +102,7 @@ def test_a_linked_image_folder_is_not_outside(tmp_path: Path) -> None:
 
 def test_absent_images_are_counted_and_named(tmp_path: Path) -> None:
     found = layout(tmp_path, {"train": {"0": ["a.png", "x.png", "y.png"]}})
-    with pytest.raises(FileNotFoundError, match=r"2 of 3 images that it names are not in .*images, such as x\.png"):
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 images that it lists are not in .*images, such as x\.png"):
         read_data_json(found)
 
 
