@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anomalib_medical.metrics import PixelCounts
 
-State = Literal["done", "failed", "timeout", "out_of_memory"]
+State = Literal["done", "failed", "timeout", "out_of_memory", "disk_full"]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from anomalib.models import Patchcore
 from jsonargparse import ArgumentParser
 
 from anomalib_medical import MedicalFolder, Scrd
-from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.benchmark.plan_file import make_plan
+from anomalib_medical.benchmark.plan import make_plan
 from anomalib_medical.benchmark.report.cases import best_bundle, bundle_commands
 from anomalib_medical.benchmark.report.compare import Standing
 from anomalib_medical.benchmark.report.evaluate import RANKING, evaluate
@@ -20,6 +19,7 @@ from anomalib_medical.benchmark.report.results import load_run
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
 from anomalib_medical.cli.bundle import add_arguments
+from anomalib_medical.errors import MedicalError
 from tests.helpers.run_folders import make_run
 
 
@@ -97,12 +97,12 @@ def test_weights_may_go_elsewhere_or_nowhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"keep_weights": "none"}, "keep_weights is 'none', expected true or false"),
-        ({"weights_folder": False}, "weights_folder is False, expected the path of a folder"),
+        ({"keep_weights": "none"}, "keep_weights is 'none', expected bool"),
+        ({"weights_folder": False}, r"weights_folder is False, expected str \| None"),
     ],
 )
 def test_plans_that_say_something_else_are_refused(given, message):
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(MedicalError, match=message):
         plan(**given)
 
 

@@ -1,5 +1,7 @@
 """What a job writes of its scores: the threshold that decides, and no scores that are no numbers."""
 
+import errno
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +11,12 @@ from anomalib.data import InferenceBatch
 
 from anomalib_medical import MedicalFolder
 from anomalib_medical.benchmark import worker
-from anomalib_medical.benchmark.plan_file import make_plan
+from anomalib_medical.benchmark.plan import make_plan
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.scoring import Scored
-from anomalib_medical.benchmark.training import EpochScores, Trained
+from anomalib_medical.benchmark.training import EpochScores, Result
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 
@@ -35,24 +38,21 @@ def run_job(tiny_folder, tmp_path, monkeypatch):
         return Scored([str(path) for path in part.samples.image_path], scores, maps)
 
     def run(test_scores, post_processor):
-        trained = Trained(
-            model=SimpleNamespace(post_processor=post_processor),
-            trainer=None,
-            teacher="random",
+        result = Result(
             data=data,
             held_out=scored(data.val_data, np.linspace(0, 1, len(data.val_data))),
             test=scored(data.test_data, test_scores),
+            post_processor=post_processor,
             train_seconds=1.0,
-            steps=1,
-            epochs=1,
-            epoch_scores=[],
+            teacher="random",
+            model=SimpleNamespace(),
         )
-        monkeypatch.setattr("anomalib_medical.benchmark.training.train_and_score", lambda *_: trained)
+        monkeypatch.setattr(worker, "train_and_score", lambda *_: result)
         monkeypatch.setattr(worker, "measure_cost", lambda *_: Cost())
         folder = RunFolder(tmp_path)
-        (job,) = plan.jobs()
-        worker._guarded(folder.job(job.name), lambda: worker.run_job(plan, job, folder, "cpu"))
-        return folder.job(job.name)
+        (job,) = plan.jobs.values()
+        worker.guarded(folder.job(job.job), lambda: worker.run_job(plan, job, folder, "cpu"))
+        return folder.job(job.job)
 
     return run
 
@@ -98,3 +98,31 @@ def test_a_training_that_runs_away_has_no_score_of_its_epochs():
         )
         auroc = EpochScores(None, lambda: [batch], 1.0)._auroc(model)
         assert np.isnan(auroc) == bool(scores.isnan().any())
+
+
+def full_disk():
+    msg = "The checkpoint was not written"
+    raise MedicalError(msg) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_memory():
+    msg = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+    raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize(
+    ("work", "state", "message"),
+    [
+        (full_disk, "disk_full", "The checkpoint was not written"),
+        (no_memory, "out_of_memory", "RuntimeError: [enforce fail"),
+        (lambda: {}["x"], "failed", "KeyError: 'x'"),
+        (dict, "done", ""),
+    ],
+)
+def test_a_job_says_how_it_ended(work, state, message, tmp_path, capsys):
+    folder = RunFolder(tmp_path).job("x")
+    assert worker.guarded(folder, work) == int(state != "done")
+    status = folder.read().status
+    assert status.status == state
+    assert status.message.startswith(message)
+    assert ("Traceback" in capsys.readouterr().err) == (state != "done")
