@@ -7,11 +7,12 @@ import json
 import os
 import tempfile
 import types
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -21,6 +22,8 @@ from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import finite_or_none
 
 _T = TypeVar("_T")
+# What readers of JSON, YAML, CSV, gzip and NumPy raise of content that is not theirs.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadGzipFile, BadZipFile, yaml.YAMLError)
 
 
 class RunFolderError(MedicalError):
@@ -85,7 +88,7 @@ def explained(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         msg = f"{path} is missing: this is no complete run folder. Run the benchmark with this folder as --output."
         raise RunFolderError(msg) from error
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError) as error:
+    except _DAMAGE as error:
         msg = (
             f"{path} is damaged or of another version ({type(error).__name__}: {error}). Delete it and run the "
             "benchmark again to remake it."
@@ -105,7 +108,7 @@ def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
         return kind(**{**absent, **{name: build(hints[name], each) for name, each in value.items()}})
     if origin is types.UnionType:
         return None if value is None else build(of[0], value)
-    if isinstance(value, str) and (origin in {list, dict} or kind in {int, float}):
+    if isinstance(value, str) and (origin in {list, dict} or kind in {int, float, bool}):
         value = json.loads(value)
     if origin is list:
         return [build(of[0], each) for each in value]

@@ -1,8 +1,8 @@
 """A copy of a run that may leave the place of the data: figures can be recomputed from it, nobody is shown.
 
-    <copy>/plan.yaml       as in the run folder
-    <copy>/run.json        where and how it ran, and what is known of the datasets: neither is of one job
-    <copy>/jobs.csv        one row a job of the plan, begun or not: its `Job`, ``cost/steps`` and so on
+    <copy>/plan.yaml       the resolved plan; under ``run``, where and how it ran
+    <copy>/jobs.csv        one row a job of the plan, begun or not: its `Job`, ``cost/steps`` and so on; one a dataset,
+                           ``data/n_train`` and so on, as its check is a job too
     <copy>/scores.csv.gz   one row an image, one column a job, ``<model>__seed<seed>``: its raw score
     <copy>/report/         the report
 
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.files import RunFolderError, atomic, build, explained, read_json, write_csv, write_json
+from anomalib_medical.benchmark.files import RunFolderError, atomic, build, explained, write_csv
 from anomalib_medical.benchmark.records import DatasetInfo, Job, PlannedJob, RunInfo
 from anomalib_medical.benchmark.report.evaluate import PIXEL, evaluate
 from anomalib_medical.benchmark.report.results import Run, load_run
@@ -33,13 +34,12 @@ from anomalib_medical.benchmark.run_folder import (
     BLUR_COLUMNS,
     SCORE_COLUMNS,
     JobFolder,
-    RunFile,
     RunFolder,
     with_numbers,
 )
 from anomalib_medical.io import finite_or_none
 
-_JOBS, _SCORES = "jobs.csv", "scores.csv.gz"
+_JOBS, _SCORES, _RUN = "jobs.csv", "scores.csv.gz", "run"
 # What a failed job says may name a file, and so a patient.
 _PATH = re.compile(r"[/\\]")
 _LEFT_OUT = "what it said names a file, and is left out here"
@@ -82,23 +82,34 @@ class PublishedRun(RunFolder):
     """A published copy, which is read like a run folder."""
 
     @cached_property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """Rows of jobs.csv by job."""
+    def _rows(self) -> list[dict[str, Any]]:
+        """Rows of jobs.csv."""
         with explained(self.path / _JOBS):
             table = pd.read_csv(self.path / _JOBS, dtype=str, keep_default_na=False)
-            return {row["info/job"]: _nested(row) for row in table.to_dict("records")}
+            return [_nested(row) for row in table.to_dict("records")]
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Rows of jobs by name."""
+        with explained(self.path / _JOBS):
+            return {row["info"]["job"]: row for row in self._rows if "data" not in row}
 
     @cached_property
     def table(self) -> DataFrame:
         """scores.csv.gz, as text."""
         return pd.read_csv(self.path / _SCORES, dtype=str, keep_default_na=False)
 
+    def plan(self) -> dict[str, Any]:
+        """Read the resolved plan."""
+        return {name: value for name, value in super().plan().items() if name != _RUN}
+
     def read(self) -> tuple[RunInfo, list[PlannedJob]]:
         """Read where and how it ran, and all jobs of the plan."""
         names = [each.name for each in fields(PlannedJob)]
         with explained(self.path / _JOBS):
             planned = [build(PlannedJob, {name: row["info"][name] for name in names}) for row in self.rows.values()]
-        return read_json(self.path / "run.json", RunFile).info, planned
+        with explained(self.path / "plan.yaml"):
+            return build(RunInfo, super().plan()[_RUN]), planned
 
     def job(self, name: str) -> JobFolder:
         """A job."""
@@ -106,8 +117,9 @@ class PublishedRun(RunFolder):
 
     def dataset(self, name: str) -> DatasetInfo | None:
         """Read what is known of a dataset."""
-        found = read_json(self.path / "run.json", RunFile).datasets
-        return next((info for info in found if info.dataset == name), None)
+        with explained(self.path / _JOBS):
+            found = (row["data"] for row in self._rows if "data" in row and row["data"]["dataset"] == name)
+            return next((build(DatasetInfo, data) for data in found), None)
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -137,10 +149,9 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
         raise RunFolderError(msg)
     figures = _pixel_figures(loaded)
     rows = [_row(job, loaded.jobs.get(job.job), figures.get(job.job, {})) for job in loaded.planned]
-    with atomic(target / "plan.yaml", "wb") as file:
-        file.write((run.path / "plan.yaml").read_bytes())
-    datasets = [each.info for each in loaded.datasets if each.info is not None]
-    write_json(target / "run.json", RunFile(loaded.info, datasets=datasets))
+    rows += [_flat({"data": asdict(each.info)}) for each in loaded.datasets if each.info is not None]
+    with atomic(target / "plan.yaml") as file:
+        yaml.safe_dump(loaded.plan | {_RUN: asdict(loaded.info)}, file, sort_keys=False, allow_unicode=True)
     with atomic(target / _SCORES, "wb") as file:
         text = _score_table(loaded).to_csv(index=False, lineterminator="\n")
         file.write(gzip.compress(text.encode(), mtime=0))
@@ -171,16 +182,18 @@ def _row(planned: PlannedJob, job: Job | None, figures: dict[str, list[float | N
         # All other settings are in plan.yaml.
         spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
         said["info"] = vars(replace(job.info, spec=spec))
-    flat = pd.json_normalize(said, sep="/").iloc[0].to_dict()
-    return {str(name): text for name, value in flat.items() if (text := _cell(value)) not in {"", "[]"}}
+    return _flat(said)
 
 
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+def _flat(said: dict[str, Any]) -> dict[str, str]:
+    (row,) = pd.json_normalize(said, sep="/").to_dict("records")
+    row["epochs"] = row.pop("epochs", None) or None  # the longest cell comes last
+    texts = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
+    return {name: text for name, text in texts.items() if text not in {"null", ""}}
 
 
 def _nested(row: Mapping[Any, str]) -> dict[str, Any]:
-    """What `_row` flattened, values still as text."""
+    """What `_flat` flattened, values still as text."""
     found: dict[str, Any] = {}
     for name, cell in row.items():
         if cell != "":

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,11 @@ _JOB = "job.json"
 
 
 @dataclass(frozen=True)
-class RunFile:
+class _RunFile:
     """What run.json holds."""
 
     info: RunInfo
-    jobs: list[PlannedJob] = field(default_factory=list)
-    datasets: list[DatasetInfo] = field(default_factory=list)  # of a published copy
+    jobs: list[PlannedJob]
 
 
 class JobFolder:
@@ -122,7 +121,7 @@ class RunFolder:
         """Write what is known before any job runs."""
         with atomic(self.path / "plan.yaml") as file:
             yaml.safe_dump(dict(plan), file, sort_keys=False, allow_unicode=True)
-        write_json(self.path / "run.json", RunFile(info, list(jobs)))
+        write_json(self.path / "run.json", _RunFile(info, list(jobs)))
 
     def plan(self) -> dict[str, Any]:
         """Read the resolved plan.
@@ -140,7 +139,7 @@ class RunFolder:
 
     def read(self) -> tuple[RunInfo, list[PlannedJob]]:
         """Read where and how it ran, and all jobs of the plan, begun or not, in order."""
-        run = read_json(self.path / "run.json", RunFile)
+        run = read_json(self.path / "run.json", _RunFile)
         return run.info, run.jobs
 
     def job(self, name: str) -> JobFolder:

@@ -69,8 +69,10 @@ def sheet(pictures: Sequence[Picture]) -> bytes:
     rows = -(-len(pictures) // _COLUMNS)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH * _COLUMNS, (_HEIGHT + 0.3) * rows), layout="constrained")
-        for place, picture in enumerate(pictures, 1):
-            axes = figure.add_subplot(rows, _COLUMNS, place)
+        # Each in a part of its own: long names beside one must not make the others narrow.
+        parts = figure.subfigures(rows, _COLUMNS, squeeze=False).ravel()
+        for part, picture in zip(parts, pictures, strict=False):
+            axes = part.add_subplot()
             picture.draw(axes)
             axes.set_title(picture.title, fontsize=10, loc="left")
     return _svg(figure)

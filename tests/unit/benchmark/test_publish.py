@@ -25,7 +25,7 @@ def test_a_copy_is_a_few_files_without_names_and_pictures(tmp_path):
     failed = JobStatus("failed", 1.0, "cannot read '/data/Smith_John/1.png', sorry")
     run.job("brain__ddad__seed0").write(Job(failed))
     copy = publish(run, tmp_path / "copy")
-    assert files_of(copy.path) == {"plan.yaml", "run.json", "jobs.csv", "scores.csv.gz"}
+    assert files_of(copy.path) == {"plan.yaml", "jobs.csv", "scores.csv.gz"}
     assert copy.job("brain__ddad__seed0").read().status.message == "what it said names a file, and is left out here"
     table = pd.read_csv(copy.path / "scores.csv.gz")
     assert len(table) == 70  # of the test and held out
@@ -47,6 +47,7 @@ def test_the_report_of_a_copy_has_the_same_figures(tmp_path, seeds):
     before, after = load_run(run), load_run(open_run(copy.path))
     assert after.planned == before.planned
     assert after.missing == before.missing
+    assert (after.info, after.plan) == (before.info, before.plan)
     assert [dataset.info for dataset in after.datasets] == [dataset.info for dataset in before.datasets]
     for old_data, new_data in zip(before.datasets, after.datasets, strict=True):
         for old, new in zip(old_data.models, new_data.models, strict=True):
@@ -101,12 +102,20 @@ def test_other_folders_are_left_alone(tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("jobs.csv", "job\nx\n"), ("run.json", "{")])
+@pytest.mark.parametrize(("name", "content"), [("jobs.csv", "job\nx\n"), ("plan.yaml", "{")])
 def test_a_damaged_copy_is_explained(tmp_path, name, content):
     copy = publish(make_run(tmp_path / "run", seeds=(0,)), tmp_path / "copy")
     (copy.path / name).write_text(content)
     with pytest.raises(RunFolderError, match=f"{name} is damaged or of another version"):
         load_run(open_run(copy.path))
+
+
+def test_damaged_scores_of_a_copy_are_a_problem(tmp_path):
+    copy = publish(make_run(tmp_path / "run", seeds=(0,)), tmp_path / "copy")
+    (copy.path / "scores.csv.gz").write_text("x")
+    run = load_run(open_run(copy.path))
+    assert run.n_done == 0
+    assert "scores.csv.gz is damaged or of another version" in run.problems[0].text
 
 
 def test_folders_of_the_plan_are_named():
