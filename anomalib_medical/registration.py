@@ -4,12 +4,19 @@ anomalib's short names and its benchmark look for classes in `anomalib.models` a
 paths from modules that are not in `anomalib.models.ALLOWED_MODULES`.
 """
 
+import difflib
 import logging
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import anomalib.data
 import anomalib.models
+from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
+
+from anomalib_medical.errors import MedicalError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,7 @@ DATAMODULES = (
     "anomalib_medical.data.RSNA",
     "anomalib_medical.data.VinDrCXR",
 )
+_REGISTRIES: dict[type, ModuleType] = {AnomalibModule: anomalib.models, AnomalibDataModule: anomalib.data}
 
 
 def register() -> None:
@@ -38,6 +46,53 @@ def register() -> None:
             if registry is anomalib.models:
                 package = module.partition(".")[0]
                 anomalib.models.ALLOWED_MODULES.update({package, module, cls.__module__})
+
+
+def known_models() -> dict[str, type[AnomalibModule]]:
+    """All models that have short names."""
+    return _known(AnomalibModule)
+
+
+def find_model(path: str, what: str, others: Iterable[str] = ()) -> type[AnomalibModule]:
+    """Find a model by its class path or its short name.
+
+    Args:
+        path: Such as ``anomalib.models.Patchcore`` or ``Patchcore``.
+        what: What the path was given as, for the error: ``--model``.
+        others: Names that the caller takes besides, for the error's hint.
+
+    Raises:
+        MedicalError: If there is none.
+    """
+    found: type[AnomalibModule] = _find(path, AnomalibModule, what, others)
+    return found
+
+
+def find_datamodule(path: str, what: str) -> type[AnomalibDataModule]:
+    """Find a datamodule by its class path or its short name, as `find_model` finds a model."""
+    found: type[AnomalibDataModule] = _find(path, AnomalibDataModule, what)
+    return found
+
+
+def _known(base: type) -> dict[str, Any]:
+    named = vars(_REGISTRIES[base]).items()
+    return {name: value for name, value in named if isinstance(value, type) and issubclass(value, base)}
+
+
+def _find(path: str, base: type, what: str, others: Iterable[str] = ()) -> Any:  # noqa: ANN401 - a class
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module) if module else _REGISTRIES[base], name, None)
+    except ImportError as error:
+        msg = f"{what} is {path!r}, and {module} cannot be imported ({error})."
+        raise MedicalError(msg) from error
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    names = sorted({*_known(base), *others})
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(names)}."
+    msg = f"{what} is {path!r}, which is unknown. {hint}"
+    raise MedicalError(msg)
 
 
 def _set_attribute(registry: ModuleType, cls: type) -> None:

@@ -21,23 +21,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import records
 import torch
 from anomalib.models import Padim, Patchcore
-from few_shot_sets import SETS, folder, normals_of
+from anomalib.pre_processing import PreProcessor
+from common import SETS, append_record, data_set, normals_of, read_records
 from matplotlib import pyplot as plt
 from scipy.ndimage import gaussian_filter
-from scrd_jobs import ModelOptions, baseline_arguments, load_teacher, nearest_thumbnail
 from sklearn.metrics import roc_auc_score
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical import D24fad
 from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
 from anomalib_medical.metrics import image_auroc
 from anomalib_medical.models.components import cosine_distance_maps
+from anomalib_medical.models.components.teacher import load_backbone
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SHOTS = (2, 4, 8)
@@ -67,7 +69,7 @@ class Target:
     @classmethod
     def read(cls, name: str, model: D24fad) -> "Target":
         """Read a data set with the model's pre-processor, which does what those of the others do."""
-        data = folder(name)
+        data = data_set(name)
         test = data.test_data.samples.sort_values(["label_index", "image_path"])
         return cls(
             pool=normals_of(data),
@@ -103,21 +105,34 @@ def d24fad_maps(model: D24fad, images: torch.Tensor, support: torch.Tensor) -> t
 
 
 @torch.no_grad()
-def fitted(name: str, options: ModelOptions, images: torch.Tensor) -> Any:  # noqa: ANN401
+def fitted(name: str, backbone: str, side: int, weights: Path | None, images: torch.Tensor) -> Any:  # noqa: ANN401
     """Fit one of anomalib's models and return what scores a batch."""
-    arguments = baseline_arguments(options)
+    steps = [Resize((side, side), antialias=False), Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]
+    arguments = {"backbone": backbone, "pre_trained": False, "pre_processor": PreProcessor(Compose(steps))}
+    arguments |= {"post_processor": False, "evaluator": False, "visualizer": False}
     if name == "patchcore":
         model: Any = Patchcore(layers=["layer2", "layer3"], coreset_sampling_ratio=1.0, **arguments)
     else:
         model = Padim(layers=["layer1", "layer2", "layer3"], **arguments)
-    if options.teacher_weights is not None:
-        load_teacher(model.model.feature_extractor.feature_extractor, options.teacher_weights)
+    if weights is not None:
+        load_backbone(model.model.feature_extractor.feature_extractor, weights, backbone)
     model.model.train()
     for batch in images.split(BATCH):
         model.model(batch)
     model.fit()
     model.model.eval()
     return lambda batch: model.model(batch).pred_score.reshape(-1)
+
+
+def nearest_thumbnail(train: list[str], test: list[str]) -> Scores:
+    """Distance to the nearest training image at 32x32 grey pixels."""
+
+    def thumbnails(paths: list[str]) -> Scores:
+        images = [cv2.imread(path, cv2.IMREAD_GRAYSCALE).astype(np.float64) / 255 for path in paths]
+        return np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in images])
+
+    normal = thumbnails(train)
+    return np.stack([np.linalg.norm(normal - thumbnail, axis=1).min() for thumbnail in thumbnails(test)])
 
 
 def released_blur(maps: torch.Tensor) -> Scores:
@@ -131,18 +146,17 @@ def score(arguments: argparse.Namespace) -> None:
     """Score supports that have not been scored."""
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
     height = model.hparams["image_size"]
-    options = ModelOptions(
-        model.hparams["backbone"], height if isinstance(height, int) else height[0], 0, arguments.teacher_weights
-    )
+    side = height if isinstance(height, int) else height[0]
+    options = (model.hparams["backbone"], side, arguments.teacher_weights)
     target = Target.read(arguments.target, model)
-    known = {(r["target"], r["shots"], r["draw"], r["method"]) for r in records.read(arguments.out)}
+    known = {(r["target"], r["shots"], r["draw"], r["method"]) for r in read_records(arguments.out)}
 
     def add(method: str, values: Scores, shots: int, draw: int) -> None:
         labels, patients = target.labels[: len(values)], target.patients[: len(values)]
         found = image_auroc(values, labels, patients)
         record = {"target": arguments.target, "method": method, "shots": shots, "draw": draw, "n": len(values)}
-        record |= {"auroc": found.value, "low": found.low, "high": found.high, "image_size": options.image_size}
-        records.append(arguments.out, record)
+        record |= {"auroc": found.value, "low": found.low, "high": found.high, "image_size": side}
+        append_record(arguments.out, record)
         print(f"{arguments.target} {method} K={shots} draw {draw}: {found}", flush=True)
 
     for shots in SHOTS:
@@ -158,7 +172,7 @@ def score(arguments: argparse.Namespace) -> None:
             found = {"d24fad": values, "blurred": blurred, "per_image": values[: len(blurred)]}
             for name in ("patchcore", "padim"):
                 torch.manual_seed(draw)
-                found[name] = in_batches(fitted(name, options, support), target.images).double().numpy()
+                found[name] = in_batches(fitted(name, *options, support), target.images).double().numpy()
             found["thumbnail"] = nearest_thumbnail(paths, target.paths)
             for name in METHODS:
                 if name in new:
@@ -177,7 +191,7 @@ TITLES = {
 
 def table(arguments: argparse.Namespace) -> None:
     """Print mean and standard deviation over draws of what has been scored."""
-    frame = pd.DataFrame(records.read(arguments.out))
+    frame = pd.DataFrame(read_records(arguments.out))
     found = frame.groupby(["target", "shots", "method"]).auroc.agg(["mean", "std", "count"])
     print(f"{found['count'].min()} to {found['count'].max()} draws\n")
     print(f"| left out | K | {' | '.join(TITLES.values())} |")

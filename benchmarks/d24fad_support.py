@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from few_shot_sets import SETS, encode, folder, normals_of
+from common import SETS, data_set, normals_of
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
@@ -23,6 +23,14 @@ from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
 from anomalib_medical.models.d24fad.selection import diverse_rows, embed, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.torch_model import EncodedSupport
+
+
+@torch.no_grad()
+def encode(model: D24fad, paths: list[str]) -> list[torch.Tensor]:
+    """The student's features of images, at each scale."""
+    prepare = model.pre_processor
+    parts = [model.model.encode(prepare(read_image(path)[None]))[1] for path in paths]
+    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
 
 @torch.no_grad()
@@ -44,7 +52,7 @@ def warnings(arguments: argparse.Namespace) -> None:
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
     tables, normal, abnormal = {}, {}, {}
     for name in SETS:
-        data = folder(name)
+        data = data_set(name)
         tables[name] = normals_of(data)
         tables[name] = tables[name].assign(row=range(len(tables[name])))
         # The embeddings travel as a fourth scale.
@@ -91,7 +99,7 @@ def spread(model: D24fad, paths: list[str]) -> str:
 def print_spread(arguments: argparse.Namespace) -> None:
     """Print how far apart student and teacher see images of the target."""
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
-    paths = list(folder(arguments.target).test_data.samples.image_path[:100])
+    paths = list(data_set(arguments.target).test_data.samples.image_path[:100])
     print(f"{arguments.target}: {spread(model, paths)}")
 
 
@@ -100,7 +108,7 @@ def auroc(arguments: argparse.Namespace) -> None:
     """Print the AUROC with clean, polluted and diverse supports."""
     model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
     network = model.model
-    data = folder(arguments.target)
+    data = data_set(arguments.target)
     test = data.test_data.samples
     tested = encode(model, list(test.image_path))
     pool = normals_of(data).assign(row=lambda table: range(len(table)))

@@ -23,16 +23,16 @@ import pandas as pd
 import torch
 from anomalib.data.utils import LabelName
 from anomalib.pre_processing import PreProcessor
+from common import PATTERNS, quiet_trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Resize
-from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.data.pool import compose_pool
 from anomalib_medical.models.ddad.torch_model import to_grey, to_network_range
 
-PATTERN = r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)"
+PATTERN = PATTERNS["chest_xray"]
 MODULE_B = "b"
 REAL_POOL = "pool"  # the pool as it is: 800 images
 

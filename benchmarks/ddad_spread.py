@@ -23,11 +23,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import records
 import torch
+from common import append_record, quiet_trainer, read_records
 from scipy import stats
 from torchvision.transforms.v2.functional import resize
-from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.models.ddad import member_batches
@@ -97,11 +96,11 @@ def main() -> int:
     normal = [index for index, label in enumerate(data.test_data.samples.label_index) if label == 0][:100]
     images = torch.stack([resize(data.test_data[index].image, [SIZE, SIZE], antialias=True) for index in normal])
     images = to_network_range(to_grey(images))
-    done = {record["repeat"]: record for record in records.read(args.out) if record["epochs"] == args.epochs}
+    done = {record["repeat"]: record for record in read_records(args.out) if record["epochs"] == args.epochs}
     for repeat in range(args.repeats):
         if repeat not in done:
             done[repeat] = {"repeat": repeat, "epochs": args.epochs, **measure(data, images, repeat, args.epochs)}
-            records.append(args.out, done[repeat])
+            append_record(args.out, done[repeat])
             print(done[repeat], flush=True)
     results = [done[repeat] for repeat in range(args.repeats)]
     print(f"\n{MEMBERS} networks, {args.epochs} epochs of {len(data.train_data)} images, n = {args.repeats} repeats\n")

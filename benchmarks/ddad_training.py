@@ -27,13 +27,13 @@ from pathlib import Path
 
 import torch
 from anomalib.pre_processing import PreProcessor
+from common import quiet_trainer
 from PIL import Image
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Compose, Resize
 from torchvision.transforms.v2.functional import pil_to_tensor
-from trainers import quiet_trainer
 
 from anomalib_medical import Ddad, MedicalFolder
 from anomalib_medical.io import list_folder

@@ -14,19 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from common import PATTERNS
 from PIL import Image, ImageEnhance, ImageOps
 
 from anomalib_medical.data import make_medical_folder_dataset
 from anomalib_medical.data.duplicates import find_duplicates
 from anomalib_medical.data.fingerprints import Fingerprint, fingerprint_all
 
-# Data sets and where their file names say who the patient is.
-SETS = {
-    "brain_flair": r"^(TCGA_[A-Z0-9]+_[A-Z0-9]+)_",
-    "chest_xray": r"^((?:NORMAL2-)?IM-\d+|person\d+|u\d+)",
-    "skin": None,
-    "breast_ultrasound": None,
-}
 COPIES = 100
 
 
@@ -87,7 +81,7 @@ def main() -> None:
     root = Path(os.environ["ANOMALIB_MEDICAL_DATA"])
     print(f"| set | {' | '.join(CHANGES)} |\n|---|{'---|' * len(CHANGES)}")
     counts = []
-    for name, pattern in SETS.items():
+    for name, pattern in PATTERNS.items():
         samples = make_medical_folder_dataset(root / name, patient_pattern=pattern)
         samples = samples[samples.split.isin(["train", "test"])].reset_index(drop=True)
         originals = readable(list(samples.image_path))

@@ -11,7 +11,6 @@ nncf's default quantization of the same graph, post-processing excluded, as a co
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ import nncf
 import numpy as np
 import openvino
 import torch
-from scrd_real import PATIENT_PATTERNS
+from common import data_set
 from tqdm import tqdm
 
-from anomalib_medical import MedicalFolder
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.deploy.checkpoint import load_model
@@ -46,9 +44,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="%(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS / "edge_precision", help="without suffix")
     args = parser.parse_args()
-    root = Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / args.data
-    data = MedicalFolder(root=root, patient_pattern=PATIENT_PATTERNS.get(args.data), num_workers=0)
-    data.setup()
+    data = data_set(args.data)
     model = load_model(args.ckpt_path, args.model)
     step = torch.load(args.ckpt_path, map_location="cpu", weights_only=False, mmap=True)["global_step"]
     test = data.test_data
@@ -67,7 +63,7 @@ def main() -> None:
     }
     auroc = image_auroc(reference, labels, patients).value
     graph = raw_graph(model)
-    normals = NormalImages(MedicalPredictDataset(root / "train" / "good"))
+    normals = NormalImages(MedicalPredictDataset(data.root / "train" / "good"))
     for precision in args.precisions:
         agreement, size, scores = None, None, reference
         if precision != "torch":

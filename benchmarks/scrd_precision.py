@@ -9,7 +9,6 @@ scores, as users see them, and raw ones (a second export without the post-proces
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -17,11 +16,11 @@ import numpy as np
 import openvino
 import torch
 from anomalib.deploy import CompressionType
-from scrd_real import PATIENT_PATTERNS
+from common import data_set
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical import Scrd
 
 PRECISIONS = {
     "FP32": None,
@@ -38,12 +37,7 @@ def main() -> None:
     parser.add_argument("--ckpt_path", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scrd_precision.md"))
     args = parser.parse_args()
-    datamodule = MedicalFolder(
-        root=Path(os.environ["ANOMALIB_MEDICAL_DATA"]) / args.data,
-        patient_pattern=PATIENT_PATTERNS.get(args.data),
-        num_workers=0,
-    )
-    datamodule.setup()
+    datamodule = data_set(args.data)
     test = datamodule.test_data
     labels = test.samples.label_index.to_numpy().astype(int)
     images = [test[index].image.numpy()[None] for index in range(len(test))]

@@ -1,24 +1,20 @@
-"""The subcommand `benchmark`: checks a plan, runs what is left of it, writes the report."""
+"""Runs a plan: checks it, runs what is left of it, writes the report."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import filelock
-import yaml
 
 from anomalib_medical.benchmark.build import build_datamodule, model_class
-from anomalib_medical.benchmark.files import atomic, write_json
+from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.machine import describe_run, find_devices
-from anomalib_medical.benchmark.plan import Plan
-from anomalib_medical.benchmark.plan_file import check_variables, differences, load_plan, teacher_digest
-from anomalib_medical.benchmark.records import JobStatus
+from anomalib_medical.benchmark.plan import JobSpec, Plan, differences, expand, load_plan
+from anomalib_medical.benchmark.records import Job, JobStatus
 from anomalib_medical.benchmark.report import write_report
-from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.benchmark.runner import DeviceRunner, PlanJobs, disk_full_explained, estimate_seconds, is_done
+from anomalib_medical.benchmark.run_folder import RunFolder
+from anomalib_medical.benchmark.runner import Task, disk_full_explained, run_jobs
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.phantom.datamodule import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
@@ -28,14 +24,13 @@ from anomalib_medical.io import agree, counted
 _LOCK = ".lock"
 # What must not leave this machine with the results: who holds the salt can try out names, pictures show patients, and
 # weights are made of their images.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ntraceback.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
+# What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
+_OVERHEAD_SECONDS = 60.0
+_TRIVIAL_SECONDS = 20.0
 
 
-class BenchmarkError(MedicalError):
-    """A benchmark cannot run, or some of its jobs have failed."""
-
-
-def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, force_new_plan: bool = False) -> None:
+def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_new_plan: bool = False) -> None:
     """Run a benchmark, or what is left of it.
 
     Args:
@@ -46,167 +41,155 @@ def run_benchmark(config: Path, output: Path | None, *, dry_run: bool = False, f
             to ``replaced/``.
 
     Raises:
-        BenchmarkError: If a job failed, or the folder belongs to another plan or is in use.
-        MedicalError: If the plan cannot be run, the disk is full or the user stopped it.
+        MedicalError: If the plan cannot be run, a job failed, the folder belongs to another plan or is in use, the
+            disk is full or the user stopped it.
     """
     plan = load_plan(config)
-    check_variables(plan, config)
-    plan = replace(plan, teacher_sha256=teacher_digest(plan))
+    expand(plan.as_dict())  # variables that are not set, all at once
+    plan = plan.with_teacher_digest()
     devices = find_devices(plan.devices)
-    _check_classes(plan)
+    # Unknown classes and arguments are refused before hours of work, not after.
+    for job in plan.jobs.values():
+        if job.kind == "trained":
+            model_class(job)
+    for name in plan.datasets:
+        build_datamodule(plan, name)
     run = RunFolder(output or Path("results") / "benchmark" / plan.name)
+    another = _is_another_plan(plan, run, force=force_new_plan)
+    ended = run.jobs()
+    changed = _changed(plan, ended) if another else set()
     if dry_run:
-        print(_dry_run(plan, run, devices, force_new_plan=force_new_plan))
+        done = {name for name, job in ended.items() if job.status.status == "done"} - changed
+        print(_shown(plan, run, devices, done))
         return
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with disk_full_explained(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
-            _run(plan, run, devices, force_new_plan=force_new_plan)
+            if another:
+                _set_aside(run, changed)
+            run.start(plan.as_dict(), describe_run(plan.name), [job.planned for job in plan.jobs.values()])
+            with atomic(run.path / ".gitignore") as file:
+                file.write(_IGNORED)
+            _run(plan, run, devices)
     except filelock.Timeout as error:
         msg = f"Another benchmark is running in {run.path}. Wait for its end, or choose another folder with --output."
-        raise BenchmarkError(msg) from error
+        raise MedicalError(msg) from error
 
 
-def _check_classes(plan: Plan) -> None:
-    """Refuse unknown classes, arguments and variables before hours of work, not after."""
-    for job in plan.jobs():
-        if not job.model.is_trivial:
-            model_class(job)
-    for name in plan.datasets:
-        build_datamodule(plan, name)
-
-
-def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan: bool) -> None:
-    _prepare_folder(plan, run, force=force_new_plan)
-    stop = threading.Event()
-    runner = DeviceRunner(PlanJobs(plan, run, devices, stop), len(devices), stop, run.path)
-    runner.run({"kind": "data"})
-    broken = _refuse_broken_data(plan, run)
-    left = sum(not is_done(run.job(job.name)) for job in plan.jobs())
-    done = len(plan.jobs()) - left
-    jobs = counted(len(plan.jobs()), "job")
-    print(f"{done} of {jobs} {agree(done, 'is', 'are')} done, {left - _count(plan, broken)} to run.")
-    runner.run({"kind": "job", "skip": broken})
+def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
+    checks = {name: run.data(name).read() for name in plan.datasets}
+    unchecked = [name for name, check in checks.items() if check is None or check.data is None]
+    run_jobs(plan, run, [Task("data", name, f"{name}: data", _OVERHEAD_SECONDS) for name in unchecked], devices)
+    done = {name for name, job in run.jobs().items() if job.status.status == "done"}
+    left = [job for name, job in plan.jobs.items() if name not in done]
+    tasks = []
+    for name in unchecked:
+        checks[name] = run.data(name).read()
+    for job in left:
+        check = checks[job.dataset]
+        if check is not None and check.data is not None:
+            label = f"{job.dataset}: {job.model}, seed {job.seed}"
+            tasks.append(Task("job", job.job, label, _seconds(plan, job)))
+        else:
+            why = check.status.message if check else "it did not run"
+            message = f"the check of {job.dataset} failed: {why}"
+            run.job(job.job).write(Job(JobStatus("failed", 0.0, message)))
+    total, n_done = counted(len(plan.jobs), "job"), len(plan.jobs) - len(left)
+    print(f"{n_done} of {total} {agree(n_done, 'is', 'are')} done, {len(tasks)} to run.")
+    run_jobs(plan, run, tasks, devices)
     print(write_report(run))
-    failed = [job.name for job in plan.jobs() if not is_done(run.job(job.name))]
+    failed = _failed(plan, run)
     if failed:
-        shown = "\n".join(_reasons(run, failed))
+        reasons = "\n".join(f"  {', '.join(names)}: {reason}" for reason, names in failed.items())
         msg = (
-            f"{len(failed)} of {jobs} failed; whatever is done is saved.\n{shown}\nTracebacks and logs are in "
-            f"{run.path / 'jobs'}. The same command runs again what failed, and nothing else."
+            f"{sum(map(len, failed.values()))} of {total} failed; whatever is done is saved.\n{reasons}\nLogs with "
+            f"tracebacks are in {run.path / 'jobs'}. The same command runs again what failed, and nothing else."
         )
-        raise BenchmarkError(msg)
-    print(f"All done, {jobs}: {run.path}")
+        raise MedicalError(msg)
+    print(f"All done, {total}: {run.path}")
+
+
+def _failed(plan: Plan, run: RunFolder) -> dict[str, list[str]]:
+    """What went wrong -> the jobs that it happened to."""
+    ended = run.jobs()
+    found: dict[str, list[str]] = {}
+    for name in plan.jobs:
+        status = ended[name].status if name in ended else None
+        if status is None or status.status != "done":
+            reason = "it did not run" if status is None else f"{status.status.replace('_', ' ')}: {status.message}"
+            found.setdefault(reason, []).append(name)
+    return found
 
 
 def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
     """Whether the folder holds a run of another plan, which must be forced.
 
     Raises:
-        BenchmarkError: If it does and is not.
+        MedicalError: If it does and is not.
     """
     if not (run.path / "plan.yaml").exists():
         return False
-    changes = differences(run.plan, plan.as_dict())
+    changes = differences(run.plan(), plan.as_dict())
     if changes and not force:
         msg = (
             f"{run.path} holds a run of another plan:\n" + "\n".join(f"  {change}" for change in changes[:10]) + "\n"
             "Choose another folder with --output, or take the new plan with --force_new_plan: jobs that it does "
             "not change are kept, the others are moved to replaced/ and run anew."
         )
-        raise BenchmarkError(msg)
+        raise MedicalError(msg)
     return bool(changes)
 
 
-def _prepare_folder(plan: Plan, run: RunFolder, *, force: bool) -> None:
-    if _is_another_plan(plan, run, force=force):
-        _set_aside(plan, run)
-    with atomic(run.path / "plan.yaml") as file:
-        yaml.safe_dump(plan.as_dict(), file, sort_keys=False, allow_unicode=True)
-    write_json(run.path / "plan.json", describe_run(plan.name))
-    write_json(run.path / "jobs.json", [job.name for job in plan.jobs()])
-    with atomic(run.path / ".gitignore") as file:
-        file.write(_IGNORED)
-
-
-def _changed(plan: Plan, run: RunFolder) -> list[JobFolder]:
+def _changed(plan: Plan, ended: dict[str, Job]) -> set[str]:
     """The jobs that another plan has run otherwise."""
-    wanted = {job.name: plan.spec(job) for job in plan.jobs()}
-    found = []
-    for job in run.jobs():
+    wanted = {name: plan.spec(job) for name, job in plan.jobs.items()}
+    found = set()
+    for name, job in ended.items():
         info = job.info
-        same_teacher = info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
-        if wanted.get(job.path.name) != info.spec or not same_teacher:
-            found.append(job)
+        same_teacher = info is None or info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
+        if info is None or wanted.get(name) != info.spec or not same_teacher:
+            found.add(name)
     return found
 
 
-def _set_aside(plan: Plan, run: RunFolder) -> None:
+def _set_aside(run: RunFolder, changed: set[str]) -> None:
     """Move what the new plan changes out of the way."""
-    number = sum(1 for _ in run.path.glob("replaced/*"))
-    target = run.path / "replaced" / str(number)
-    for job in _changed(plan, run):
-        (target / "jobs").mkdir(parents=True, exist_ok=True)
-        shutil.move(job.path, target / "jobs" / job.path.name)
+    target = run.path / "replaced" / str(sum(1 for _ in run.path.glob("replaced/*")))
+    (target / "jobs").mkdir(parents=True)
+    for name in changed:
+        shutil.move(run.job(name).path, target / "jobs" / name)
     if (run.path / "data").exists():
         # Quick to make anew, and its plan is not kept beside it.
-        target.mkdir(parents=True, exist_ok=True)
         shutil.move(run.path / "data", target / "data")
 
 
-def _refuse_broken_data(plan: Plan, run: RunFolder) -> set[str]:
-    """Mark the jobs on datasets that failed their check, and return these datasets."""
-    broken = {name for name in plan.datasets if run.dataset(name) is None}
-    for job in plan.jobs():
-        if job.dataset in broken and not is_done(run.job(job.name)):
-            status = JobFolder(run.path / "data" / job.dataset).status
-            reason = status.message if status else "it did not run"
-            message = f"the check of {job.dataset} failed: {reason}"
-            run.job(job.name).write("status", JobStatus("failed", 0.0, message))
-    return broken
+def _seconds(plan: Plan, job: JobSpec) -> float:
+    """How long a job takes at most, roughly: the cap of its training and what comes with it."""
+    return _TRIVIAL_SECONDS if job.kind == "trivial" else 60 * plan.limits.train_minutes + _OVERHEAD_SECONDS
 
 
-def _reasons(run: RunFolder, names: list[str]) -> list[str]:
-    """Say once what several jobs failed of."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        status = run.job(name).status
-        reason = "it did not run" if status is None else f"{status.status.replace('_', ' ')}: {status.message}"
-        groups.setdefault(reason, []).append(name)
-    return [f"  {', '.join(own)}: {reason}" for reason, own in groups.items()]
-
-
-def _count(plan: Plan, datasets: set[str]) -> int:
-    return sum(job.dataset in datasets for job in plan.jobs())
-
-
-def _dry_run(plan: Plan, run: RunFolder, devices: tuple[str, ...], *, force_new_plan: bool) -> str:
-    """The plan as text.
-
-    Raises:
-        BenchmarkError: If the run would refuse the folder.
-    """
-    another = _is_another_plan(plan, run, force=force_new_plan)
-    anew = {job.path.name for job in _changed(plan, run)} if another else set()
-    jobs = plan.jobs()
-    left = [job for job in jobs if job.name in anew or not is_done(run.job(job.name))]
-    lines = [f"{plan.name}: {counted(len(jobs), 'job')} ({plan.protocol} protocol), run folder {run.path}", ""]
-    for job in jobs:
-        state = "done" if job not in left else f"at most about {duration(estimate_seconds(plan, job))}"
-        lines.append(f"  {job.dataset:<20} {job.model_name:<20} seed {job.seed}  {state}")
+def _shown(plan: Plan, run: RunFolder, devices: tuple[str, ...], done: set[str]) -> str:
+    """The plan as text."""
+    lines = [f"{plan.name}: {counted(len(plan.jobs), 'job')} ({plan.protocol} protocol), run folder {run.path}", ""]
+    for name, job in plan.jobs.items():
+        state = "done" if name in done else f"at most about {duration(_seconds(plan, job))}"
+        lines.append(f"  {job.dataset:<20} {job.model:<20} seed {job.seed}  {state}")
     weights = "of the hub" if plan.pre_trained else "random (results are floors)"
     if plan.teacher_sha256:
         weights = f"of a file, sha256 {plan.teacher_sha256[:12]}"
-    total = sum(estimate_seconds(plan, job) for job in left) / len(devices)
-    lines += [
-        "",
-        f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
-        f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
-        f"{counted(len(left), 'job')} left: at most about {duration(total)}; models that make one pass end earlier.",
-        *_absent_data(plan),
-        "Nothing was run (--dry_run).",
-    ]
-    return "\n".join(lines)
+    left = [_seconds(plan, job) for name, job in plan.jobs.items() if name not in done]
+    total = duration(sum(left) / len(devices))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
+            f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
+            f"{counted(len(left), 'job')} left: at most about {total}; models that make one pass end earlier.",
+            *_absent_data(plan),
+            "Nothing was run (--dry_run).",
+        ]
+    )
 
 
 def _absent_data(plan: Plan) -> list[str]:

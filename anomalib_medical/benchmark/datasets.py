@@ -7,23 +7,15 @@ from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.records import AuditFinding, DatasetInfo, ShortcutResult
 from anomalib_medical.data.audit import audit, collect_splits
 from anomalib_medical.data.samples import UNLABELED
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import counted, finite_or_none
 
 
-class DatasetError(ValueError):
-    """A dataset cannot be scored."""
-
-
 def describe_dataset(plan: Plan, name: str, workers: int = 1) -> DatasetInfo:
-    """Check and audit a dataset.
-
-    Args:
-        plan: The plan.
-        name: The dataset's name in it.
-        workers: Reading processes.
+    """Check and audit a dataset, with so many reading processes.
 
     Raises:
-        DatasetError: If its test set has not both normal and abnormal images.
+        MedicalError: If its test set has not both normal and abnormal images.
     """
     data = build_datamodule(plan, name)
     data.prepare_data()
@@ -31,29 +23,23 @@ def describe_dataset(plan: Plan, name: str, workers: int = 1) -> DatasetInfo:
     samples = collect_splits(data)
     report = audit(samples, window=data.window, workers=workers, progress=False)
     counts = samples.groupby("split").size()
-    test = samples[samples.split == "test"]
-    normal, abnormal = (int((test.label_index == label).sum()) for label in (0, 1))
-    if not normal or not abnormal:
+    abnormal = samples[samples.split == "test"].label_index == 1
+    if not abnormal.any() or abnormal.all():
         msg = (
-            f"The test set of {name} has {normal} normal and {counted(abnormal, 'abnormal image')}, expected both "
-            "kinds: no metric that compares them can be computed."
+            f"The test set of {name} has {(~abnormal).sum()} normal and {counted(abnormal.sum(), 'abnormal image')}, "
+            "expected both kinds: no metric that compares them can be computed."
         )
-        raise DatasetError(msg)
-    patients = samples.patient_id.replace("", None).nunique()
-    has_mask = [
-        masked
-        for masked, label in zip(data.test_data.has_mask, data.test_data.samples.label_index, strict=True)
-        if label
-    ]
+        raise MedicalError(msg)
+    masked = zip(data.test_data.has_mask, data.test_data.samples.label_index, strict=True)
     return DatasetInfo(
         dataset=name,
         n_train=int(counts.get("train", 0)),
         n_held_out=int(counts.get("val", 0)),
         n_unlabeled=int(counts.get(UNLABELED, 0)),
-        n_test_normal=normal,
-        n_test_abnormal=abnormal,
-        n_patients=int(patients) or None,
-        has_masks=all(has_mask),
+        n_test_normal=int((~abnormal).sum()),
+        n_test_abnormal=int(abnormal.sum()),
+        n_patients=samples.patient_id.replace("", None).nunique() or None,
+        has_masks=all(has_mask for has_mask, label in masked if label),
         findings=[
             *(AuditFinding(found.check, "finding", found.text) for found in report.findings),
             *(AuditFinding("note", "note", note) for note in report.notes),

@@ -6,46 +6,28 @@ import contextlib
 import json
 import os
 import tempfile
+import types
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
+from gzip import BadGzipFile
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.records import Cost, Latency
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import finite_or_none
 
 _T = TypeVar("_T")
+# What readers of JSON, YAML, CSV, gzip and NumPy raise of content that is not theirs.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadGzipFile, BadZipFile, yaml.YAMLError)
 
 
 class RunFolderError(MedicalError):
     """A run folder cannot be used, or a file in it cannot be read."""
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a dataclass, or what JSON knows, complete or not at all; nan becomes null."""
-    with atomic(path) as file:
-        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-
-
-def read_json(path: Path, kind: type[_T]) -> _T:
-    """Read a dataclass.
-
-    Raises:
-        RunFolderError: If the file is missing, damaged or of another kind.
-    """
-    return build(kind, load_json(path), path)
-
-
-def write_csv(path: Path, table: DataFrame) -> None:
-    """Write a table, complete or not at all."""
-    with atomic(path) as file:
-        table.to_csv(file, index=False, float_format="%.9g", lineterminator="\n")
 
 
 @contextlib.contextmanager
@@ -67,24 +49,35 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         raise
 
 
-def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Path):
-        return str(value)
-    return finite_or_none(value) if isinstance(value, float) else value
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON
+    """Write a dataclass, or what JSON knows; nan becomes null."""
+    with atomic(path) as file:
+        json.dump(
+            _plain(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value),
+            file,
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        file.write("\n")
 
 
-def load_json(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """Read JSON."""
+def write_csv(path: Path, table: DataFrame) -> None:
+    """Write a table; nine digits tell every float32 apart."""
+    with atomic(path) as file:
+        table.to_csv(file, index=False, float_format="%.9g", lineterminator="\n")
+
+
+def read_json(path: Path, kind: type[_T]) -> _T:
+    """Read a dataclass.
+
+    Raises:
+        RunFolderError: If the file is missing, damaged or of another kind.
+    """
     with explained(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        built: _T = build(kind, content)
+        return built
 
 
 @contextlib.contextmanager
@@ -95,28 +88,43 @@ def explained(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         msg = f"{path} is missing: this is no complete run folder. Run the benchmark with this folder as --output."
         raise RunFolderError(msg) from error
-    except (ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except _DAMAGE as error:
         msg = (
-            f"{path} is damaged ({type(error).__name__}: {error}). Delete it and run the benchmark again to remake it."
+            f"{path} is damaged or of another version ({type(error).__name__}: {error}). Delete it and run the "
+            "benchmark again to remake it."
         )
         raise RunFolderError(msg) from error
+
+
+def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
+    """Make what an annotation says of JSON, values as text too; `TypeError` if a dataclass has other fields."""
+    origin, of = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, Mapping) or value.keys() - {each.name for each in fields(kind)}:
+            msg = f"it does not hold a {kind.__name__}"
+            raise TypeError(msg)
+        hints = get_type_hints(kind)
+        absent = dict.fromkeys(name for name, hint in hints.items() if get_origin(hint) is types.UnionType)
+        return kind(**{**absent, **{name: build(hints[name], each) for name, each in value.items()}})
+    if origin is types.UnionType:
+        return None if value is None else build(of[0], value)
+    if isinstance(value, str) and (origin in {list, dict} or kind in {int, float, bool}):
+        value = json.loads(value)
+    if origin is list:
+        return [build(of[0], each) for each in value]
+    return {name: build(of[1], each) for name, each in value.items()} if origin is dict else value
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """Take what is no mapping as an empty one, which no dataclass accepts."""
+    """Take what is no mapping as an empty one."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def build(kind: type[_T], content: object, path: Path) -> _T:
-    """Make a dataclass of what JSON holds; ``path`` is for the error."""
-    try:
-        values = mapping(content)
-        if kind is Cost and "latency" in values:
-            values["latency"] = {name: Latency(**entry) for name, entry in values["latency"].items()}
-        return kind(**values)
-    except TypeError as error:
-        msg = (
-            f"{path} does not hold a {kind.__name__} ({error}). It was written by another version, or is damaged: "
-            "delete the job's folder and run the benchmark again to remake it."
-        )
-        raise RunFolderError(msg) from error
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return finite_or_none(value) if isinstance(value, float) else value

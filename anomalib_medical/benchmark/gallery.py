@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import cv2
@@ -14,24 +15,18 @@ from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.benchmark.scoring import Scored
 from anomalib_medical.data.dataset import MedicalDataset
 
-Place = Literal["highest", "lowest"]
-
 
 def write_gallery(
-    folder: JobFolder, data: MedicalDataset, scored: Scored, path_hashes: list[str], labels: NDArray[np.bool_], k: int
-) -> None:
-    """Write the k highest and lowest scores of both classes.
-
-    Args:
-        folder: The job's.
-        data: The test set.
-        scored: Its scores and maps; nothing is written without maps.
-        path_hashes: Of each image.
-        labels: Whether it is abnormal.
-        k: Pictures of each.
-    """
+    folder: JobFolder,
+    data: MedicalDataset,
+    scored: Scored,
+    path_hashes: Sequence[str],
+    labels: NDArray[np.bool_],
+    k: int,
+) -> list[GalleryEntry]:
+    """Write pictures of the k highest and k lowest scores of both classes; none without maps."""
     if scored.maps is None or k == 0:
-        return
+        return []
     rows = {path: row for row, path in enumerate(data.samples.image_path.astype(str))}
     # The same colours in all pictures: from the median to nearly the largest value of the test set.
     low, high = np.quantile(scored.maps[:, ::4, ::4], [0.5, 0.999])
@@ -39,39 +34,37 @@ def write_gallery(
     for place, index in _chosen(scored.scores, labels, k):
         item = data[rows[scored.paths[index]]]
         mask = None if scored.masks is None else scored.masks[index]
-        picture = _picture(np.asarray(item.image, dtype=np.float32), scored.maps[index], mask, (low, high))
+        heat = ((scored.maps[index] - low) / max(high - low, 1e-12)).clip(0, 1)
+        picture = _picture(np.asarray(item.image, dtype=np.float32), heat, mask)
         file = f"{path_hashes[index]}.png"
-        encoded = cv2.imencode(".png", picture)[1]
         with atomic(folder.path / "gallery" / file, "wb") as stream:
-            stream.write(encoded.tobytes())
+            stream.write(cv2.imencode(".png", picture)[1].tobytes())
         entries.append(GalleryEntry(path_hashes[index], file, place, int(labels[index]), float(scored.scores[index])))
-    folder.write("gallery/gallery", entries)
+    return entries
 
 
-def _chosen(scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int) -> list[tuple[Place, int]]:
-    """Rows of the highest and the lowest scores of each class; none twice."""
+def _chosen(
+    scores: NDArray[np.float32], labels: NDArray[np.bool_], k: int
+) -> Iterator[tuple[Literal["highest", "lowest"], int]]:
+    """Rows of the lowest and the highest scores of each class; none twice."""
     order = np.argsort(scores, kind="stable")
-    chosen: list[tuple[Place, int]] = []
     for abnormal in (True, False):
         rows = order[labels[order] == abnormal]
         few = min(k, len(rows) // 2)
-        chosen += [("lowest", int(row)) for row in rows[:few]]
-        chosen += [("highest", int(row)) for row in rows[len(rows) - few :][::-1]]
-    return chosen
+        for row in rows[:few]:
+            yield "lowest", int(row)
+        for row in rows[len(rows) - few :][::-1]:
+            yield "highest", int(row)
 
 
 def _picture(
-    image: NDArray[np.float32],
-    heat: NDArray[np.float32],
-    mask: NDArray[np.bool_] | None,
-    limits: tuple[float, float],
+    image: NDArray[np.float32], heat: NDArray[np.float32], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.uint8]:
     """Image, heatmap over it and mask, (H, 3 W, 3) in OpenCV's blue, green, red."""
     height, width = heat.shape
     pixels = (image.transpose(1, 2, 0)[..., ::-1] * 255).clip(0, 255).astype(np.uint8)
     shown = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    share = ((heat - limits[0]) / max(limits[1] - limits[0], 1e-12)).clip(0, 1)
-    coloured = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    coloured = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     panels = [shown, cv2.addWeighted(shown, 0.5, coloured, 0.5, 0)]
     if mask is not None:
         panels.append(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: devices, versions, machine, commit."""
+"""Where a benchmark runs, and what a model costs there: devices, versions, memory, latency in torch and OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
+from anomalib.models.components import AnomalibModule
 
-from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.benchmark.records import RunInfo
+from anomalib_medical.benchmark.records import Cost, Latency, RunInfo
+from anomalib_medical.errors import MedicalError
 
 _PACKAGES = ("anomalib-medical", "anomalib", "torch", "torchvision", "timm", "lightning", "openvino", "numpy")
+_WARM_UP = 3
+_LONGEST_SECONDS = 30.0
 
 
 def find_devices(wanted: str | Sequence[str]) -> tuple[str, ...]:
     """Resolve the plan's devices: ``auto`` is every GPU, or the CPU without one.
 
     Raises:
-        PlanError: If a device is not there.
+        MedicalError: If a device is not there.
     """
     gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
     if wanted == "auto":
@@ -36,12 +43,12 @@ def find_devices(wanted: str | Sequence[str]) -> tuple[str, ...]:
     missing = [name for name in names if name not in there]
     if missing or not names:
         msg = f"devices: got {', '.join(map(repr, missing)) or 'none'}, this machine has {', '.join(there)}."
-        raise PlanError(msg)
+        raise MedicalError(msg)
     return names
 
 
 def describe_run(name: str) -> RunInfo:
-    """Describe this run for its plan.json."""
+    """Describe this run, of a plan of this name."""
     return RunInfo(
         name=name,
         command=shlex.join([Path(sys.argv[0]).name, *map(_portable, sys.argv[1:])]),
@@ -73,11 +80,9 @@ def _portable(argument: str) -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 def _commit() -> str:
@@ -88,3 +93,81 @@ def _commit() -> str:
     command = [git, "describe", "--always", "--dirty", "--abbrev=12"]
     result = subprocess.run(command, cwd=folder, capture_output=True, check=False, text=True)  # noqa: S603 - as above
     return result.stdout.strip()
+
+
+def measure_cost(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Cost:
+    """Measure size and latency.
+
+    Args:
+        model: A trained model.
+        image: ``(1, 3, H, W)`` in [0, 1], an image of the data at its own size.
+        repeats: Timed repeats; fewer where they would take more than half a minute.
+        threads: Threads of OpenVINO, as many as torch has.
+    """
+    model = model.eval()
+    tensors = [*model.model.parameters(), *model.model.buffers()]
+    latency: dict[str, Latency] = {}
+    not_measured: dict[str, str] = {}
+    for name, measure in (("torch", _torch_latency), ("openvino", _openvino_latency)):
+        try:
+            latency[name] = measure(model, image, repeats, threads)
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not cost a finished training its scores
+            reason = next(iter(str(error).strip().splitlines()), "no message")
+            not_measured[f"latency.{name}"] = f"{type(error).__name__}: {reason[:300]}"
+    return Cost(
+        latency=latency,
+        parameters=sum(parameter.numel() for parameter in model.model.parameters()),
+        model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        not_measured=not_measured,
+    )
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory that this process has had, in MiB."""
+    if os.name == "nt":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
+    # Kibibytes on Linux, bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
+    del threads  # torch has them already
+    device = model.device
+    image = image.to(device)
+
+    def run() -> None:
+        model(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    with torch.inference_mode():
+        return _time(run, repeats, str(device))
+
+
+def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
+    from anomalib_medical.edge.few_shot_device import openvino_core
+
+    device = model.device
+    with tempfile.TemporaryDirectory() as folder:
+        # Exporting changes nothing in the model but its device.
+        path = model.cpu().to_openvino(Path(folder))
+        model.to(device)
+        core = openvino_core()
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        compiled: Any = core.compile_model(core.read_model(path), "CPU", hints)
+        array = image.cpu().numpy()
+        return _time(lambda: compiled(array), repeats, "cpu")
+
+
+def _time(run: Callable[[], object], repeats: int, device: str) -> Latency:
+    for _ in range(_WARM_UP):
+        run()
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < _LONGEST_SECONDS:
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    median, p95 = np.quantile(times, [0.5, 0.95]) * 1000
+    return Latency(float(median), float(p95), len(times), device)

@@ -1,204 +1,318 @@
-"""The plan of a benchmark: models x datasets x seeds, and the jobs that they make."""
+"""The plan of a benchmark, models x datasets x seeds: a YAML file, checked, compared, and turned into jobs."""
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import sha256
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_T = TypeVar("_T")
 
 
-class PlanError(MedicalError):
-    """A plan cannot be run as it is."""
-
-
+# `dict[str, object]` and not `Any`: of the latter jsonargparse would turn the text "1" into a number.
 @dataclass(frozen=True)
 class Limits:
-    """What a job may use.
+    """What a job may use."""
 
-    Attributes:
-        train_minutes: Wall clock of a training, the same for all models. One that makes a single pass (PatchCore,
-            PaDiM) ends earlier.
-        job_minutes: Wall clock after which a job is killed; None for twice the training and 15 minutes more.
-        memory_gib: Resident memory of a job's processes above which it is killed; None for no limit.
-    """
-
-    train_minutes: float = 10.0
-    job_minutes: float | None = None
-    memory_gib: float | None = None
+    # Wall clock of a training, the same for all models. One that makes a single pass (PatchCore, PaDiM) ends earlier.
+    train_minutes: PositiveFloat = 10.0
+    # Wall clock after which a job is killed; None for twice the training and 15 minutes more.
+    job_minutes: PositiveFloat | None = None
+    memory_gib: PositiveFloat | None = None  # resident memory of a job's processes above which it is killed
 
     @property
     def job_seconds(self) -> float:
         """Wall clock after which a job is killed."""
-        minutes = 2 * self.train_minutes + 15 if self.job_minutes is None else self.job_minutes
-        return 60 * minutes
+        return 60 * float(self.job_minutes or 2 * self.train_minutes + 15)
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model.
+    """A model."""
 
-    Attributes:
-        class_path: An anomalib model by its name or class path, or a trivial baseline by its name.
-        label: Its name for readers; the plan's key by default.
-        init_args: Arguments of the class, over what the plan gives to all.
-        trainer: Arguments of Lightning's Trainer, over the model's own.
-        image_size: Instead of the plan's.
-        train_batch_size: Instead of the plan's.
-        normalize: Whether images are normalised with ImageNet statistics; for models that do not do it themselves.
-        teacher_module: Attribute of the network that holds the frozen backbone, for a model that we do not know.
-        few_shot: Train on the plan's other datasets and take this many normal images of the target as support.
-    """
-
-    class_path: str
-    label: str = ""
-    init_args: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    image_size: int | None = None
-    train_batch_size: int | None = None
-    normalize: bool = True
-    teacher_module: str | None = None
-    few_shot: int | None = None
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether it is a score without a model."""
-        return self.class_path in TRIVIAL
+    class_path: str  # an anomalib model by its name or class path, or a trivial baseline by its name
+    label: str = ""  # its name for readers; the plan's key by default
+    init_args: dict[str, object] = field(default_factory=dict)  # of the class, over what the plan gives to all
+    trainer: dict[str, object] = field(default_factory=dict)  # of Lightning's Trainer, over the model's own
+    image_size: PositiveInt | None = None  # instead of the plan's
+    train_batch_size: PositiveInt | None = None  # instead of the plan's
+    normalize: bool = True  # with ImageNet statistics; false for models that do it themselves
+    few_shot: PositiveInt | None = None  # train on the other datasets, with so many normals of the target as support
+    skip: bool = False  # leave it out
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """A dataset.
+    """A dataset."""
 
-    Attributes:
-        class_path: A datamodule by its name or class path.
-        init_args: Arguments of the class.
-        models: Model -> what of its plan is different on this dataset; ``skip: true`` leaves it out.
-    """
+    class_path: str  # a datamodule by its name or class path
+    init_args: dict[str, object] = field(default_factory=dict)
+    models: dict[str, dict[str, object]] = field(default_factory=dict)  # model -> what of its plan differs here
 
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+@dataclass(frozen=True)
+class JobSpec(PlannedJob):
+    """One model on one dataset with one seed."""
+
+    settings: ModelPlan  # with the dataset's changes
+
+    @property
+    def planned(self) -> PlannedJob:
+        """What a run folder says of it before it runs."""
+        return PlannedJob(self.job, self.dataset, self.model, self.label, self.seed, self.kind)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Models x datasets x seeds.
-
-    Attributes:
-        models: Name -> model.
-        datasets: Name -> dataset.
-        name: The benchmark's name.
-        seeds: One job each for every model on every dataset.
-        protocol: ``clean``; ``published`` also scores the test set during training, which the report uses to show
-            what choosing a checkpoint on it adds (never to choose one).
-        image_size: Side of the square that images are resized to.
-        backbone: timm name for all models that take one.
-        pre_trained: Whether backbones start from timm's ImageNet weights, which are downloaded.
-        teacher_weights: A local file for all backbones instead; it must be there.
-        train_batch_size: Images a training batch.
-        eval_batch_size: Images a batch in scoring.
-        num_workers: Loading processes of each job.
-        threads: Threads of each job; None for the cores divided by the devices.
-        target_specificity: Share of held-out normals that the threshold leaves below.
-        latency_repeats: Timed repeats.
-        gallery: Pictures of the k highest and k lowest scores of a class; 0 for none (pictures show patients).
-        keep_weights: Whether the last weights of each training are kept, as a checkpoint that can be bundled.
-        weights_folder: Where; None for the job's folder.
-        devices: ``auto`` for all GPUs, or the CPU without one; or a list such as ["cuda:0", "cuda:1"], a job each.
-        limits: What a job may use.
-        teacher_sha256: Filled in.
-    """
+    """Models x datasets x seeds."""
 
     models: dict[str, ModelPlan]
     datasets: dict[str, DatasetPlan]
     name: str = "benchmark"
-    seeds: tuple[int, ...] = (0,)
+    seeds: list[int] = field(default_factory=lambda: [0])  # one job each for every model on every dataset
+    # `published` also scores the test set during training, which the report uses to show what choosing a checkpoint on
+    # it adds (never to choose one).
     protocol: Literal["clean", "published"] = "clean"
-    image_size: int = 256
-    backbone: str = "resnet18"
-    pre_trained: bool = False
-    teacher_weights: str | None = None
-    train_batch_size: int = 16
-    eval_batch_size: int = 16
-    num_workers: int = 0
-    threads: int | None = None
-    target_specificity: float = 0.95
-    latency_repeats: int = 50
-    gallery: int = 3
-    keep_weights: bool = True
-    weights_folder: str | None = None
-    devices: Literal["auto"] | tuple[str, ...] = "auto"
+    image_size: PositiveInt = 256  # side of the square that images are resized to
+    backbone: str = "resnet18"  # timm name, for all models that take one
+    pre_trained: bool = False  # whether backbones start from timm's ImageNet weights, which are downloaded
+    teacher_weights: str | None = None  # a local file for all backbones instead; it must be there
+    train_batch_size: PositiveInt = 16
+    eval_batch_size: PositiveInt = 16
+    num_workers: NonNegativeInt = 0  # loading processes of each job
+    threads: PositiveInt | None = None  # of each job; None for the cores divided by the devices
+    target_specificity: PositiveFloat = 0.95  # share of held-out normals that the threshold leaves below
+    latency_repeats: PositiveInt = 50
+    gallery: NonNegativeInt = 3  # pictures of the k highest and lowest scores of a class, which show patients; 0: none
+    keep_weights: bool = True  # the last weights of each training, as a checkpoint that can be bundled
+    weights_folder: str | None = None  # where; None for the job's folder
+    devices: str | list[str] = "auto"  # all GPUs, or the CPU without one; or such as ["cuda:0", "cuda:1"], a job each
     limits: Limits = field(default_factory=Limits)
-    teacher_sha256: str = ""
+    teacher_sha256: str = ""  # filled in
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, environment variables unexpanded."""
-        plain = asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        return asdict(self)
 
-    def jobs(self) -> list[JobSpec]:
-        """All jobs: seed by seed, so that a run cut short has whole tables; within a dataset the quickest first."""
-        found = []
-        for seed in self.seeds:
-            for dataset, data in self.datasets.items():
-                for name in sorted(self.models, key=lambda name: not self.models[name].is_trivial):
-                    model = self._model(name, data)
-                    if model is None:
-                        continue
-                    # A trivial score does not change with the seed, but for the random one.
-                    varies = not model.is_trivial or TRIVIAL[model.class_path].random
-                    if varies or seed == self.seeds[0]:
-                        found.append(JobSpec(f"{dataset}__{name}__seed{seed}", dataset, name, seed, model))
+    @cached_property
+    def jobs(self) -> dict[str, JobSpec]:
+        """All jobs by name: seed by seed, so that a run cut short has whole tables; within a dataset trivial first."""
+        found = {}
+        names = sorted(self.models, key=lambda name: self.models[name].class_path not in TRIVIAL)
+        for seed, dataset, name in itertools.product(self.seeds, self.datasets, names):
+            settings = self._settings(name, dataset)
+            kind: Literal["trained", "trivial"] = "trivial" if settings.class_path in TRIVIAL else "trained"
+            # A trivial score does not change with the seed, but for the random one.
+            varies = kind == "trained" or settings.class_path == "RandomScore"
+            if not settings.skip and (varies or seed == self.seeds[0]):
+                job = f"{dataset}__{name}__seed{seed}"
+                found[job] = JobSpec(job, dataset, name, settings.label or name, seed, kind, settings)
         return found
 
-    def job(self, name: str) -> JobSpec:
-        """The job of a name that `jobs` gave."""
-        return next(job for job in self.jobs() if job.name == name)
-
-    def _model(self, name: str, data: DatasetPlan) -> ModelPlan | None:
-        changes = dict(data.models.get(name, {}))
-        if changes.pop("skip", False):
-            return None
-        merged = asdict(self.models[name])
-        for key, value in changes.items():
-            merged[key] = {**merged[key], **value} if isinstance(value, Mapping) else value
-        return ModelPlan(**merged)
+    def _settings(self, name: str, dataset: str) -> ModelPlan:
+        model = self.models[name]
+        changes: dict[str, Any] = dict(self.datasets[dataset].models.get(name, {}))
+        for key in ("init_args", "trainer"):
+            changes[key] = getattr(model, key) | (changes.get(key) or {})
+        return replace(model, **changes)
 
     def spec(self, job: JobSpec) -> dict[str, Any]:
         """All that a job's result depends on."""
-        model = asdict(job.model)
         shared = ("protocol", "backbone", "pre_trained", "eval_batch_size", "num_workers", "threads")
+        data = {name: asdict(data) | {"models": {}} for name, data in self.datasets.items()}
         return {
-            **model,
-            "image_size": job.model.image_size or self.image_size,
-            "train_batch_size": job.model.train_batch_size or self.train_batch_size,
+            **asdict(job.settings),
+            "image_size": job.settings.image_size or self.image_size,
+            "train_batch_size": job.settings.train_batch_size or self.train_batch_size,
             **{key: getattr(self, key) for key in (*shared, "target_specificity", "latency_repeats", "gallery")},
             "train_minutes": self.limits.train_minutes,
-            "data": asdict(self.datasets[job.dataset]) | {"models": {}},
-            # What a few-shot model learns from.
-            "other_data": {name: asdict(data) | {"models": {}} for name, data in self.datasets.items()}
-            if job.model.few_shot
-            else {},
+            "data": data[job.dataset],
+            "other_data": data if job.settings.few_shot else {},  # what a few-shot model learns from
         }
 
+    def with_teacher_digest(self) -> Plan:
+        """Fill in the sha256 of the teacher's file.
 
-@dataclass(frozen=True)
-class JobSpec:
-    """One model on one dataset with one seed.
+        Raises:
+            MedicalError: If there is no such file.
+        """
+        if self.teacher_weights is None:
+            return self
+        path = Path(expand(self.teacher_weights))
+        if not path.is_file():
+            msg = (
+                f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of {self.backbone}, or "
+                "leave teacher_weights out for random weights (results are then floors)."
+            )
+            raise MedicalError(msg)
+        return replace(self, teacher_sha256=sha256(path))
 
-    Attributes:
-        name: Of the job's folder.
-        dataset: The dataset's name.
-        model_name: The model's name.
-        seed: The seed.
-        model: The model with the dataset's changes.
+
+# What may change in a run folder without making results incomparable.
+_FREE = ("devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        MedicalError: If something in it is unknown, missing or impossible.
     """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"There is no plan {path}. `anomalib-medical configs` lists those that come with the package."
+        raise MedicalError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path} is no YAML file: {' '.join(str(error).split())}"
+        raise MedicalError(msg) from error
+    return make_plan(content, str(path))
 
-    name: str
-    dataset: str
-    model_name: str
-    seed: int
-    model: ModelPlan
+
+def make_plan(content: object, source: str) -> Plan:
+    """Check the content of a plan; ``source`` is for errors."""
+    if isinstance(content, Mapping) and {"benchmark", "accelerator"} & content.keys():
+        msg = f"{source} is a file of anomalib's own benchmark. Run it with: anomalib benchmark --config {source}"
+        raise MedicalError(msg)
+    plan: Plan = _build(Plan, content, source)
+    wrong = []
+    if len(set(plan.seeds)) < max(1, len(plan.seeds)):
+        wrong.append(f"seeds is {plan.seeds}, expected each seed once, and at least one.")
+    if plan.pre_trained and plan.teacher_weights:
+        wrong.append("it has both pre_trained: true and teacher_weights: give one of them.")
+    for name, model in plan.models.items():
+        if "max_time" in model.trainer:
+            wrong.append(f"models.{name}.trainer has max_time: the cap is limits.train_minutes, the same for all.")
+        if model.few_shot and len(plan.datasets) < 2:
+            wrong.append(f"models.{name} learns on the other datasets (few_shot), and there is only one dataset.")
+    if wrong:
+        msg = f"{source}: {wrong[0]}"
+        raise MedicalError(msg)
+    for name, data in plan.datasets.items():
+        where = f"datasets.{name}.models"
+        for changed, changes in _section(data.models, plan.models, f"{source}: {where}").items():
+            _parse(ModelPlan, changes, source, f"{where}.{changed}")
+    return plan
+
+
+def expand(value: _T) -> _T:
+    """Replace ``${NAME}`` in texts by the environment variable.
+
+    Raises:
+        MedicalError: If some are not set, naming all of them.
+    """
+    unset = [name for name in dict.fromkeys(_VARIABLE.findall(repr(value))) if not os.environ.get(name)]
+    if unset:
+        exports = " ".join(f"{name}=/path/to/it" for name in unset)
+        msg = (
+            f"The plan uses environment variables that are not set: {', '.join(unset)}. Set them first, such as "
+            f"`export {exports}`; what they are, the head of the file says."
+        )
+        raise MedicalError(msg)
+    return _expanded(value)  # type: ignore[no-any-return]
+
+
+def _expanded(value: Any) -> Any:  # noqa: ANN401 - any YAML
+    if isinstance(value, Mapping):
+        return {key: _expanded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_expanded(entry) for entry in value]
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], value) if isinstance(value, str) else value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two plans, as ``key: old -> new``, less what makes no difference to results."""
+    found = []
+    for key in sorted({*old, *new}):
+        path = f"{prefix}{key}"
+        before, after = old.get(key), new.get(key)
+        if path in _FREE or before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{path}.")
+        else:
+            found.append(f"{path}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def _build(kind: Any, content: object, source: str, path: str = "") -> Any:  # noqa: ANN401 - a dataclass
+    """Make a dataclass of what stands at a path of the source."""
+    values = _parse(kind, content, source, path)
+    for each in fields(kind):
+        if each.default is MISSING and each.default_factory is MISSING and not values.get(each.name):
+            msg = f"{source}: {_at(path, each.name)} is missing."
+            raise MedicalError(msg)
+    return kind(**values)
+
+
+def _parse(kind: type, content: object, source: str, path: str) -> dict[str, Any]:
+    """Bring what is given of a dataclass's fields to their types."""
+    hints = get_type_hints(kind)
+    wanted = {each.name: str(each.type) for each in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in _section(content, wanted, f"{source}: {path}" if path else source).items():
+        hint, where = hints[key], _at(path, key)
+        of_entries: Any = get_args(hint)[1] if get_origin(hint) is dict else None
+        if is_dataclass(hint):
+            values[key] = _build(hint, value, source, where)
+        elif is_dataclass(of_entries):
+            entries = _section(value, None, f"{source}: {where}")
+            values[key] = {name: _build(of_entries, entry, source, _at(where, name)) for name, entry in entries.items()}
+        elif value is not None or type(None) in get_args(hint):  # a key without a value is none
+            values[key] = _typed(hint, value, f"{source}: {where} is {_short(value)}, expected {wanted[key]}.")
+    return values
+
+
+def _at(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _typed(hint: object, value: object, message: str) -> object:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        found = parser.parse_object({"value": value}).value
+    except ArgumentError as error:
+        raise MedicalError(message) from error
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return found
+    return float(found) if isinstance(found, float) else int(found)  # YAML cannot write a PositiveFloat
+
+
+def _section(content: object, known: Mapping[str, object] | None, where: str) -> dict[str, Any]:
+    """Refuse what is no mapping and keys that are not known, or without known ones cannot name a folder."""
+    if not isinstance(content, Mapping):
+        msg = f"{where} is {_short(content)}, expected names with values below them."
+        raise MedicalError(msg)
+    for key in map(str, content):
+        if known is not None and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}."
+            msg = f"{where} has {key!r}, which is unknown: {hint}"
+            raise MedicalError(msg)
+        if known is None and not _NAME.fullmatch(key):
+            msg = f"{where} has the name {key!r}, expected letters, digits, '_', '-' and '.': folders are named so."
+            raise MedicalError(msg)
+    return {str(key): value for key, value in content.items()}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,35 +1,134 @@
-"""A copy of a run folder that may leave the place of the data: figures can be recomputed from it, nobody is shown."""
+"""A copy of a run that may leave the place of the data: figures can be recomputed from it, nobody is shown.
+
+    <copy>/plan.yaml       the resolved plan; under ``run``, where and how it ran
+    <copy>/jobs.csv        one row a job of the plan, begun or not: its `Job`, ``cost/steps`` and so on; one a dataset,
+                           ``data/n_train`` and so on, as its check is a job too
+    <copy>/scores.csv.gz   one row an image, one column a job, ``<model>__seed<seed>``: its raw score
+    <copy>/report/         the report
+
+Left out: pictures, weights, logs and the salt; pixel counts (half a megabyte a job: four figures and their intervals
+are kept instead); and of blurred maps all but the order of the images, ``<model>__seed<seed>.batch_blur`` and
+``.image_blur``, which is all that an AUROC looks at.
+"""
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from anomalib_medical.benchmark.files import RunFolderError, atomic
-from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.errors import shell_argument
+import pandas as pd
+import yaml
+from pandas import DataFrame
 
-_README = "README.md"
-_TITLE = "# Results of a benchmark, without pictures"
-_TEXT = """
-Copied from a run folder by `anomalib-medical report --run RUN --publish FOLDER`: raw scores, thresholds, pixel counts
-and costs of every job, under salted hashes of files and patients. Left out: pictures of cases, logs, tracebacks and the
-salt. The figures of [report/report.md](report/report.md) are computed from these files alone:
+from anomalib_medical.benchmark.files import RunFolderError, atomic, build, explained, write_csv
+from anomalib_medical.benchmark.records import DatasetInfo, Job, PlannedJob, RunInfo
+from anomalib_medical.benchmark.report.evaluate import PIXEL, evaluate
+from anomalib_medical.benchmark.report.results import Run, load_run
+from anomalib_medical.benchmark.run_folder import (
+    BLUR_COLUMNS,
+    SCORE_COLUMNS,
+    JobFolder,
+    RunFolder,
+    with_numbers,
+)
+from anomalib_medical.io import finite_or_none
 
-    anomalib-medical report {run}
-"""
-_RUN_FILES = ("plan.yaml", "plan.json", "jobs.json", "data/*.json")
-_JOB_FILES = ("job.json", "scores.csv", "thresholds.json", "cost.json", "faults.json", "epochs.csv")
+_JOBS, _SCORES, _RUN = "jobs.csv", "scores.csv.gz", "run"
 # What a failed job says may name a file, and so a patient.
 _PATH = re.compile(r"[/\\]")
 _LEFT_OUT = "what it said names a file, and is left out here"
 
 
+class PublishedJob(JobFolder):
+    """A job of a published copy."""
+
+    def __init__(self, run: PublishedRun, name: str) -> None:
+        super().__init__(run.path / "jobs" / name)
+        self._run = run
+        self._row = run.rows[name]
+
+    def read(self) -> Job | None:
+        """Read what its row says; None if the job had not ended."""
+        with explained(self._run.path / _JOBS):
+            known = dict(self._row)
+            if "device" not in known["info"]:
+                del known["info"]
+            job: Job | None = build(Job, known) if "status" in known else None
+            return job
+
+    def scores(self) -> DataFrame:
+        """Its scores, as `JobFolder.scores` returns them; instead of blurred scores their order."""
+        with explained(self._run.path / _SCORES):
+            table, info = self._run.table, self._row["info"]
+            own = _columns(info["model"], info["seed"])
+            jobs = {
+                name for row in self._run.rows.values() for name in _columns(row["info"]["model"], row["info"]["seed"])
+            }
+            rows = table[(table.dataset == info["dataset"]) & (table[next(iter(own))] != "")]
+            found = rows.drop(columns=["dataset", *(name for name in table if name in jobs - own.keys())])
+            found = found.rename(columns=own).reset_index(drop=True)
+            # Metadata of other datasets.
+            found = found[[name for name in found if name in SCORE_COLUMNS or (found[name] != "").any()]]
+            return with_numbers(found, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in found)])
+
+
+class PublishedRun(RunFolder):
+    """A published copy, which is read like a run folder."""
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        """Rows of jobs.csv."""
+        with explained(self.path / _JOBS):
+            table = pd.read_csv(self.path / _JOBS, dtype=str, keep_default_na=False)
+            return [_nested(row) for row in table.to_dict("records")]
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Rows of jobs by name."""
+        with explained(self.path / _JOBS):
+            return {row["info"]["job"]: row for row in self._rows if "data" not in row}
+
+    @cached_property
+    def table(self) -> DataFrame:
+        """scores.csv.gz, as text."""
+        return pd.read_csv(self.path / _SCORES, dtype=str, keep_default_na=False)
+
+    def plan(self) -> dict[str, Any]:
+        """Read the resolved plan."""
+        return {name: value for name, value in super().plan().items() if name != _RUN}
+
+    def read(self) -> tuple[RunInfo, list[PlannedJob]]:
+        """Read where and how it ran, and all jobs of the plan."""
+        names = [each.name for each in fields(PlannedJob)]
+        with explained(self.path / _JOBS):
+            planned = [build(PlannedJob, {name: row["info"][name] for name in names}) for row in self.rows.values()]
+        with explained(self.path / "plan.yaml"):
+            return build(RunInfo, super().plan()[_RUN]), planned
+
+    def job(self, name: str) -> JobFolder:
+        """A job."""
+        return PublishedJob(self, name)
+
+    def dataset(self, name: str) -> DatasetInfo | None:
+        """Read what is known of a dataset."""
+        with explained(self.path / _JOBS):
+            found = (row["data"] for row in self._rows if "data" in row and row["data"]["dataset"] == name)
+            return next((build(DatasetInfo, data) for data in found), None)
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """A run folder, or a published copy of one."""
+    return PublishedRun(path) if (Path(path) / _JOBS).exists() else RunFolder(path)
+
+
 def publish(run: RunFolder, target: Path) -> RunFolder:
-    """Copy what a report is made of, less all that shows or names somebody.
+    """Write what a report is made of, less all that shows or names somebody.
 
     Args:
         run: The run folder, which stays as it is.
@@ -41,25 +140,24 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
     Raises:
         RunFolderError: If ``run`` is no run folder, or ``target`` holds something else.
     """
-    planned = run.planned_jobs
-    _check(run, target)
-    copy = RunFolder(target)
-    for file in _files(run.path, _RUN_FILES):
-        _copy(file, target / file.relative_to(run.path))
-    for name in planned:
-        old, new = run.job(name), copy.job(name)
-        status = old.status
-        if status is None:
-            if new.path.exists():  # of an earlier copy; the job runs anew
-                shutil.rmtree(new.path)
-            continue
-        for file in _files(old.path, _JOB_FILES):
-            _copy(file, new.path / file.name)
-        _copy_pixels(old, new)
-        new.write("status", replace(status, message=_LEFT_OUT) if _PATH.search(status.message) else status)
-    with atomic(target / _README) as stream:
-        stream.write(f"{_TITLE}\n{_TEXT.format(run=shell_argument('run', target.name))}")
-    return copy
+    loaded = load_run(run)
+    if target.resolve() == run.path.resolve():
+        msg = f"--publish is the run folder {run.path} itself. Give another folder, which gets a copy without pictures."
+        raise RunFolderError(msg)
+    if target.exists() and not (target.is_dir() and ((target / _JOBS).exists() or not any(target.iterdir()))):
+        msg = f"{target} holds something else than an earlier copy of a run. Give a new folder with --publish."
+        raise RunFolderError(msg)
+    figures = _pixel_figures(loaded)
+    rows = [_row(job, loaded.jobs.get(job.job), figures.get(job.job, {})) for job in loaded.planned]
+    rows += [_flat({"data": asdict(each.info)}) for each in loaded.datasets if each.info is not None]
+    with atomic(target / "plan.yaml") as file:
+        yaml.safe_dump(loaded.plan | {_RUN: asdict(loaded.info)}, file, sort_keys=False, allow_unicode=True)
+    with atomic(target / _SCORES, "wb") as file:
+        text = _score_table(loaded).to_csv(index=False, lineterminator="\n")
+        file.write(gzip.compress(text.encode(), mtime=0))
+    # Last: it is what a copy is known by.
+    write_csv(target / _JOBS, DataFrame(rows).fillna(""))
+    return PublishedRun(target)
 
 
 def local_paths(plan: Mapping[str, object], prefix: str = "") -> list[str]:
@@ -73,30 +171,74 @@ def local_paths(plan: Mapping[str, object], prefix: str = "") -> list[str]:
     return found
 
 
-def _check(run: RunFolder, target: Path) -> None:
-    if target.resolve() == run.path.resolve():
-        msg = f"--publish is the run folder {run.path} itself. Give another folder, which gets a copy without pictures."
-        raise RunFolderError(msg)
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    readme = target / _README
-    if not readme.is_file() or not readme.read_text(encoding="utf-8", errors="replace").startswith(_TITLE):
-        msg = f"{target} holds something else than an earlier copy of a run. Give a new folder with --publish."
-        raise RunFolderError(msg)
+def _row(planned: PlannedJob, job: Job | None, figures: dict[str, list[float | None]]) -> dict[str, str]:
+    """A row of jobs.csv: values within values as ``outer/inner``, lists as JSON, nothing for None."""
+    said: dict[str, Any] = {"info": vars(planned)}
+    if job is not None:
+        message = _LEFT_OUT if _PATH.search(job.status.message) else job.status.message
+        kept = asdict(replace(job, status=replace(job.status, message=message), pixel_figures=figures))
+        said |= {name: kept[name] for name in ("status", "thresholds", "cost", "epochs", "pixel_figures")}
+    if job is not None and job.info is not None:
+        # All other settings are in plan.yaml.
+        spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
+        said["info"] = vars(replace(job.info, spec=spec))
+    return _flat(said)
 
 
-def _files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    for pattern in patterns:
-        yield from sorted(folder.glob(pattern))
+def _flat(said: dict[str, Any]) -> dict[str, str]:
+    (row,) = pd.json_normalize(said, sep="/").to_dict("records")
+    row["epochs"] = row.pop("epochs", None) or None  # the longest cell comes last
+    texts = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
+    return {name: text for name, text in texts.items() if text not in {"null", ""}}
 
 
-def _copy(source: Path, target: Path) -> None:
-    with atomic(target, "wb") as stream:
-        stream.write(source.read_bytes())
+def _nested(row: Mapping[Any, str]) -> dict[str, Any]:
+    """What `_flat` flattened, values still as text."""
+    found: dict[str, Any] = {}
+    for name, cell in row.items():
+        if cell != "":
+            *path, last = name.split("/")
+            inner = found
+            for part in path:
+                inner = inner.setdefault(part, {})
+            inner[last] = cell
+    return found
 
 
-def _copy_pixels(old: JobFolder, new: JobFolder) -> None:
-    """Write them anew: earlier versions packed them less tightly."""
-    pixels = old.pixels()
-    if pixels is not None:
-        new.write_pixels(pixels)
+def _columns(model: str, seed: object) -> dict[str, str]:
+    """Columns of a job in scores.csv.gz, and what they are called in a job's own file."""
+    job = f"{model}__seed{seed}"
+    return {job: "raw_score"} | {f"{job}.{blur}": blur for blur in BLUR_COLUMNS}
+
+
+def _pixel_figures(run: Run) -> dict[str, dict[str, list[float | None]]]:
+    """Job -> figures of its pixels, which are not in the copy."""
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for model in (model for dataset in run.datasets for model in dataset.models):
+        for metric in PIXEL:
+            value = evaluate(model, metric)
+            if value.estimate is not None:
+                ends = [finite_or_none(value.estimate.low), finite_or_none(value.estimate.high)]
+                for training, own in zip(model.trainings, value.trainings, strict=True):
+                    found.setdefault(training.info.job, {})[metric.key] = [own, *ends]
+    return found
+
+
+def _score_table(run: Run) -> DataFrame:
+    """One row an image and part of the data, one column a job, and two with the order of its blurred scores."""
+    parts = [DataFrame(columns=["dataset", *SCORE_COLUMNS[:-1]])]
+    for dataset in run.datasets:
+        columns = []
+        for training in (each for model in dataset.models for each in model.trainings):
+            table = training.table
+            keys = [column for column in table if column not in {"raw_score", *BLUR_COLUMNS}]
+            table = table.set_index([*keys, table.groupby(keys).cumcount().rename("nth")])
+            # The shortest text that tells a float32 from its neighbours.
+            table["raw_score"] = table.raw_score.astype("float32").astype(str)
+            for blur in (blur for blur in BLUR_COLUMNS if blur in table):
+                table[blur] = table[blur].rank(method="dense").map("{:.0f}".format, na_action="ignore")
+            names = _columns(training.info.model, training.info.seed).items()
+            columns += [table[name].rename(column) for column, name in names if name in table]
+        if columns:
+            parts.append(pd.concat(columns, axis=1).reset_index().drop(columns="nth").assign(dataset=dataset.name))
+    return pd.concat(parts, ignore_index=True).fillna("")

@@ -1,29 +1,25 @@
 """The folder that a benchmark leaves behind: the runner writes it, the report reads it.
 
-    <run>/plan.yaml                    the resolved plan, environment variables unexpanded
-    <run>/plan.json                    `RunInfo`: versions, commit, machine, command, started
-    <run>/jobs.json                    names of all planned jobs, in order
-    <run>/data/<dataset>.json          `DatasetInfo`: counts, audit findings, shortcut AUROCs
-    <run>/jobs/<job>/job.json          `JobInfo`
-    <run>/jobs/<job>/status.json       `JobStatus`, written last; traceback.txt and log.txt beside it
-    <run>/jobs/<job>/scores.csv        raw scores, see `SCORE_COLUMNS`
-    <run>/jobs/<job>/thresholds.json   `Thresholds`
-    <run>/jobs/<job>/pixels.npz        `PixelResult`, where the test set has masks and the model maps
-    <run>/jobs/<job>/faults.json       `Faults`, where the model has maps
-    <run>/jobs/<job>/epochs.csv        epoch, seconds, image_auroc on the test set; protocol ``published`` only
-    <run>/jobs/<job>/cost.json         `Cost`
-    <run>/jobs/<job>/gallery/          `GalleryEntry` in gallery.json, PNG files
-    <run>/jobs/<job>/weights.json      `Weights`, where they are kept: model.ckpt beside it, or where the plan says
+    <run>/plan.yaml               the resolved plan, environment variables unexpanded
+    <run>/run.json                `RunInfo` and all planned jobs, in order
+    <run>/data/<dataset>/         a folder like a job's, of the dataset's check
+    <run>/jobs/<job>/job.json     `Job`, written last: it is there when the job has ended
+    <run>/jobs/<job>/scores.csv   raw scores, see `SCORE_COLUMNS`
+    <run>/jobs/<job>/pixels.npz   `PixelResult`, where the test set has masks and the model maps
+    <run>/jobs/<job>/gallery/     PNG files
+    <run>/jobs/<job>/log.txt      what its process said, tracebacks too
+    <run>/jobs/<job>/model.ckpt   its last weights, where the plan keeps them there
 
 Every file appears complete or not at all. Files and patients of the data are salted hashes; only what a failed job said
-(status.json, traceback.txt, log.txt, and status.json in the report) may name a file. `publish` leaves that out, and
-weights, which are made of patients' images.
+(the message in job.json, log.txt) may name a file. `publish` makes a copy for others, without that and without weights
+and pictures, which are made of patients' images.
 """
 
 from __future__ import annotations
 
 import zipfile
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,63 +29,24 @@ import yaml
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.files import (
-    RunFolderError,
-    atomic,
-    build,
-    explained,
-    load_json,
-    mapping,
-    read_json,
-    write_csv,
-    write_json,
-)
-from anomalib_medical.benchmark.records import (
-    AuditFinding,
-    Cost,
-    DatasetInfo,
-    Faults,
-    GalleryEntry,
-    JobInfo,
-    JobStatus,
-    Latency,
-    PixelResult,
-    RunInfo,
-    ShortcutResult,
-    State,
-    Thresholds,
-    Weights,
-)
+from anomalib_medical.benchmark.files import RunFolderError, atomic, explained, read_json, write_csv, write_json
+from anomalib_medical.benchmark.records import DatasetInfo, Job, PixelResult, PlannedJob, RunInfo
 from anomalib_medical.metrics import PixelCounts
 
-__all__ = [
-    "EPOCH_COLUMNS",
-    "SCORE_COLUMNS",
-    "AuditFinding",
-    "Cost",
-    "DatasetInfo",
-    "Faults",
-    "GalleryEntry",
-    "JobFolder",
-    "JobInfo",
-    "JobStatus",
-    "Latency",
-    "PixelResult",
-    "RunFolder",
-    "RunFolderError",
-    "RunInfo",
-    "ShortcutResult",
-    "State",
-    "Thresholds",
-    "Weights",
-    "atomic",
-    "write_json",
-]
+#: Columns of scores.csv. Models with maps have ``batch_blur`` and ``image_blur`` beside them: the maximum of the map of
+#: a test image after a Gaussian over batch and image, as published code does, and over the image alone. One
+#: ``meta_<name>`` for each metadata column follows.
+SCORE_COLUMNS = ("path_hash", "patient_hash", "split", "label", "class_name", "raw_score")
+BLUR_COLUMNS = ("batch_blur", "image_blur")
+_JOB = "job.json"
 
-#: Columns of scores.csv, before one ``meta_<name>`` for each metadata column. ``score`` is empty without normalisation.
-SCORE_COLUMNS = ("path_hash", "patient_hash", "split", "label", "class_name", "raw_score", "score")
-#: Columns of epochs.csv.
-EPOCH_COLUMNS = ("epoch", "seconds", "image_auroc")
+
+@dataclass(frozen=True)
+class _RunFile:
+    """What run.json holds."""
+
+    info: RunInfo
+    jobs: list[PlannedJob]
 
 
 class JobFolder:
@@ -102,62 +59,31 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    def info(self) -> JobInfo:
-        """What the job is."""
-        return read_json(self.path / "job.json", JobInfo)
+    def read(self) -> Job | None:
+        """Read what the job says; None if it has not ended, or not begun."""
+        return read_json(self.path / _JOB, Job) if (self.path / _JOB).exists() else None
 
-    @property
-    def status(self) -> JobStatus | None:
-        """How it ended; None if it did not (or not yet)."""
-        return read_json(file, JobStatus) if (file := self.path / "status.json").exists() else None
-
-    @property
-    def traceback(self) -> str:
-        """Of a failure, else ""."""
-        file = self.path / "traceback.txt"
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """From held-out normals."""
-        return read_json(self.path / "thresholds.json", Thresholds)
-
-    @property
-    def cost(self) -> Cost:
-        """Cost beside quality."""
-        return read_json(self.path / "cost.json", Cost)
-
-    @property
-    def faults(self) -> Faults | None:
-        """Scores as published code computes them; None for a model without maps."""
-        return read_json(file, Faults) if (file := self.path / "faults.json").exists() else None
-
-    @property
-    def weights(self) -> Weights | None:
-        """Where the last weights are; None if they were not kept."""
-        return read_json(file, Weights) if (file := self.path / "weights.json").exists() else None
-
-    @property
-    def gallery(self) -> list[GalleryEntry]:
-        """Pictures of the highest and lowest scores; empty for a model without maps."""
-        file = self.path / "gallery" / "gallery.json"
-        return [build(GalleryEntry, entry, file) for entry in load_json(file)] if file.exists() else []
-
-    @property
-    def epochs(self) -> DataFrame | None:
-        """Test scores of epochs (`EPOCH_COLUMNS`); None unless the plan's protocol is ``published``."""
-        return pd.read_csv(file) if (file := self.path / "epochs.csv").exists() else None
+    def write(self, job: Job) -> None:
+        """Write what the job says, after all its other files."""
+        write_json(self.path / _JOB, job)
 
     def scores(self) -> DataFrame:
-        """Read scores.csv; `SCORE_COLUMNS` and ``meta_*``, which are text, "" where unknown."""
+        """Read scores.csv; all but labels and scores is text, "" where unknown."""
         file = self.path / "scores.csv"
         with explained(file):
             table = pd.read_csv(file, keep_default_na=False, dtype=str)
-            table["label"] = table.label.astype(int)
-            for column in ("raw_score", "score"):
-                table[column] = pd.to_numeric(table[column], errors="coerce")
-        return table
+            return with_numbers(table, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in table)])
+
+    def write_scores(self, table: DataFrame) -> None:
+        """Write scores.csv.
+
+        Raises:
+            ValueError: If it has not all `SCORE_COLUMNS`.
+        """
+        if missing := [column for column in SCORE_COLUMNS if column not in table]:
+            msg = f"scores need the columns {', '.join(SCORE_COLUMNS)}; missing: {', '.join(missing)}."
+            raise ValueError(msg)
+        write_csv(self.path / "scores.csv", table)
 
     def pixels(self) -> PixelResult | None:
         """Read pixels.npz; None without masks or maps."""
@@ -165,22 +91,9 @@ class JobFolder:
         if not file.exists():
             return None
         with explained(file), np.load(file) as arrays:
-            names = [each.name for each in fields(PixelCounts)]
-            rest = [each.name for each in fields(PixelResult)][1:]
-            counts = PixelCounts(**{name: arrays[name].astype(np.float64) for name in names})
-            return PixelResult(counts, **{name: arrays[name].astype(np.float64) for name in rest})
-
-    def write(self, name: str, value: object) -> None:
-        """Write a dataclass (or a list of them) as ``<name>.json``."""
-        write_json(self.path / f"{name}.json", value)
-
-    def write_scores(self, table: DataFrame) -> None:
-        """Write scores.csv with nine digits, which tell every float32 apart."""
-        missing = [column for column in SCORE_COLUMNS if column not in table]
-        if missing:
-            msg = f"scores need the columns {', '.join(SCORE_COLUMNS)}; missing: {', '.join(missing)}."
-            raise ValueError(msg)
-        write_csv(self.path / "scores.csv", table)
+            found = {name: arrays[name].astype(np.float64) for name in arrays}
+            counts = PixelCounts(**{each.name: found.pop(each.name) for each in fields(PixelCounts)})
+            return PixelResult(counts, **found)
 
     def write_pixels(self, result: PixelResult) -> None:
         """Write pixels.npz: counts as the smallest integers that hold them, packed with LZMA (half of NumPy's own)."""
@@ -204,45 +117,55 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    @property
+    def start(self, plan: Mapping[str, Any], info: RunInfo, jobs: Sequence[PlannedJob]) -> None:
+        """Write what is known before any job runs."""
+        with atomic(self.path / "plan.yaml") as file:
+            yaml.safe_dump(dict(plan), file, sort_keys=False, allow_unicode=True)
+        write_json(self.path / "run.json", _RunFile(info, list(jobs)))
+
     def plan(self) -> dict[str, Any]:
-        """The resolved plan."""
+        """Read the resolved plan.
+
+        Raises:
+            RunFolderError: If there is none, or another version wrote the folder.
+        """
+        if (self.path / "plan.json").exists() and not (self.path / "run.json").exists():
+            msg = f"{self.path} was written by version 0.1, whose files this one does not read: choose another folder."
+            raise RunFolderError(msg)
         file = self.path / "plan.yaml"
         with explained(file):
             plan: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         return plan
 
-    @property
-    def info(self) -> RunInfo:
-        """Where and how it ran."""
-        return read_json(self.path / "plan.json", RunInfo)
-
-    def dataset(self, name: str) -> DatasetInfo | None:
-        """What is known of a dataset; None if its check has not finished."""
-        file = self.dataset_file(name)
-        if not file.exists():
-            return None
-        read = read_json(file, DatasetInfo)
-        findings = [build(AuditFinding, entry, file) for entry in map(mapping, read.findings)]
-        shortcuts = [build(ShortcutResult, entry, file) for entry in map(mapping, read.shortcuts)]
-        return DatasetInfo(**{**vars(read), "findings": findings, "shortcuts": shortcuts})
-
-    def dataset_file(self, name: str) -> Path:
-        """Where `dataset` reads from."""
-        return self.path / "data" / f"{name}.json"
+    def read(self) -> tuple[RunInfo, list[PlannedJob]]:
+        """Read where and how it ran, and all jobs of the plan, begun or not, in order."""
+        run = read_json(self.path / "run.json", _RunFile)
+        return run.info, run.jobs
 
     def job(self, name: str) -> JobFolder:
         """A job's folder, which need not exist."""
         return JobFolder(self.path / "jobs" / name)
 
-    @property
-    def planned_jobs(self) -> list[str]:
-        """Names of all jobs of the plan, begun or not, in order."""
-        return [str(name) for name in load_json(self.path / "jobs.json")]
+    def data(self, name: str) -> JobFolder:
+        """The folder of a dataset's check, which need not exist."""
+        return JobFolder(self.path / "data" / name)
 
-    def jobs(self) -> list[JobFolder]:
-        """The jobs that have begun, by name."""
-        return [JobFolder(file.parent) for file in sorted(self.path.glob("jobs/*/job.json"))]
+    def dataset(self, name: str) -> DatasetInfo | None:
+        """Read what is known of a dataset; None if its check has not ended well."""
+        check = self.data(name).read()
+        return check.data if check else None
+
+    def jobs(self) -> dict[str, Job]:
+        """Read all jobs that have ended, by name."""
+        return {file.parent.name: read_json(file, Job) for file in sorted(self.path.glob(f"jobs/*/{_JOB}"))}
+
+
+def with_numbers(table: DataFrame, scores: Sequence[str]) -> DataFrame:
+    """Make numbers of the labels and of columns with scores, exactly the float32 that were written."""
+    table["label"] = table.label.astype(int)
+    for column in scores:
+        table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float32).astype(np.float64)
+    return table
 
 
 def _small(values: NDArray[np.float64]) -> NDArray[np.generic]:

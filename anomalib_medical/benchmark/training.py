@@ -1,13 +1,12 @@
-"""Training a job's model under the wall-clock cap, and scoring it once with its last weights."""
+"""A job's scores: of a model trained under the wall-clock cap, scored once with its last weights; or trivial ones."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,47 +18,38 @@ from lightning.pytorch.trainer.states import RunningStage
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader
 
-from anomalib_medical.benchmark.build import build_datamodule, build_model, build_tasks
+from anomalib_medical.benchmark.build import TeacherSource, build_datamodule, build_model, build_tasks
 from anomalib_medical.benchmark.plan import JobSpec, Plan
 from anomalib_medical.benchmark.scoring import ScoreCollector, Scored
+from anomalib_medical.benchmark.trivial import TrivialScore
 from anomalib_medical.data.datamodule import MedicalDataModule
+from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.models.d24fad import D24fad
+from anomalib_medical.post_processing import MedicalPostProcessor
 
 # Test scores during training: about so many of them, whatever the cap.
 _EPOCH_SCORES = 20
 
 
 @dataclass
-class Trained:
-    """A trained model and what was measured on the way.
+class Result:
+    """What a job has scored, and what was measured on the way."""
 
-    Attributes:
-        model: With the last weights and its threshold.
-        trainer: That trained and scored it.
-        teacher: Where its backbone's weights come from.
-        data: The dataset it is scored on.
-        held_out: Scores of held-out normals.
-        test: Scores of the test set.
-        train_seconds: Wall clock of the training.
-        steps: Optimizer steps.
-        epochs: Epochs begun.
-        epoch_scores: Rows of epochs.csv.
-    """
-
-    model: AnomalibModule
-    trainer: Trainer
-    teacher: str
     data: MedicalDataModule
-    held_out: Scored
+    held_out: Scored  # normals of the training side
     test: Scored
+    post_processor: Any  # with the threshold from the held-out normals
     train_seconds: float
-    steps: int
-    epochs: int
-    epoch_scores: list[dict[str, float]]
+    steps: int | None = None
+    epochs: int | None = None  # begun
+    epoch_scores: list[dict[str, float]] = field(default_factory=list)
+    teacher: TeacherSource = "none"
+    model: Any = None  # with the last weights; None of a trivial score
+    trainer: Any = None
 
 
 class TrainingClock(Timer):
-    """Ends the training at the cap; what `pause` measures does not count."""
+    """Ends the training at the cap; what `paused` says does not count."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__(timedelta(minutes=minutes), verbose=False)
@@ -77,18 +67,12 @@ class TrainingClock(Timer):
 
 
 class EpochScores(Callback):
-    """Scores the test set at ends of epochs, to show what choosing the best of them adds. Nothing is chosen by it.
-
-    Args:
-        clock: Stands still meanwhile.
-        loader: Makes the test set's loader.
-        interval: Seconds of training between two of them.
-    """
+    """Scores the test set at ends of epochs, to show what choosing the best of them adds. Nothing is chosen by it."""
 
     def __init__(self, clock: TrainingClock, loader: Callable[[], DataLoader[Any]], interval: float) -> None:
-        self._clock = clock
-        self._loader = loader
-        self._interval = interval
+        self._clock = clock  # stands still meanwhile
+        self._loader = loader  # of the test set
+        self._interval = interval  # seconds of training between two of them
         self._next = 0.0
         self.rows: list[dict[str, float]] = []
 
@@ -101,46 +85,33 @@ class EpochScores(Callback):
         """Score the last weights."""
         self._score(trainer.current_epoch, pl_module)
 
-    def _score(self, epoch: int, pl_module: LightningModule) -> None:
+    def _score(self, epoch: int, model: Any) -> None:  # noqa: ANN401 - any of anomalib's
         started, seconds = time.monotonic(), self._clock.time_elapsed()
-        if not isinstance(pl_module, AnomalibModule):
-            return
         self._next = seconds + self._interval
         # Training goes on as if nothing had happened: same random numbers, same modes.
-        modes = {module: module.training for module in pl_module.modules()}
+        modes = {module: module.training for module in model.modules()}
         with torch.random.fork_rng(), torch.no_grad():
-            pl_module.eval()
-            auroc = self._auroc(pl_module)
+            auroc = self._auroc(model.eval())
         for module, training in modes.items():
             module.training = training
         self.rows.append({"epoch": epoch, "seconds": seconds, "image_auroc": auroc})
         self._clock.paused += time.monotonic() - started
 
-    def _auroc(self, model: AnomalibModule) -> float:
+    def _auroc(self, model: Any) -> float:  # noqa: ANN401 - any of anomalib's
         scores: list[float] = []
         labels: list[int] = []
-        pre_processor: Any = model.pre_processor
-        network: Any = model.model
         for batch in self._loader():
-            images = pre_processor.transform(batch.image.to(model.device))
-            scores += network(images).pred_score.flatten().float().cpu().tolist()
+            images = model.pre_processor.transform(batch.image.to(model.device))
+            scores += model.model(images).pred_score.flatten().float().cpu().tolist()
             labels += batch.gt_label.tolist()
         # A training that runs away goes on to its end, where its scores are looked at.
         return float(roc_auc_score(labels, scores)) if np.isfinite(scores).all() else float("nan")
 
 
-def train_and_score(plan: Plan, job: JobSpec, device: str) -> Trained:
-    """Run a job with a model.
-
-    Args:
-        plan: The plan.
-        job: One of its jobs.
-        device: ``cpu`` or ``cuda``; which GPU, the process's environment says.
-    """
+def train_and_score(plan: Plan, job: JobSpec, device: str) -> Result:
+    """Run a job with a model on ``cpu`` or ``cuda``; which GPU, the process's environment says."""
     seed_everything(job.seed, workers=True, verbose=False)
-    data = build_datamodule(plan, job.dataset, job.model.train_batch_size)
-    data.prepare_data()
-    data.setup()
+    data = _ready(plan, job, job.settings.train_batch_size)
     model, teacher = build_model(plan, job)
     clock, collector = TrainingClock(plan.limits.train_minutes), ScoreCollector()
     callbacks: list[Callback] = [clock, collector]
@@ -152,63 +123,77 @@ def train_and_score(plan: Plan, job: JobSpec, device: str) -> Trained:
     # Building models takes different amounts from the random state: all start the training from the same one.
     seed_everything(job.seed, workers=True, verbose=False)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(model, job, device, callbacks, Path(folder))
-        source = build_tasks(plan, job) if job.model.few_shot else data
+        off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        fixed: dict[str, Any] = dict.fromkeys(off, False)
+        fixed |= {"accelerator": "cpu" if device == "cpu" else "gpu", "devices": 1, "default_root_dir": folder}
+        arguments = {"max_epochs": -1, "num_sanity_val_steps": 0, **model.trainer_arguments, **job.settings.trainer}
+        trainer = Trainer(**arguments | fixed, callbacks=callbacks)
+        source = build_tasks(plan, job) if job.settings.few_shot else data
         # The threshold is set once, below: validating costs training time.
         trainer.limit_val_batches = 0
         trainer.fit(model, datamodule=source)
         trainer.limit_val_batches = 1.0
         seconds = clock.time_elapsed()
-        _set_threshold(model, trainer, data, source)
-        trainer.test(model, dataloaders=data.val_dataloader(), verbose=False)
-        held_out = collector.scored(model)
-        trainer.test(model, dataloaders=data.test_dataloader(), verbose=False)
-        test = collector.scored(model)
-    return Trained(
-        model,
-        trainer,
-        teacher,
-        data,
-        held_out,
-        test,
-        seconds,
-        trainer.global_step,
-        clock.epochs,
-        epochs.rows,
+        set_threshold(model, trainer, data, source)
+        scored = []
+        for loader in (data.val_dataloader(), data.test_dataloader()):
+            trainer.test(model, dataloaders=loader, verbose=False)
+            scored.append(collector.scored())
+    return Result(
+        data=data,
+        held_out=scored[0],
+        test=scored[1],
+        post_processor=model.post_processor,
+        train_seconds=seconds,
+        steps=trainer.global_step,
+        epochs=clock.epochs,
+        epoch_scores=epochs.rows,
+        teacher=teacher,
+        model=model,
+        trainer=trainer,
     )
 
 
-def _trainer(model: AnomalibModule, job: JobSpec, device: str, callbacks: list[Callback], folder: Path) -> Trainer:
-    arguments: dict[str, Any] = {
-        "max_epochs": -1,
-        "num_sanity_val_steps": 0,
-        **model.trainer_arguments,
-        **job.model.trainer,
-    }
-    return Trainer(
-        **{
-            **arguments,
-            "callbacks": callbacks,
-            "accelerator": "cpu" if device == "cpu" else "gpu",
-            "devices": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": folder,
-        }
-    )
-
-
-def _set_threshold(model: AnomalibModule, trainer: Trainer, data: MedicalDataModule, source: MedicalDataModule) -> None:
+def set_threshold(model: AnomalibModule, trainer: Trainer, data: MedicalDataModule, source: MedicalDataModule) -> None:
     """Take the threshold from held-out normals of the scored dataset."""
     if not isinstance(model, D24fad):
         trainer.validate(model, datamodule=data, verbose=False)
         return
     # What it learnt from says nothing about the target's threshold, nor does a patient of its support.
-    samples = data.val_data.samples
     support = set(getattr(source, "support_patients", ()))
-    rows = [row for row, patient in enumerate(samples.patient_id) if patient not in support]
+    rows = [row for row, patient in enumerate(data.val_data.samples.patient_id) if patient not in support]
     data.val_data = data.val_data.subsample(rows)
     # The images and not the datamodule, which would be set up again, with the support's patients.
-    model.recalibrate([torch.as_tensor(data.val_data[row].image).float() for row in range(len(rows))])
+    model.recalibrate([image_of(data.val_data, row) for row in range(len(rows))])
+
+
+def score_trivially(plan: Plan, job: JobSpec) -> Result:
+    """Run a job with a trivial score."""
+    data = _ready(plan, job)
+    scorer = TrivialScore(job.settings.class_path, job.seed)
+    started = time.monotonic()
+    scorer.fit(image_of(data.train_data, row) for row in range(len(data.train_data)))
+    seconds = time.monotonic() - started
+    held_out, test = (
+        Scored(
+            [str(path) for path in part.samples.image_path],
+            np.array([scorer.score(image_of(part, row)) for row in range(len(part))], np.float32),
+        )
+        for part in (data.val_data, data.test_data)
+    )
+    post_processor = MedicalPostProcessor(target_specificity=plan.target_specificity)
+    post_processor.calibrate(torch.from_numpy(held_out.scores))
+    return Result(data, held_out, test, post_processor, seconds)
+
+
+def image_of(data: MedicalDataset, row: int) -> torch.Tensor:
+    """An image ``(3, H, W)`` in [0, 1] at its own size."""
+    image: Any = data[row].image
+    return torch.as_tensor(image).float()
+
+
+def _ready(plan: Plan, job: JobSpec, train_batch_size: int | None = None) -> MedicalDataModule:
+    data = build_datamodule(plan, job.dataset, train_batch_size)
+    data.prepare_data()
+    data.setup()
+    return data

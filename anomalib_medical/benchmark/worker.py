@@ -1,7 +1,7 @@
 """The process of one job: `python -m anomalib_medical.benchmark.worker RUN job NAME DEVICE`.
 
 A process of its own gives each job its own peak memory, and a crash takes nothing but the job along. The runner starts
-it; it writes into the run folder, `status.json` last.
+it; it writes into the run folder, `job.json` last.
 """
 
 from __future__ import annotations
@@ -11,202 +11,143 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
-from pandas import DataFrame
 
-from anomalib_medical.benchmark.cost import measure_cost, peak_memory_mib
-from anomalib_medical.benchmark.files import write_csv, write_json
+from anomalib_medical.benchmark.datasets import describe_dataset
 from anomalib_medical.benchmark.gallery import write_gallery
-from anomalib_medical.benchmark.plan import JobSpec, Plan
-from anomalib_medical.benchmark.plan_file import load_run_plan
-from anomalib_medical.benchmark.records import Cost, JobInfo, JobStatus, State, Thresholds
+from anomalib_medical.benchmark.machine import measure_cost, peak_memory_mib
+from anomalib_medical.benchmark.plan import JobSpec, Plan, make_plan
+from anomalib_medical.benchmark.records import Cost, GalleryEntry, Job, JobInfo, JobStatus, State, Thresholds
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
-from anomalib_medical.benchmark.scoring import (
-    Scored,
-    check_numbers,
-    fault_scores,
-    join_scores,
-    pixel_result,
-    score_table,
-)
-from anomalib_medical.benchmark.trivial import TRIVIAL
+from anomalib_medical.benchmark.scoring import check_numbers, fault_scores, pixel_result, score_table
+from anomalib_medical.benchmark.training import Result, image_of, score_trivially, train_and_score
 from anomalib_medical.benchmark.weights import keep_weights
-from anomalib_medical.data.datamodule import MedicalDataModule
-from anomalib_medical.data.dataset import MedicalDataset
 from anomalib_medical.data.privacy import PatientHasher
-from anomalib_medical.errors import is_user_error, user_message
-from anomalib_medical.post_processing import MedicalPostProcessor, raw_threshold
+from anomalib_medical.errors import FULL, is_user_error, user_message
+from anomalib_medical.io import finite_or_none
+from anomalib_medical.post_processing import raw_threshold
 
 _HELD_OUT = "held-out normal images of the training side, by patient where patients are known"
+_TRIVIAL = "a trivial baseline"
 
 
 def main(arguments: list[str]) -> int:
-    """Run a job, or a dataset's check.
-
-    Args:
-        arguments: Run folder, ``job`` or ``data``, name, device.
-    """
-    run, kind, name, device = arguments
+    """Run a job, or a dataset's check: run folder, ``job`` or ``data``, name, device."""
+    path, kind, name, device = arguments
     _die_with_parent()
-    folder = RunFolder(run)
-    plan = load_run_plan(folder.path)
+    run = RunFolder(path)
+    plan = make_plan(run.plan(), str(run.path / "plan.yaml"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if kind == "data":
-        from anomalib_medical.benchmark.datasets import describe_dataset
-
-        def describe() -> None:
-            write_json(folder.dataset_file(name), describe_dataset(plan, name))
-
-        return _guarded(folder.path / "data" / name, describe)
-    job = plan.job(name)
-    return _guarded(folder.job(name).path, lambda: run_job(plan, job, folder, device))
+        return guarded(run.data(name), lambda: {"data": describe_dataset(plan, name)})
+    return guarded(run.job(name), lambda: run_job(plan, plan.jobs[name], run, device))
 
 
-def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> None:
-    """Run a job and write all of its files but `status.json`."""
-    folder = run.job(job.name)
-    hasher = PatientHasher(run.path)
-    trivial = job.model.is_trivial
-    info = JobInfo(
-        job=job.name,
-        dataset=job.dataset,
-        model=job.model_name,
-        label=job.model.label or job.model_name,
-        seed=job.seed,
-        protocol=plan.protocol,
-        kind="trivial" if trivial else "trained",
-        device=device,
-        teacher_sha256="",
-        teacher="none",
-        spec=plan.spec(job),
+def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, Any]:
+    """Run a job and write all its files but `job.json`; returns what is to stand in that."""
+    folder = run.job(job.job)
+    result = score_trivially(plan, job) if job.kind == "trivial" else train_and_score(plan, job, device)
+    thresholds = _thresholds(plan, result)
+    gallery = _write_scores(folder, result, thresholds, PatientHasher(run.path), plan.gallery)
+    cost = Cost(
+        train_seconds=result.train_seconds,
+        steps=result.steps,
+        epochs=result.epochs,
+        peak_memory_mib=peak_memory_mib(),
+        peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20
+        if result.model is not None and device != "cpu"
+        else None,
+        not_measured=dict.fromkeys(("latency.torch", "latency.openvino", "parameters"), _TRIVIAL),
     )
-    folder.write("job", info)
-    if trivial:
-        _run_trivial(plan, job, folder, hasher)
-        return
-    from anomalib_medical.benchmark.training import train_and_score
+    weights = None
+    if result.model is not None:
+        weights = keep_weights(plan, folder, result.trainer, result.model, result.data)
+        image, threads = image_of(result.data.test_data, 0)[None], torch.get_num_threads()
+        measured = measure_cost(result.model, image, plan.latency_repeats, threads)
+        names = ("latency", "parameters", "model_bytes", "not_measured")
+        cost = replace(cost, **{name: getattr(measured, name) for name in names})
+    return {
+        "info": JobInfo(
+            **vars(job.planned),
+            device=device,
+            spec=plan.spec(job),
+            teacher=result.teacher,
+            teacher_sha256=plan.teacher_sha256 if result.teacher == "file" else "",
+        ),
+        "thresholds": thresholds,
+        "cost": cost,
+        "weights": weights,
+        "gallery": gallery,
+        "epochs": result.epoch_scores,
+    }
 
-    trained = train_and_score(plan, job, device)
-    teacher: Any = trained.teacher
-    folder.write("job", replace(info, teacher=teacher, teacher_sha256=plan.teacher_sha256 if teacher == "file" else ""))
-    post_processor: Any = trained.model.post_processor
-    thresholds = Thresholds(
-        image=raw_threshold(post_processor),
-        pixel=raw_threshold(post_processor, "pixel"),
+
+def _thresholds(plan: Plan, result: Result) -> Thresholds:
+    post_processor = result.post_processor
+    image, pixel = (raw_threshold(post_processor, of) for of in ("image", "pixel"))
+    normalised = result.model is not None and post_processor and post_processor.enable_normalization
+    low, high = (post_processor.image_min, post_processor.image_max) if normalised else (float("nan"),) * 2
+    return Thresholds(
+        image=finite_or_none(image),
+        pixel=finite_or_none(pixel),
         target_specificity=plan.target_specificity,
-        n_held_out=len(trained.held_out.paths),
+        n_held_out=len(result.held_out.paths),
         source=_HELD_OUT,
+        low=finite_or_none(low),
+        high=finite_or_none(high),
     )
-    _write_scores(folder, trained.data, trained.held_out, trained.test, thresholds, hasher, plan.gallery)
-    peak, gpu = peak_memory_mib(), torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
-    if trained.epoch_scores:
-        write_csv(folder.path / "epochs.csv", DataFrame(trained.epoch_scores))
-    keep_weights(plan, folder, trained.trainer, trained.model, trained.data)
-    folder.write(
-        "cost",
-        replace(
-            measure_cost(
-                trained.model,
-                _image(trained.data.test_data, 0)[None],
-                plan.latency_repeats,
-                torch.get_num_threads(),
-            ),
-            train_seconds=trained.train_seconds,
-            steps=trained.steps,
-            epochs=trained.epochs,
-            peak_memory_mib=peak,
-            peak_gpu_mib=gpu,
-        ),
-    )
-
-
-def _run_trivial(plan: Plan, job: JobSpec, folder: JobFolder, hasher: PatientHasher) -> None:
-    from anomalib_medical.benchmark.build import build_datamodule
-
-    data = build_datamodule(plan, job.dataset)
-    data.prepare_data()
-    data.setup()
-    scorer = TRIVIAL[job.model.class_path](job.seed)
-    started = time.monotonic()
-    scorer.fit(_image(data.train_data, index) for index in range(len(data.train_data)))
-    seconds = time.monotonic() - started
-    scored = []
-    for part in (data.val_data, data.test_data):
-        scores = np.array([scorer.score(_image(part, index)) for index in range(len(part))], np.float32)
-        unknown = np.full(len(scores), np.nan, np.float32)
-        scored.append(Scored([str(path) for path in part.samples.image_path], scores, unknown))
-    post_processor = MedicalPostProcessor(target_specificity=plan.target_specificity)
-    post_processor.calibrate(torch.from_numpy(scored[0].scores))
-    image = float(post_processor.image_threshold)
-    thresholds = Thresholds(image, None, plan.target_specificity, len(scored[0].paths), _HELD_OUT)
-    _write_scores(folder, data, scored[0], scored[1], thresholds, hasher, 0)
-    reason = "a trivial baseline"
-    folder.write(
-        "cost",
-        Cost(
-            train_seconds=seconds,
-            peak_memory_mib=peak_memory_mib(),
-            not_measured={"latency.torch": reason, "latency.openvino": reason, "parameters": reason},
-        ),
-    )
-
-
-def _image(data: MedicalDataset, index: int) -> torch.Tensor:
-    image: Any = data[index].image
-    return torch.as_tensor(image).float()
 
 
 def _write_scores(
-    folder: JobFolder,
-    data: MedicalDataModule,
-    held_out: Scored,
-    test: Scored,
-    thresholds: Thresholds,
-    hasher: PatientHasher,
-    gallery: int,
-) -> None:
+    folder: JobFolder, result: Result, thresholds: Thresholds, hasher: PatientHasher, gallery: int
+) -> list[GalleryEntry]:
+    data, test = result.data, result.test
     root = getattr(data, "root", None)
     tables = [
         score_table(part, scored, split, hasher, None if root is None else str(root))
-        for part, scored, split in ((data.val_data, held_out, "val"), (data.test_data, test, "test"))
+        for part, scored, split in ((data.val_data, result.held_out, "val"), (data.test_data, test, "test"))
     ]
-    folder.write_scores(join_scores(*tables))
-    check_numbers(held_out, "held-out")
+    tables[1] = tables[1].assign(**fault_scores(test, list(tables[1].class_name)))
+    # Before they are looked at: also of scores that are no numbers one may want to see which.
+    folder.write_scores(pd.concat(tables, ignore_index=True))
+    check_numbers(result.held_out, "held-out")
     check_numbers(test, "test")
-    folder.write("thresholds", thresholds)
     labels = tables[1].label.to_numpy().astype(bool)
-    pixels = pixel_result(test, labels, float("nan") if thresholds.pixel is None else thresholds.pixel)
+    pixels = pixel_result(test, labels, thresholds.pixel)
     if pixels is not None:
         folder.write_pixels(pixels)
-    faults = fault_scores(test, list(tables[1].class_name))
-    if faults is not None:
-        folder.write("faults", faults)
-    write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery)
+    return write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery)
 
 
-def _guarded(folder: Path, run: Any) -> int:  # noqa: ANN401 - a function without arguments
-    """Run, and write how it ended; of a failure the traceback too."""
+def guarded(folder: JobFolder, work: Callable[[], dict[str, Any]]) -> int:
+    """Do a job's work and write how it ended; a failure's traceback goes into the log. Returns the exit code."""
     started = time.monotonic()
+    found: dict[str, Any] = {}
     try:
-        run()
+        found = work()
         status = JobStatus("done", time.monotonic() - started)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
-        (folder / "traceback.txt").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        traceback.print_exc()
         status = JobStatus(_state(error), time.monotonic() - started, _message(error))
-    write_json(folder / "status.json", status)
+    folder.write(Job(status, **found))
     return int(status.status != "done")
 
 
-def _state(error: Exception) -> State:
-    out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-    # torch's CPU allocator raises a plain RuntimeError.
-    return "out_of_memory" if out_of_memory or "not enough memory" in str(error) else "failed"
+def _state(error: BaseException | None) -> State:
+    """What kind of failure an error is of, or any that it was raised from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return "disk_full"
+        # torch's CPU allocator raises a plain RuntimeError.
+        if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "not enough memory" in str(error):
+            return "out_of_memory"
+        error = error.__cause__ or error.__context__
+    return "failed"
 
 
 def _message(error: Exception) -> str:

@@ -20,8 +20,7 @@ from jsonargparse.util import import_object
 
 import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.cli import audit, bundle, configs, quickstart, report, retarget
-from anomalib_medical.cli.benchmark import CheckedBenchmark
+from anomalib_medical.cli import audit, benchmark, bundle, configs, quickstart, report, retarget
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
@@ -57,6 +56,8 @@ class MedicalCLI(AnomalibCLI):
         # anomalib asks itself for `add_<subcommand>_arguments`.
         for name, command in COMMANDS.items():
             setattr(self, f"add_{name}_arguments", partial(_prepare, command))
+        if pipelines.PIPELINE_REGISTRY is not None:  # in which is anomalib's own benchmark
+            pipelines.PIPELINE_REGISTRY["benchmark"] = benchmark  # type: ignore[assignment]  # what is asked of it, it has
         super().__init__(args, run)
 
     @staticmethod
@@ -158,8 +159,7 @@ class MedicalCLI(AnomalibCLI):
             # As a test by another command may have left it.
             settle_latest(self._runs_folder() / "latest", make=False)
         if self.subcommand == "benchmark":
-            # Not through anomalib, which calls it experimental.
-            CheckedBenchmark().run(self.config["benchmark"])
+            benchmark.run(self.config["benchmark"])
         elif self.subcommand == "train" and self.config["train"].ckpt_path:
             self._train_further(**self._prepare_subcommand_kwargs("train"))
         elif self.subcommand not in COMMANDS:
@@ -199,8 +199,6 @@ def main(args: Sequence[str] | None = None) -> None:
         # Names of files that are no text would end a command that prints them; stderr is so by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     configure_logger()
-    if pipelines.PIPELINE_REGISTRY is not None:
-        pipelines.PIPELINE_REGISTRY["benchmark"] = CheckedBenchmark
     try:
         MedicalCLI([argument for argument in arguments if argument != "--debug"])
     except Exception as error:

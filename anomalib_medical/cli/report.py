@@ -37,15 +37,13 @@ def run(arguments: Mapping[str, Any]) -> int:
     Returns:
         0.
     """
+    from anomalib_medical.benchmark.publish import local_paths, open_run, publish
     from anomalib_medical.benchmark.report import write_report
-    from anomalib_medical.benchmark.run_folder import RunFolder
 
-    run = RunFolder(arguments["run"])
+    run = open_run(arguments["run"])
     if arguments["publish"] is not None:
-        from anomalib_medical.benchmark.publish import local_paths, publish
-
         run = publish(run, arguments["publish"])
-        if named := local_paths(run.plan):
+        if named := local_paths(run.plan()):
             print(f"The plan names folders of this machine, look at plan.yaml: {', '.join(named)}")
     print(write_report(run))
     return 0

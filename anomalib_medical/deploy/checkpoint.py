@@ -1,11 +1,9 @@
 """A trained model from its checkpoint alone, whichever class it is of."""
 
 import inspect
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import anomalib.models
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 
@@ -13,11 +11,11 @@ from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.checkpoints import (
     check_restorable,
     classes_of,
-    known_models,
     post_processor_of,
     read_checkpoint,
 )
 from anomalib_medical.models.components.teacher import without_download
+from anomalib_medical.registration import find_model
 
 
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
@@ -37,7 +35,7 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
         likely = " or ".join(classes_of(content)) or "Patchcore"
         msg = f"{path} does not name its model, as checkpoints of anomalib's own models do not: give --model {likely}."
         raise MedicalError(msg)
-    cls = _class(str(name or named))
+    cls = find_model(str(name or named), "--model")
     check_restorable(content, path, cls)
     accepted = inspect.signature(cls).parameters
     given: dict[str, Any] = {"pre_trained": False, "post_processor": post_processor_of(content, path)}
@@ -65,16 +63,3 @@ def _pre_processor(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[s
     pre_processor = PreProcessor()
     pre_processor.load_checkpoint_config(config)
     return {"pre_processor": pre_processor}
-
-
-def _class(name: str) -> type[AnomalibModule]:
-    module, _, short = name.rpartition(".")
-    try:
-        found = getattr(import_module(module) if module else anomalib.models, short, None)
-    except ImportError as error:
-        msg = f"--model {name}: there is no module {module}."
-        raise MedicalError(msg) from error
-    if not (isinstance(found, type) and issubclass(found, AnomalibModule)):
-        msg = f"--model {name}: there is no such model. Known: {', '.join(sorted(known_models()))}."
-        raise MedicalError(msg)
-    return found

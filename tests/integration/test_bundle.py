@@ -243,7 +243,7 @@ def test_a_checkpoint_of_another_model_does_not_fit(here, capsys):
 def test_an_unknown_model_lists_the_known_ones(here, capsys):
     torch.save({"state_dict": {}}, here / "model.ckpt")
     error = fail(capsys, *command(here / "model.ckpt", here / "bundle", "--model", "Patchcor"))
-    assert "there is no such model. Known: " in error
+    assert "--model is 'Patchcor', which is unknown. Did you mean" in error
     assert "Patchcore" in error
 
 

@@ -264,25 +264,6 @@ def test_a_folder_without_images_to_predict_is_one_clear_line(trained, here, cap
     assert "no image to predict in empty: expected PNG" in fail(capsys, "predict", *model, "--data=empty", *CPU)
 
 
-@pytest.mark.parametrize(("root", "code"), [pytest.param("tiny", 0, marks=pytest.mark.slow), ("nowhere", 1)])
-def test_benchmark_takes_our_classes_and_fails_honestly(root, code, tiny_folder, tmp_path):
-    init_args = {"root": str(tiny_folder if root == "tiny" else tmp_path / root), "num_workers": 0}
-    config = {
-        "accelerator": "cpu",
-        "benchmark": {
-            "seed": 0,
-            "model": {"class_path": "Padim", "init_args": {"backbone": "resnet18", "pre_trained": False}},
-            "data": {"class_path": "MedicalFolder", "init_args": init_args},
-        },
-    }
-    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    result = start("anomalib-medical", "benchmark", "--config=benchmark.yaml", cwd=tmp_path)
-    assert result.returncode == code, result.stderr[-4000:]
-    assert len(list(tmp_path.rglob("results.csv"))) == 1 - code
-    if code:
-        assert f"error: The benchmark failed. The log with the reasons is {tmp_path}" in result.stderr
-
-
 def command(subcommand, root, *options):
     data = ["--data=MedicalFolder", f"--data.root={root}", "--data.num_workers=1", "--data.train_batch_size=4"]
     model = [option for option in MODEL if "seed" not in option]

@@ -26,6 +26,8 @@ def test_the_wheel_carries_every_module_and_configuration_file(tmp_path):
     assert configs_dir() == ROOT / "configs"
     assert {
         "anomalib_medical/configs/quickstart.yaml",
-        "anomalib_medical/data/datasets/predict.py",
+        "anomalib_medical/deploy/templates/edge.py",
     } <= modules | configs
-    assert modules | configs | {"anomalib_medical/py.typed"} <= names
+    # What a bundle is made with, besides.
+    others = {f"anomalib_medical/{name}" for name in ("py.typed", "edge/README.md", "deploy/requirements.txt")}
+    assert modules | configs | others | {"anomalib_medical/deploy/templates/MODEL_CARD.md.jinja"} <= names

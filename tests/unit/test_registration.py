@@ -8,6 +8,7 @@ import pytest
 from anomalib.data import get_datamodule
 from anomalib.models import UnknownModelError, get_model, list_models
 
+import anomalib_medical
 from anomalib_medical import registration
 
 SMALL = {
@@ -41,6 +42,11 @@ def test_datamodules_are_found_by_every_name(path, tiny_folder):
     for class_path in (name, f"anomalib_medical.{name}"):
         config = {"class_path": class_path, "init_args": {"root": str(tiny_folder), **needed}}
         assert type(get_datamodule(config)).__name__ == name
+
+
+def test_the_package_exports_what_is_listed():
+    listed = {path.rpartition(".")[2] for path in (*registration.MODELS, *registration.DATAMODULES)}
+    assert set(anomalib_medical.__all__) == {*listed, "MedicalPostProcessor"}
 
 
 def test_other_packages_stay_refused(caplog):

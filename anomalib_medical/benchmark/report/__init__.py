@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
 from pandas import DataFrame
 
 from anomalib_medical.benchmark.files import atomic, write_csv
-from anomalib_medical.benchmark.report.pages import figure_file, render_html, render_markdown
+from anomalib_medical.benchmark.report.figures import sheet
 from anomalib_medical.benchmark.report.results import load_run
-from anomalib_medical.benchmark.report.svg import standalone
 from anomalib_medical.benchmark.report.view import make_view
 from anomalib_medical.benchmark.run_folder import RunFolder
 
@@ -19,39 +22,56 @@ __all__ = ["Report", "write_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """A written report; as text, what a command says of it.
+    """A written report; as text, what a command says of it."""
 
-    Attributes:
-        page: The page, one file that opens offline.
-        bundles: How the best model of each dataset is bundled.
-    """
-
-    page: Path
-    bundles: list[str]
+    page: Path  # one file that opens offline
+    bundles: list[str]  # how the best model of each dataset is bundled
 
     def __str__(self) -> str:
         """Where it is, and what can be done next."""
         return "\n".join([f"Report: {self.page}", *self.bundles])
 
 
-def write_report(run: str | Path | RunFolder) -> Report:
+def write_report(folder: RunFolder) -> Report:
     """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv.
 
     Args:
-        run: The run folder; jobs that failed or have not run are listed in the report.
+        folder: The run folder; jobs that failed or have not run are listed in the report.
 
     Raises:
         RunFolderError: If this is no run folder.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder(run)
-    view = make_view(load_run(folder), folder.path)
-    target = folder.path / "report"
-    write_csv(target / "metrics.csv", DataFrame(view.records))
-    pages = {"report.md": render_markdown(view), "index.html": render_html(view)}
-    figures = {
-        figure_file(each.anchor, picture): standalone(picture.svg) for each in view.datasets for picture in each.curves
+    view, target = make_view(load_run(folder), folder.path), folder.path / "report"
+    write_csv(target / "metrics.csv", DataFrame(view["records"]))
+    for dataset in view["datasets"]:
+        if dataset["pictures"]:
+            with atomic(target / f"{dataset['anchor']}.svg", "wb") as figures:
+                figures.write(sheet(dataset["pictures"]))
+    lines = "\n".join(line.rstrip() for line in _render("report.md.jinja", view, escape=False).splitlines())
+    pages = {
+        "report.md": re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n",
+        "index.html": _render("page.html.jinja", view, escape=True),
     }
-    for name, text in (figures | pages).items():
+    for name, text in pages.items():
         with atomic(target / name) as file:
             file.write(text)
-    return Report(target / "index.html", view.best_bundles)
+    return Report(target / "index.html", view["best_bundles"])
+
+
+def _render(name: str, view: dict[str, Any], *, escape: bool) -> str:
+    # Markdown is no HTML: its own escaping is the filter `md`.
+    environment = Environment(autoescape=escape, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
+    environment.filters |= {"md": _escape, "unbroken": _unbroken}
+    return environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8")).render(view)
+
+
+def _unbroken(text: str) -> str:
+    """Let a line break beside intervals and rates, not within them."""
+    return re.sub(
+        r"\[[^\]]*\]|(?:sens\.|spec\.|p [=<]) \S+", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+    )
+
+
+def _escape(value: object) -> str:
+    """Keep text from being read as Markdown or HTML."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(str(value).split()))

@@ -2,43 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Value, evaluate
-from anomalib_medical.benchmark.report.results import METADATA, Model, Training, align
+from anomalib_medical.benchmark.report.faults import Effect
+from anomalib_medical.benchmark.report.results import Dataset, Model, Training, align
+from anomalib_medical.data.samples import METADATA
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm
-from anomalib_medical.metrics.arrays import BoolArray
 from anomalib_medical.metrics.groups import Aggregation, class_members, group_members
 
 ALPHA = 0.05
 TOP_K = 3
-AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "max", "top_k")
+AGGREGATIONS: dict[Aggregation, str] = {"mean": "mean of images", "max": "maximum", "top_k": f"mean of top {TOP_K}"}
 # A column with more values is no grouping but a number or a name.
 MAX_GROUPS = 20
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A model against a reference on the images both have.
+    """A model against a reference on the images both have."""
 
-    Attributes:
-        result: DeLong's test, None where it could not be made.
-        adjusted: p-value after Holm's correction over the models of the dataset.
-        n_images: Images both were tested on.
-        reason: Why there is no result, else "".
-    """
-
-    result: Comparison | None
-    adjusted: float
+    result: Comparison | None  # DeLong's test, None where it could not be made
     n_images: int
-    reason: str = ""
+    reason: str = ""  # why there is no result
+    adjusted: float = math.nan  # p-value after Holm's correction over the models of the dataset
 
     @property
     def significant(self) -> bool:
         """Whether the models differ after the correction."""
         return self.adjusted < ALPHA
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The models of a dataset with results, and how they stand to each other."""
+
+    dataset: Dataset
+    values: Mapping[str, Mapping[str, Value]]  # model -> metric -> value
+    faults: Mapping[str, Mapping[str, Effect]] = field(default_factory=dict)  # model -> fault
+
+    def auroc(self, model: Model) -> Value:
+        """Image AUROC of a model."""
+        return self.values[model.name]["image_auroc"]
+
+    @cached_property
+    def order(self) -> list[Model]:
+        """The highest AUROC first, models without one last."""
+        estimates = {model.name: self.auroc(model).estimate for model in self.dataset.models}
+        return sorted(self.dataset.models, key=lambda model: -each.value if (each := estimates[model.name]) else 1)
+
+    @cached_property
+    def references(self) -> dict[str, Model]:
+        """Title of a column -> the model that the others are compared with there; none without any AUROC."""
+        ranked = [model for model in self.order if self.auroc(model).estimate]
+        patchcore = [model for model in ranked[1:] if _is_patchcore(model)]
+        return dict(zip(("best", "PatchCore"), ranked[:1] + patchcore[:1], strict=False))
+
+    @cached_property
+    def contrasts(self) -> dict[str, dict[str, Contrast]]:
+        """Title -> model -> its comparison."""
+        return {title: contrasts(self.dataset.models, model) for title, model in self.references.items()}
+
+    @property
+    def best(self) -> Model | None:
+        """The model with the highest AUROC; None if no model has one."""
+        return self.references.get("best")
+
+    @property
+    def tied(self) -> list[Model]:
+        """The models that DeLong's test does not tell from the best."""
+        against = self.contrasts.get("best", {})
+        return [model for model in self.order if model.name in against and against[model.name].adjusted >= ALPHA]
+
+
+def contrasts(models: Sequence[Model], reference: Model) -> dict[str, Contrast]:
+    """Compare every other model with a reference, corrected for their number."""
+    found = {model.name: _contrast(model, reference) for model in models if model.name != reference.name}
+    adjusted = holm([each.result.p_value if each.result else math.nan for each in found.values()])
+    return {name: replace(each, adjusted=p) for (name, each), p in zip(found.items(), adjusted, strict=True)}
+
+
+def _contrast(model: Model, reference: Model) -> Contrast:
+    shared = align([*model.trainings, *reference.trainings])
+    if shared is None:
+        return Contrast(None, 0, "tested on different images")
+    scores, count, labels = np.stack([each.scores for each in shared]), len(model.trainings), shared[0].labels
+    try:
+        result = compare_auroc(scores[:count], scores[count:], labels, shared[0].patients)
+    except ValueError as error:
+        return Contrast(None, labels.size, str(error).rstrip("."))
+    return Contrast(result, labels.size, "too few patients of a class" if math.isnan(result.p_value) else "")
+
+
+def _is_patchcore(model: Model) -> bool:
+    return str(model.first.info.spec.get("class_path", "")).rpartition(".")[2].lower() == "patchcore"
+
+
+def by_patient(model: Model) -> dict[str, Value]:
+    """The ranking metrics of patients' scores, as ``patient_<how>.<metric>``; none unless some have several images."""
+    patients = model.first.patients
+    if patients is None or len(set(patients)) == len(patients):
+        return {}
+    found = {}
+    for how in AGGREGATIONS:
+        of_patients = replace(model, trainings=[_of_patients(each, how) for each in model.trainings])
+        for metric in RANKING:
+            value = evaluate(of_patients, metric)
+            found[f"patient_{how}.{metric.key}"] = replace(value, reason=value.reason.replace("images", "patients"))
+    return found
+
+
+def _of_patients(training: Training, how: Aggregation) -> Training:
+    """A training whose rows are patients."""
+    patients = list(training.test.patient_hash)
+    scores, labels = aggregate_patients(training.scores, training.labels, patients, how, TOP_K)
+    table = training.test.drop_duplicates("patient_hash").sort_values("patient_hash").reset_index(drop=True)
+    table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash)
+    return replace(training, test=table, pixels=None)
 
 
 @dataclass(frozen=True)
@@ -49,87 +134,34 @@ class GroupRow:
     n_normal: int
     n_abnormal: int
     n_patients: int | None
-    cells: list[dict[str, Value]]
-
-
-def contrasts(models: list[Model], reference: Model) -> dict[str, Contrast]:
-    """Compare every other model with a reference, corrected for their number."""
-    found = {model.name: _contrast(model, reference) for model in models if model.name != reference.name}
-    p_values = [each.result.p_value if each.result else float("nan") for each in found.values()]
-    return {
-        name: replace(contrast, adjusted=adjusted)
-        for (name, contrast), adjusted in zip(found.items(), holm(p_values), strict=True)
-    }
-
-
-def by_patient(model: Model) -> dict[str, dict[str, Value]] | None:
-    """Compute the ranking metrics on patient scores; None unless patients have several images."""
-    patients = model.first.patients
-    if patients is None or len(set(patients)) == len(patients):
-        return None
-    found: dict[str, dict[str, Value]] = {}
-    for how in AGGREGATIONS:
-        of_patients = replace(model, trainings=[_of_patients(each, how) for each in model.trainings])
-        values = {metric.key: evaluate(of_patients, metric) for metric in RANKING}
-        found[how] = {
-            key: replace(value, reason=value.reason.replace("images", "patients")) for key, value in values.items()
-        }
-    return found
+    cells: list[dict[str, Value]]  # empty where the model was not tested on the group
 
 
 def group_columns(model: Model) -> tuple[list[str], list[str]]:
     """Return the metadata columns that group the images, and those that have too many values to do so."""
-    columns = [str(column) for column in model.first.test if str(column).startswith(METADATA)]
-    numbers = {column: model.first.test[column].nunique() for column in columns}
+    numbers = {
+        name: model.first.test[name].nunique() for name in map(str, model.first.test) if name.startswith(METADATA)
+    }
     return (
-        [column for column in columns if 2 <= numbers[column] <= MAX_GROUPS],
-        [column for column in columns if numbers[column] > MAX_GROUPS],
+        [column for column, number in numbers.items() if 2 <= number <= MAX_GROUPS],
+        [column for column, number in numbers.items() if number > MAX_GROUPS],
     )
 
 
-def groups(models: list[Model], column: str) -> list[GroupRow]:
+def groups(models: Sequence[Model], column: str) -> list[GroupRow]:
     """Evaluate the models within each group of a column; ``class_name`` means each abnormal class against normals."""
     rows: dict[str, GroupRow] = {}
     for place, model in enumerate(models):
-        for name, members in _members(model, column).items():
-            part = replace(model, trainings=[each.take(np.flatnonzero(members)) for each in model.trainings])
-            labels = part.first.labels
+        test = model.first.test
+        if column not in test:
+            continue
+        names = list(test[column].astype(str))
+        members = class_members(test.label, names) if column == "class_name" else group_members(names)
+        for name, own in members.items():
+            part = replace(model, trainings=[each.take(np.flatnonzero(own)) for each in model.trainings])
+            labels, patients = part.first.labels, part.first.patients
             counts = int((labels == 0).sum()), int((labels == 1).sum())
-            patients = None if part.first.patients is None else len(set(part.first.patients))
-            row = rows.setdefault(name, GroupRow(name, *counts, patients, [{} for _ in models]))
+            n_patients = None if patients is None else len(set(patients))
+            row = rows.setdefault(name, GroupRow(name, *counts, n_patients, [{} for _ in models]))
             row.cells[place].update({metric.key: evaluate(part, metric) for metric in (RANKING[0], *DECISION[:2])})
     return [rows[name] for name in sorted(rows)]
-
-
-def _members(model: Model, column: str) -> dict[str, BoolArray]:
-    test = model.first.test
-    if column not in test:
-        return {}
-    names = list(test[column].astype(str))
-    return class_members(list(test.label), names) if column == "class_name" else group_members(names)
-
-
-def _of_patients(training: Training, how: Aggregation) -> Training:
-    """A training whose rows are patients."""
-    patients = list(training.test.patient_hash)
-    scores, labels = aggregate_patients(training.scores, training.labels, patients, how, TOP_K)
-    table = training.test.drop_duplicates("patient_hash").sort_values("patient_hash").reset_index(drop=True)
-    table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash, score=float("nan"))
-    return replace(training, test=table, pixels=None, faults=None)
-
-
-def _contrast(model: Model, reference: Model) -> Contrast:
-    shared = align([*model.trainings, *reference.trainings])
-    if shared is None:
-        return Contrast(None, float("nan"), 0, "tested on different images")
-    count = len(model.trainings)
-    try:
-        result = compare_auroc(
-            np.stack([each.scores for each in shared[:count]]),
-            np.stack([each.scores for each in shared[count:]]),
-            shared[0].labels,
-            shared[0].patients,
-        )
-    except ValueError as error:
-        return Contrast(None, float("nan"), len(shared[0].labels), str(error).rstrip("."))
-    return Contrast(result, float("nan"), len(shared[0].labels))

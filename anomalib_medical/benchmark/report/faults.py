@@ -2,61 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anomalib_medical import metrics
-from anomalib_medical.benchmark.records import Faults
-from anomalib_medical.benchmark.report.evaluate import Metric, Value, evaluate, normalised_of, rated
+from anomalib_medical.benchmark.report.evaluate import Make, Metric, Value, decided, evaluate, normalised, of
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
-from anomalib_medical.metrics.bootstrap import Statistic, difference
+from anomalib_medical.metrics.bootstrap import difference
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A fault and how its effect is measured.
+class Fault(NamedTuple):
+    """What is done wrong, and the figure that it changes."""
 
-    Attributes:
-        key: Its name in metrics.csv.
-        title: What is done wrong.
-        measure: The figure it changes.
-        clean: The figure without the fault.
-        published: The figure with it.
-    """
-
-    key: str
     title: str
     measure: str
-    clean: Callable[[Training], Statistic]
-    published: Callable[[Training], Statistic]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A fault's effect on a model: what it adds is ``added``, positive where it flatters."""
+FAULTS = {
+    "test_threshold": Fault("threshold chosen on the test set (best F1)", "F1"),
+    "batch_blur": Fault("maps blurred across the batch, images in class order", "AUROC"),
+    "same_as_test_threshold": Fault("test set as validation set: threshold", "accuracy"),
+    "same_as_test_normalisation": Fault("test set as validation set: normalisation", "AUROC of the normalised score"),
+    "checkpoint": Fault("checkpoint chosen on the test set", "AUROC"),
+}
 
-    fault: str
-    title: str
-    measure: str
+
+class Effect(NamedTuple):
+    """The figure without a fault and with it, and the difference: positive where the fault flatters."""
+
     clean: Value
     published: Value
     added: Value
 
 
-def effects(model: Model) -> list[Effect]:
-    """Measure all faults on a model."""
-    found = []
-    for fault in FAULTS:
-        clean, published = (
-            evaluate(model, Metric(fault.key, fault.title, make)) for make in (fault.clean, fault.published)
-        )
-        added = evaluate(model, Metric(fault.key, fault.title, _added(fault)))
-        found.append(Effect(fault.key, fault.title, fault.measure, clean, published, added))
-    return [*found, _checkpoint(model)]
+def effects(model: Model) -> dict[str, Effect]:
+    """Measure all `FAULTS` on a model."""
+    found = {}
+    for fault, (clean, published) in _MEASURES.items():
+        makes = (clean, published, _minus(published, clean))
+        found[fault] = Effect(*(evaluate(model, Metric(fault, fault, make)) for make in makes))
+    return found | {"checkpoint": _checkpoint(model)}
 
 
 def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
@@ -68,79 +58,53 @@ def best_f1_threshold(scores: FloatArray, labels: IntArray) -> float:
     return float(np.nextafter(levels[best], -np.inf))
 
 
-def _added(fault: Fault) -> Callable[[Training], Statistic]:
-    return lambda training: difference(fault.published(training), fault.clean(training))
+def _minus(published: Make, clean: Make) -> Make:
+    return lambda training: difference(published(training), clean(training))
 
 
-def _f1_published(training: Training) -> Statistic:
-    return metrics.best_f1.statistic(training.scores, training.labels)
-
-
-def _accuracy_published(training: Training) -> Statistic:
-    return metrics.accuracy_at_best_f1.statistic(training.scores, training.labels)
-
-
-def _normalised_clean(training: Training) -> Statistic:
-    return metrics.image_auroc.statistic(normalised_of(training), training.labels)
-
-
-def _normalised_published(training: Training) -> Statistic:
+def _normalised_by_test(training: Training) -> tuple[Any, ...]:
     """Normalise as anomalib does (threshold at 0.5, slope from the range, clamped), with the test set as validation."""
-    scores = training.scores
+    scores, labels = training.scores, training.labels
     width = float(np.ptp(scores)) or 1.0
-    scores = np.clip((scores - best_f1_threshold(scores, training.labels)) / width + 0.5, 0, 1)
-    return metrics.image_auroc.statistic(scores, training.labels)
+    return np.clip((scores - best_f1_threshold(scores, labels)) / width + 0.5, 0, 1), labels
 
 
-def _blur(training: Training) -> Faults:
-    if training.faults is None:
-        msg = "no maps"
-        raise ValueError(msg)
-    return training.faults
+def _blurred(column: str) -> Callable[[Training], tuple[Any, ...]]:
+    def take(training: Training) -> tuple[Any, ...]:
+        if not training.has_maps:
+            msg = "no maps"
+            raise ValueError(msg)
+        return training.test[column].to_numpy(), training.labels
+
+    return take
 
 
 def _checkpoint(model: Model) -> Effect:
     """The best epoch on the test set against the last one; no interval, as scores of single epochs are not kept."""
-    title, measure = "checkpoint chosen on the test set", "AUROC"
+    curves = [[row["image_auroc"] for row in each.job.epochs] for each in model.trainings if each.job.epochs]
+    reason = ""
     if any(len(set(each.labels)) < 2 for each in model.trainings):
-        nothing = Value(None, [], "the test has images of one class only")
-        return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    tables = [each.epochs for each in model.trainings if each.epochs is not None and len(each.epochs)]
-    if len(tables) < len(model.trainings):
-        nothing = Value(None, [], "only with `protocol: published`, for models trained in several epochs")
-        return Effect("checkpoint", title, measure, nothing, nothing, nothing)
-    last = [float(table.image_auroc.iloc[-1]) for table in tables]
-    best = [float(table.image_auroc.max()) for table in tables]
-    added = [high - low for high, low in zip(best, last, strict=True)]
-    values = [_plain(each, len(model.first.test)) for each in (last, best, added)]
-    return Effect("checkpoint", title, measure, *values)
+        reason = "the test has images of one class only"
+    elif len(curves) < len(model.trainings):
+        reason = "only with `protocol: published`, for models trained in several epochs"
+    if reason:
+        return Effect(*[Value(None, [], reason)] * 3)
+    last, best = np.array([curve[-1] for curve in curves]), np.array([max(curve) for curve in curves])
+    size = len(model.first.test)
+
+    def plain(values: FloatArray) -> Value:
+        return Value(Estimate(float(values.mean()), math.nan, math.nan, size, size), list(values))
+
+    return Effect(plain(last), plain(best), plain(best - last))
 
 
-def _plain(values: list[float], n_images: int) -> Value:
-    return Value(Estimate(float(np.mean(values)), float("nan"), float("nan"), n_images, n_images), values)
-
-
-FAULTS = (
-    Fault("test_threshold", "threshold chosen on the test set (best F1)", "F1", rated(metrics.f1), _f1_published),
-    Fault(
-        "batch_blur",
-        "maps blurred across the batch, images in class order",
-        "AUROC",
-        lambda training: metrics.image_auroc.statistic(_blur(training).image_blur_scores, training.labels),
-        lambda training: metrics.image_auroc.statistic(_blur(training).batch_blur_scores, training.labels),
+# The figure without the fault, and with it.
+_MEASURES: dict[str, tuple[Make, Make]] = {
+    "test_threshold": (of(metrics.f1, decided), of(metrics.best_f1)),
+    "batch_blur": (of(metrics.image_auroc, _blurred("image_blur")), of(metrics.image_auroc, _blurred("batch_blur"))),
+    "same_as_test_threshold": (of(metrics.accuracy, decided), of(metrics.accuracy_at_best_f1)),
+    "same_as_test_normalisation": (
+        of(metrics.image_auroc, normalised),
+        of(metrics.image_auroc, _normalised_by_test),
     ),
-    Fault(
-        "same_as_test_threshold",
-        "test set as validation set: threshold",
-        "accuracy",
-        rated(metrics.accuracy),
-        _accuracy_published,
-    ),
-    Fault(
-        "same_as_test_normalisation",
-        "test set as validation set: normalisation",
-        "AUROC of the normalised score",
-        _normalised_clean,
-        _normalised_published,
-    ),
-)
+}

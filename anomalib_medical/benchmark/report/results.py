@@ -1,48 +1,43 @@
-"""Reads a run folder into what the report is about: datasets, models, trainings, and what is missing."""
+"""Reads a run into what the report is about: datasets, models, trainings, and what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pandas import DataFrame
 
 from anomalib_medical.benchmark.files import RunFolderError, mapping
-from anomalib_medical.benchmark.records import Cost, DatasetInfo, Faults, JobInfo, PixelResult, RunInfo, Thresholds
-from anomalib_medical.benchmark.report.missing import PlannedJob, Problem, planned_job
-from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
+from anomalib_medical.benchmark.records import DatasetInfo, Job, JobInfo, PixelResult, PlannedJob, RunInfo
+from anomalib_medical.benchmark.run_folder import BLUR_COLUMNS, JobFolder, RunFolder
+from anomalib_medical.edge.manifest import Calibration
+from anomalib_medical.edge.scores import normalize
 from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
-METADATA = "meta_"
 NOT_MEASURED = "not measured"
-NOT_BEGUN = "not begun"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that failed or could not be measured."""
+
+    job: str  # or jobs, or the dataset
+    what: str  # the kind, such as `out of memory`
+    text: str  # one sentence
 
 
 @dataclass(frozen=True)
 class Training:
-    """One finished job: a model trained on a dataset with one seed, and its scores of the test images.
-
-    Attributes:
-        info: What the job is.
-        folder: Its files.
-        test: Rows of the N test images.
-        thresholds: From held-out normals, None if there are none.
-        pixels: Pixels of the test images, None without masks or maps.
-        faults: Blurred scores, None without maps.
-        epochs: Test scores of the epochs, None unless the protocol is ``published``.
-        cost: What it cost, None if it was not written.
-    """
+    """One finished job: a model trained on a dataset with one seed, and its scores of N test images."""
 
     info: JobInfo
+    job: Job
     folder: JobFolder
-    test: DataFrame
-    thresholds: Thresholds | None
-    pixels: PixelResult | None
-    faults: Faults | None
-    epochs: DataFrame | None
-    cost: Cost | None
+    table: DataFrame  # rows of all images, those held out too
+    test: DataFrame  # rows of the test images
+    pixels: PixelResult | None  # of the test images, None without masks or maps
 
     @property
     def scores(self) -> FloatArray:
@@ -50,9 +45,22 @@ class Training:
         return self.test.raw_score.to_numpy(dtype=np.float64)
 
     @property
+    def threshold(self) -> float:
+        """Raw image threshold from held-out normals; `ValueError` if there is none."""
+        if self.job.thresholds is None or self.job.thresholds.image is None:
+            msg = "no threshold from held-out normals"
+            raise ValueError(msg)
+        return self.job.thresholds.image
+
+    @property
     def normalised(self) -> FloatArray:
-        """Normalised scores ``(N,)``, nan without normalisation."""
-        return self.test.score.to_numpy(dtype=np.float64)
+        """Normalised scores ``(N,)``, as the post-processor gives them; `ValueError` if the model has none."""
+        limits = self.job.thresholds
+        if limits is None or limits.image is None or limits.low is None or limits.high is None:
+            msg = "no normalised scores"
+            raise ValueError(msg)
+        calibration = Calibration(limits.image, limits.low, limits.high)
+        return normalize(self.scores.astype(np.float32), calibration, "softsign").astype(np.float64)
 
     @property
     def labels(self) -> IntArray:
@@ -64,20 +72,19 @@ class Training:
         """Hash of each image's patient; None unless all are known."""
         return list(self.test.patient_hash) if (self.test.patient_hash != "").all() else None
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the model makes anomaly maps."""
+        return set(BLUR_COLUMNS) <= set(self.test)
+
     def take(self, rows: IntArray) -> Training:
         """Keep some of the test images, in the given order."""
-        pixels, faults = self.pixels, self.faults
+        pixels = self.pixels
         if pixels is not None:
             counts = replace(pixels.counts, **{name: values[rows] for name, values in vars(pixels.counts).items()})
             rest = {name: values[rows] for name, values in vars(pixels).items() if name != "counts"}
             pixels = PixelResult(counts, **rest)
-        if faults is not None:
-            faults = replace(
-                faults,
-                batch_blur_scores=[faults.batch_blur_scores[row] for row in rows],
-                image_blur_scores=[faults.image_blur_scores[row] for row in rows],
-            )
-        return replace(self, test=self.test.iloc[rows].reset_index(drop=True), pixels=pixels, faults=faults)
+        return replace(self, test=self.test.iloc[rows].reset_index(drop=True), pixels=pixels)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Model:
 
     name: str
     label: str
-    kind: str
+    trivial: bool
     trainings: list[Training]
 
     @property
@@ -106,62 +113,60 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run folder holds.
-
-    Attributes:
-        info: Where and how it ran.
-        plan: The resolved plan.
-        datasets: In the order of the plan.
-        problems: What went wrong.
-        planned: All jobs of the plan, in its order.
-    """
+    """All that a run folder holds."""
 
     info: RunInfo
     plan: dict[str, object]
-    datasets: list[Dataset]
+    planned: list[PlannedJob]  # all jobs of the plan, in its order
+    jobs: dict[str, Job]  # those that have ended, well or not
+    missing: dict[str, str]  # job of the plan without results -> why, in a few words
+    datasets: list[Dataset]  # in the order of the plan
     problems: list[Problem] = field(default_factory=list)
-    planned: list[PlannedJob] = field(default_factory=list)
 
     @property
     def n_done(self) -> int:
         """Number of jobs with results."""
-        return sum(not job.missing for job in self.planned)
+        return len(self.planned) - len(self.missing)
 
     @property
     def seconds(self) -> float:
         """Wall clock of the jobs with results, one after the other."""
-        trainings = [each for dataset in self.datasets for model in dataset.models for each in model.trainings]
-        return sum(status.seconds for each in trainings if (status := each.folder.status) is not None)
+        return sum(job.status.seconds for name, job in self.jobs.items() if name not in self.missing)
+
+    def of(self, dataset: str) -> list[PlannedJob]:
+        """The jobs of the plan on a dataset."""
+        return [job for job in self.planned if job.dataset == dataset]
 
 
 def load_run(folder: RunFolder) -> Run:
-    """Read a run folder; a job that cannot be read becomes a problem.
+    """Read a run; a job that cannot be read becomes a problem.
 
     Raises:
         RunFolderError: If the folder is none, or its plan cannot be read.
     """
-    info, plan = folder.info, folder.plan
+    plan = folder.plan()
+    info, planned = folder.read()
     problems: list[Problem] = []
     trainings: list[Training] = []
-    planned: list[PlannedJob] = []
-    for name in folder.planned_jobs:
+    jobs: dict[str, Job] = {}
+    missing: dict[str, str] = {}
+    for each in planned:
         try:
-            found = _load_job(folder.job(name))
+            found = _load_job(each, folder.job(each.job), jobs)
         except RunFolderError as error:
-            found = Problem(name, "unreadable", str(error))
+            found = Problem(each.job, "unreadable", str(error))
         if isinstance(found, Problem):
             problems.append(found)
+            missing[each.job] = found.what
         else:
             trainings.append(found)
-            problems += _not_measured(found)
-        planned.append(planned_job(name, plan, found.what if isinstance(found, Problem) else ""))
-    names = dict.fromkeys([*mapping(plan.get("datasets")), *(each.info.dataset for each in trainings)])
+    problems += [problem for each in trainings for problem in _not_measured(each)]
     datasets = []
-    for name in names:
+    for name in dict.fromkeys([*mapping(plan.get("datasets")), *(job.dataset for job in planned)]):
         models = _models([each for each in trainings if each.info.dataset == name], problems)
         datasets.append(Dataset(name, _dataset_info(folder, name, problems), models))
     problems.sort(key=lambda problem: problem.what == NOT_MEASURED)
-    return Run(info, plan, datasets, problems, planned)
+    return Run(info, plan, planned, jobs, missing, datasets, problems)
 
 
 def align(trainings: Sequence[Training]) -> list[Training] | None:
@@ -176,42 +181,77 @@ def align(trainings: Sequence[Training]) -> list[Training] | None:
         return None
     shared = set.intersection(*map(set, keys))
     order = [key for key in keys[0] if key in shared]
-    if not order:
-        return None
     places = [{name: row for row, name in enumerate(key)} for key in keys]
-    return [
+    aligned = [
         each.take(np.array([place[name] for name in order], dtype=np.intp))
         for each, place in zip(trainings, places, strict=True)
     ]
+    return aligned if order else None
 
 
-def _load_job(job: JobFolder) -> Training | Problem:
+def missing_lines(run: Run, dataset: str) -> list[str]:
+    """What is missing on a dataset, a line a reason: ``not begun: SCRD (seed 1), DDAD (seeds 0, 1)``."""
+    reasons: dict[str, dict[str, list[PlannedJob]]] = {}
+    for job in run.of(dataset):
+        if why := run.missing.get(job.job):
+            reasons.setdefault(why, {}).setdefault(job.model, []).append(job)
+    return [
+        f"{why}: "
+        + ", ".join(
+            f"{own[0].label} (seed{'s' if len(own) > 1 else ''} {', '.join(str(job.seed) for job in own)})"
+            for own in models.values()
+        )
+        for why, models in reasons.items()
+    ]
+
+
+def grouped(problems: Iterable[Problem], jobs: Sequence[PlannedJob]) -> list[Problem]:
+    """Say once what several jobs have in common, and name them a dataset and seed at a time."""
+    planned = {job.job: job for job in jobs}
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        groups.setdefault((problem.what, problem.text), []).append(problem.job)
+    found = []
+    for (what, text), names in groups.items():
+        if len(names) == 1 or not planned.keys() >= set(names):
+            found += [Problem(name, what, text) for name in names]
+            continue
+        own = [planned[name] for name in names]
+        for dataset, seed in dict.fromkeys((job.dataset, job.seed) for job in own):
+            here = [job.label for job in own if (job.dataset, job.seed) == (dataset, seed)]
+            every = sum((job.dataset, job.seed) == (dataset, seed) for job in jobs)
+            models = f"all {every} models" if len(here) == every > 1 else ", ".join(here)
+            found.append(Problem(f"{dataset}, seed {seed}: {models}", what, text))
+    return found
+
+
+def _load_job(planned: PlannedJob, folder: JobFolder, jobs: dict[str, Job]) -> Training | Problem:
     """Read a job, or say why there is nothing to read."""
-    name = job.path.name
-    if not (job.path / "job.json").exists():
-        return Problem(name, NOT_BEGUN, "The job has not begun: run the benchmark again to continue.")
-    info, status = job.info, job.status
-    if status is None:
+    name, job = planned.job, folder.read()
+    if job is None and not folder.path.exists():
+        return Problem(name, "not begun", "The job has not begun: run the benchmark again to continue.")
+    if job is None:
         return Problem(name, "not finished", "The job is running or was interrupted: run the benchmark again.")
-    if status.status != "done":
-        return Problem(name, status.status.replace("_", " "), status.message or "no message")
-    table = job.scores()
+    jobs[name] = job
+    if job.status.status != "done" or job.info is None:
+        return Problem(name, job.status.status.replace("_", " "), job.status.message or "no message")
+    table = folder.scores()
     test = table[table.split == "test"].reset_index(drop=True)
-    bad = int(test.raw_score.isna().sum() + np.isinf(test.raw_score).sum())
-    if bad or test.empty:
+    bad = int((~np.isfinite(test.raw_score)).sum())
+    if bad:
         text = f"{bad} of {counted(len(test), 'test score')} {agree(bad, 'is', 'are')} NaN or infinite."
-        return Problem(name, "scores are NaN", text) if bad else Problem(name, "no scores", "There are no test scores.")
-    thresholds = job.thresholds if (job.path / "thresholds.json").exists() else None
-    cost = job.cost if (job.path / "cost.json").exists() else None
-    return Training(info, job, test, thresholds, job.pixels(), job.faults, job.epochs, cost)
+        return Problem(name, "scores are NaN", text)
+    if test.empty:
+        return Problem(name, "no scores", "There are no test scores.")
+    return Training(job.info, job, folder, table, test, folder.pixels())
 
 
 def _not_measured(training: Training) -> list[Problem]:
     """Costs that could not be measured, less what no trivial score has."""
-    if training.cost is None or training.info.kind == "trivial":
+    if training.job.cost is None or training.info.kind == "trivial":
         return []
     reasons: dict[str, list[str]] = {}
-    for quantity, why in training.cost.not_measured.items():
+    for quantity, why in training.job.cost.not_measured.items():
         reasons.setdefault(why, []).append(quantity)
     return [Problem(training.info.job, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items()]
 
@@ -225,8 +265,8 @@ def _models(trainings: list[Training], problems: list[Problem]) -> list[Model]:
             text = "The seeds were tested on different images: only the first is reported."
             problems.append(Problem(own[1].info.job, "left out", text))
             aligned = own[:1]
-        models.append(Model(name, own[0].info.label or name, own[0].info.kind, aligned))
-    return sorted(models, key=lambda model: model.kind == "trivial")
+        models.append(Model(name, own[0].info.label or name, own[0].info.kind == "trivial", aligned))
+    return sorted(models, key=lambda model: model.trivial)
 
 
 def _dataset_info(folder: RunFolder, name: str, problems: list[Problem]) -> DatasetInfo | None:

@@ -1,23 +1,46 @@
-"""The tables of the report, the same for the page and for Markdown."""
+"""The tables and sentences of the report, the same for the page and for Markdown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from anomalib_medical.benchmark.records import Cost
-from anomalib_medical.benchmark.report.compare import TOP_K, Contrast, GroupRow
-from anomalib_medical.benchmark.report.evaluate import RANKING, Metric, Value
-from anomalib_medical.benchmark.report.faults import Effect
-from anomalib_medical.benchmark.report.results import Dataset, Model
+from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
+from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, PIXEL, RANKING, Metric, Value
+from anomalib_medical.benchmark.report.faults import FAULTS
+from anomalib_medical.benchmark.report.results import Model, Run
 from anomalib_medical.benchmark.wording import duration
-from anomalib_medical.io import counted
+from anomalib_medical.data.samples import METADATA
+from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics import Estimate
 
 NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there
+_SHORTCUTS = 3
+_SUMMARY_NOTE = (
+    "AUROC: mean over the seeds, 95% interval by resampling patients. Differences: DeLong's test on the same images "
+    "(Obuchowski's form where patients have several); intervals unadjusted, p-values adjusted by Holm's method over "
+    "the models of this dataset, * below 0.05. The best model was picked on this test set, which favours it."
+)
+_SHORTCUT_NOTE = (
+    "Shortcuts show no disease; theirs is the larger of AUROC and 1 - AUROC. mean and std: of the image's pixels; "
+    "nearest_train_thumbnail: distance to the most similar training image at 32x32 pixels."
+)
+_OVERVIEW_NOTE = (
+    "Image AUROC with its 95% interval, mean over the seeds. Bold: the highest of a dataset. ≈: DeLong's test does not "
+    "tell it from the highest (adjusted p of 0.05 or more), which is no proof that they are equal."
+)
+_OPERATING_NOTE = "Points on the ROC curve of the test set: they describe the curve and promise nothing of a threshold."
+_CALIBRATION_NOTE = (
+    "Lower is better. The normalised score is made so that 0.5 is the threshold, not to be a probability."
+)
+_COST_NOTES = [
+    "Means over the seeds, memory the largest.",
+    "Latency: milliseconds for one image with pre- and post-processing, median (95th percentile), batch 1.",
+]
 
 
 @dataclass(frozen=True)
@@ -40,23 +63,18 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def metric_table(
-    title: str,
-    models: Sequence[Model],
-    metrics: Sequence[Metric],
-    values: Mapping[str, Mapping[str, Value]],
-    notes: list[str],
-) -> Table:
-    """Models by metrics, less what nobody has, and why figures are missing."""
-    figures = [(model.label, {each.title: values[model.name][each.key] for each in metrics}) for model in models]
-    measured = {title for _, own in figures for title, value in own.items() if value.estimate}
-    shown = [metric.title for metric in metrics if metric.title in measured]
-    rows = [
-        [Cell(label), *(value_cell(own[title]) for title in shown)]
-        for label, own in figures
-        if any(value.estimate for value in own.values())
-    ]
-    return Table(title, ["model", *shown], rows, [*(notes if rows else []), *without(figures)])
+Values = Mapping[str, Mapping[str, Value]]  # model -> metric -> value
+
+
+def value_cell(value: Value, sign: str = "") -> Cell:
+    """A figure with its interval; hovering shows the trainings, or why there is none. ``+``: of differences."""
+    if value.estimate is None:
+        return Cell(NOTHING, title=value.reason)
+    estimate, several = value.estimate, len(value.trainings) > 1
+    seeds = f"seeds: {', '.join(f'{each:.3f}' for each in value.trainings)}" if several and not sign else ""
+    strong = bool(sign) and (estimate.low > 0 or estimate.high < 0)
+    small = estimate.interval(f"{sign}.3f") if estimate.has_interval or not sign else ""
+    return Cell(f"{estimate.value:{sign}.3f}", small, strong, seeds)
 
 
 def without(figures: Sequence[tuple[str, Mapping[str, Value]]]) -> list[str]:
@@ -76,197 +94,305 @@ def without(figures: Sequence[tuple[str, Mapping[str, Value]]]) -> list[str]:
     ]
 
 
-def contrast_cell(contrast: Contrast | None) -> Cell:
-    """The difference in AUROC with its interval and adjusted p-value; marked if significant."""
-    if contrast is None:
-        return Cell("reference")
-    result = contrast.result
-    if result is None or (reason := why_not_compared(contrast)):
-        return Cell(NOTHING, title=contrast.reason or reason)
-    mark = "*" if contrast.significant else ""
-    p_value = "p < 0.001" if contrast.adjusted < 0.001 else f"p = {contrast.adjusted:.3f}"
-    small = f"[{result.low:+.3f}, {result.high:+.3f}], {p_value}"
-    title = f"DeLong, {counted(contrast.n_images, 'image')}; unadjusted p = {result.p_value:.3g}"
-    return Cell(f"{result.difference:+.3f}{mark}", small, contrast.significant, title)
+def metric_table(
+    title: str, models: Sequence[Model], metrics: Sequence[Metric], values: Values, notes: Iterable[str]
+) -> Table:
+    """Models by metrics, less what nobody has, and why figures are missing."""
+    figures = [(model.label, {each.title: values[model.name][each.key] for each in metrics}) for model in models]
+    measured = {name for _, own in figures for name, value in own.items() if value.estimate}
+    shown = [metric.title for metric in metrics if metric.title in measured]
+    rows = [
+        [Cell(label), *(value_cell(own[name]) for name in shown)]
+        for label, own in figures
+        if any(value.estimate for value in own.values())
+    ]
+    return Table(title, ["model", *shown], rows, [*(notes if rows else []), *without(figures)])
 
 
-def why_not_compared(contrast: Contrast) -> str:
-    """Why a comparison has no result, "" if it has."""
-    if contrast.result is None:
-        return contrast.reason
-    return "too few patients of a class" if math.isnan(contrast.result.p_value) else ""
+def tables_of(standing: Standing) -> list[Table]:
+    """All tables of a dataset but the summary and what faults add."""
+    models, values = standing.dataset.models, standing.values
+    sources = sorted({limits.source for m in models for each in m.trainings if (limits := each.job.thresholds)})
+    source = [f"The threshold was set without test images: {'; '.join(sources)}."] if sources else []
+    dice = ["Dice at the pixel threshold from held-out normals."]
+    found = [
+        metric_table("Operating points", models, RANKING[2:], values, [_OPERATING_NOTE]),
+        metric_table("At the threshold", models, DECISION, values, source),
+        metric_table("Localisation", models, PIXEL, values, dice),
+        _patient_table(models, values),
+        metric_table("Calibration of the normalised score", models, CALIBRATION, values, [_CALIBRATION_NOTE]),
+        _cost_table(models),
+    ]
+    trained = [model for model in models if not model.trivial] or models
+    columns, skipped = group_columns(trained[0])
+    tables = [table for table in found if table and (table.rows or table.notes)]
+    tables += [table for column in ("class_name", *columns) if (table := _group_table(trained, column))]
+    if skipped:
+        names = ", ".join(column.removeprefix(METADATA) for column in skipped)
+        tables[-1].notes.append(f"Not grouped, too many values: {names}.")
+    return tables
 
 
-def patient_table(
-    models: Sequence[Model], found: Mapping[str, Mapping[str, Mapping[str, Value]] | None]
-) -> Table | None:
+def _patient_table(models: Sequence[Model], values: Values) -> Table | None:
     """Ranking metrics on patient scores."""
-    names = {"mean": "mean of images", "max": "maximum", "top_k": f"mean of top {TOP_K}"}
-    rows = []
-    reasons = set()
+    rows, reasons = [], set()
     for model in models:
-        for how, values in (found[model.name] or {}).items():
-            reasons |= {value.reason for value in values.values() if value.estimate is None}
-            if any(value.estimate for value in values.values()):
-                cells = [value_cell(values[metric.key]) for metric in RANKING]
-                rows.append([Cell(model.label), Cell(names[how]), *cells])
-    if not rows and not reasons:
-        return None
+        for how, words in AGGREGATIONS.items():
+            own = [value for metric in RANKING if (value := values[model.name].get(f"patient_{how}.{metric.key}"))]
+            reasons |= {value.reason for value in own if value.estimate is None}
+            if any(value.estimate for value in own):
+                rows.append([Cell(model.label), Cell(words), *map(value_cell, own)])
     notes = [f"Not measured: {reason}." for reason in sorted(reasons)]
     if rows:
         notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
-    return Table("By patient", ["model", "patient score", *(metric.title for metric in RANKING)], rows, notes)
+    columns = ["model", "patient score", *(metric.title for metric in RANKING)]
+    return Table("By patient", columns, rows, notes) if notes else None
 
 
-def group_table(title: str, models: Sequence[Model], rows: Sequence[GroupRow]) -> Table:
-    """AUROC of each group, with sensitivity and specificity at the threshold."""
+def _group_table(models: Sequence[Model], column: str) -> Table | None:
+    """AUROC of each group, with sensitivity and specificity at the threshold; None for a single group."""
+    rows = groups(models, column)
+    if len(rows) < 2:
+        return None
 
     def cell(values: Mapping[str, Value]) -> Cell:
         if not values:
             return Cell(NOTHING, title="not tested on this group")
-        auroc, rates = value_cell(values["image_auroc"]), []
-        for key, short in (("sensitivity", "sens."), ("specificity", "spec.")):
-            if (estimate := values[key].estimate) is not None:
-                rates.append(f"{short} {estimate.value:.2f}")
+        auroc = value_cell(values["image_auroc"])
+        rates = [
+            f"{short} {estimate.value:.2f}"
+            for key, short in (("sensitivity", "sens."), ("specificity", "spec."))
+            if (estimate := values[key].estimate) is not None
+        ]
         return Cell(auroc.text, " ".join([auroc.small, *rates]).strip(), title=auroc.title)
 
-    body = [
-        [
-            *(Cell(row.group or "(unknown)"), Cell(str(row.n_normal)), Cell(str(row.n_abnormal))),
-            *(Cell(NOTHING if row.n_patients is None else str(row.n_patients)), *map(cell, row.cells)),
-        ]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        counts = [str(row.n_normal), str(row.n_abnormal), NOTHING if row.n_patients is None else str(row.n_patients)]
+        body.append([*map(Cell, [row.group or "(unknown)", *counts]), *map(cell, row.cells)])
     notes = ["AUROC, and sensitivity and specificity at the threshold. Of many small groups some differ by chance."]
     if any(not row.n_normal or not row.n_abnormal for row in rows):
         notes.append(f"{NOTHING} No AUROC: the group has images of one class only.")
+    by_class = column == "class_name"
+    title = "By class, each against all normal images" if by_class else f"By {column.removeprefix(METADATA)}"
     return Table(title, ["group", "normal", "abnormal", "patients", *(model.label for model in models)], body, notes)
 
 
-def cost_table(dataset: Dataset) -> Table | None:
+def _cost_table(models: Sequence[Model]) -> Table | None:
     """What the models cost: the mean over trainings, the largest memory."""
     rows = []
-    for model in dataset.models:
-        costs = [each.cost for each in model.trainings if each.cost]
-        if costs:
-            rows.append([Cell(model.label), *_cost_cells(costs)])
-    if not rows:
-        return None
-    columns = [
-        "model",
-        "training",
-        "steps",
-        "epochs",
-        "peak memory",
-        "GPU memory",
-        "torch",
-        "OpenVINO",
-        "parameters",
-        "size",
-    ]
-    notes = [
-        "Means over the seeds, memory the largest.",
-        "Latency: milliseconds for one image with pre- and post-processing, median (95th percentile), batch 1.",
-    ]
+    for model in models:
+        if costs := [each.job.cost for each in model.trainings if each.job.cost]:
+            cells = {title: _mean(costs, name, show) for title, (name, show) in _COSTS.items()}
+            engines = {title: _latency(costs, engine) for title, engine in _ENGINES.items()}
+            rows.append({"model": Cell(model.label), **cells, **engines})
     # No GPU, no column of it.
-    shown = [place for place in range(len(columns)) if any(row[place].text != NOTHING for row in rows)]
-    return Table("Cost", [columns[place] for place in shown], [[row[place] for place in shown] for row in rows], notes)
+    order = ["model", *list(_COSTS)[:5], *_ENGINES, *list(_COSTS)[5:]]
+    shown = [title for title in order if any(row[title].text != NOTHING for row in rows)]
+    return Table("Cost", shown, [[row[title] for title in shown] for row in rows], _COST_NOTES) if rows else None
 
 
-def effect_tables(models: Sequence[Model], found: Mapping[str, Sequence[Effect]]) -> list[Table]:
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "training": ("train_seconds", duration),
+    "steps": ("steps", "{:.0f}".format),
+    "epochs": ("epochs", "{:.0f}".format),
+    "peak memory": ("peak_memory_mib", "{:.0f} MiB".format),
+    "GPU memory": ("peak_gpu_mib", "{:.0f} MiB".format),
+    "parameters": ("parameters", lambda number: f"{number / 1e6:.2f} M"),
+    "size": ("model_bytes", lambda number: f"{number / 2**20:.1f} MiB"),
+}
+_ENGINES = {"torch": "torch", "OpenVINO": "openvino"}
+
+
+def _mean(costs: Sequence[Cost], name: str, show: Callable[[float], str]) -> Cell:
+    values = [value for cost in costs if (value := getattr(cost, name)) is not None]
+    pick = np.max if name.startswith("peak") else np.mean
+    return Cell(show(float(pick(values))) if values else NOTHING)
+
+
+def _latency(costs: Sequence[Cost], engine: str) -> Cell:
+    times = [cost.latency[engine] for cost in costs if engine in cost.latency]
+    if not times:
+        return Cell(NOTHING)
+    median, p95 = float(np.mean([time.median for time in times])), float(np.mean([time.p95 for time in times]))
+    title = f"{counted(times[0].repeats, 'repeat')} on {times[0].device}"
+    return Cell(f"{median:.1f} ms", f"({p95:.1f})", title=title)
+
+
+def effect_tables(standing: Standing) -> list[Table]:
     """What each fault adds to each model, and the figures without and with it."""
-    measured = {
-        (model.name, effect.fault): effect
-        for model in models
-        for effect in found[model.name]
-        if effect.added.estimate is not None
-    }
-    faults = {effect.fault: effect for name in found for effect in found[name] if (name, effect.fault) in measured}
+    models, found = standing.dataset.models, standing.faults
+    faults = [fault for fault in FAULTS if any(own[fault].added.estimate for own in found.values())]
     if not faults:
         return []
-    rows, details = [], []
-    for model in models:
-        own = {effect.fault: effect for effect in found[model.name]}
-        rows.append([Cell(model.label), *(signed_cell(own[fault].added) for fault in faults)])
-        details += [
-            [
-                *(Cell(model.label), Cell(effect.title), Cell(effect.measure)),
-                *(value_cell(effect.clean), value_cell(effect.published)),
-            ]
-            for effect in own.values()
-            if (model.name, effect.fault) in measured
-        ]
+    figures = [(m.label, {FAULTS[fault].title: found[m.name][fault].added for fault in faults}) for m in models]
+    rows = [[Cell(label), *(value_cell(value, "+") for value in own.values())] for label, own in figures]
+    details = [
+        [*map(Cell, (model.label, *FAULTS[fault])), value_cell(effect.clean), value_cell(effect.published)]
+        for model in models
+        for fault, effect in found[model.name].items()
+        if effect.added.estimate
+    ]
     share = float(models[0].first.labels.mean())
     notes = [
         f"Calling every image of this test set abnormal has an F1 of {2 * share / (1 + share):.3f}.",
         "Bold: the 95% interval leaves out 0.",
-        *without(
-            [
-                (model.label, {each.title: each.added for each in found[model.name] if each.fault in faults})
-                for model in models
-            ]
-        ),
+        *without(figures),
     ]
-    columns = [f"{effect.title}: {effect.measure}" for effect in faults.values()]
+    columns = ["model", *(": ".join(FAULTS[fault]) for fault in faults)]
     return [
-        Table("Added by each fault", ["model", *columns], rows, notes),
+        Table("Added by each fault", columns, rows, notes),
         Table("Figures without and with each fault", ["model", "fault", "figure", "without", "with"], details),
     ]
 
 
-def value_cell(value: Value) -> Cell:
-    """A figure with its interval; hovering shows the trainings, or why there is none."""
-    if value.estimate is None:
-        return Cell(NOTHING, title=value.reason)
-    title = ""
-    if len(value.trainings) > 1:
-        title = f"seeds: {', '.join(f'{each:.3f}' for each in value.trainings)}"
-    return Cell(f"{value.estimate.value:.3f}", interval(value.estimate), title=title)
+def summary_table(standing: Standing, run: Run) -> Table:
+    """AUROC and AP with DeLong's test against the best model and PatchCore, and the strongest shortcuts below."""
+    dataset, order = standing.dataset, standing.order
+    several = any(len(model.trainings) > 1 for model in order)
+    rows, figures = [], []
+    for model in order:
+        auroc, precision = standing.auroc(model), standing.values[model.name]["image_ap"]
+        figures.append((model.label, {"AUROC": auroc, "AP": precision}))
+        seeds = [Cell(" ".join(f"{each:.3f}" for each in auroc.trainings) or NOTHING)] if several else []
+        against = [_contrast_cell(found.get(model.name)) for found in standing.contrasts.values()]
+        label = Cell(model.label, strong=model is standing.best)
+        rows.append([label, value_cell(auroc), *seeds, *against, value_cell(precision)])
+    notes = [_SUMMARY_NOTE, *_fewer_seeds(standing, run), *without(figures), *_not_compared(standing)]
+    shortcuts = dataset.info.shortcuts[:_SHORTCUTS] if dataset.info else []
+    for each in shortcuts:
+        low, high = (math.nan if end is None else end for end in (each.low, each.high))
+        reached = value_cell(Value(Estimate(each.auroc, low, high, 0, 0), []))
+        rows.append([Cell(f"shortcut: {each.name}"), reached, *[Cell(NOTHING)] * (len(rows[0]) - 2)])
+    notes += [_SHORTCUT_NOTE] if shortcuts else []
+    titles = [f"the best ({m.label})" if title == "best" else title for title, m in standing.references.items()]
+    columns = ["model", "AUROC", *(["each seed"] if several else []), *(f"against {each}" for each in titles), "AP"]
+    return Table("Summary", columns, rows, notes)
 
 
-def signed_cell(value: Value) -> Cell:
-    """A difference with its interval, marked if that leaves out 0."""
-    if value.estimate is None:
-        return Cell(NOTHING, title=value.reason)
-    estimate = value.estimate
-    small = "" if math.isnan(estimate.low) else f"[{estimate.low:+.3f}, {estimate.high:+.3f}]"
-    strong = estimate.low > 0 or estimate.high < 0
-    return Cell(f"{estimate.value:+.3f}", small, strong)
+def _contrast_cell(contrast: Contrast | None) -> Cell:
+    """The difference in AUROC with its interval and adjusted p-value; marked if significant."""
+    if contrast is None:
+        return Cell("reference")
+    result = contrast.result
+    if result is None or contrast.reason:
+        return Cell(NOTHING, title=contrast.reason)
+    p_value = "p < 0.001" if contrast.adjusted < 0.001 else f"p = {contrast.adjusted:.3f}"
+    title = f"DeLong, {counted(contrast.n_images, 'image')}; unadjusted p = {result.p_value:.3g}"
+    text = f"{result.difference:+.3f}{'*' if contrast.significant else ''}"
+    return Cell(text, f"[{result.low:+.3f}, {result.high:+.3f}], {p_value}", contrast.significant, title)
 
 
-def interval(estimate: Estimate) -> str:
-    """The interval, or that there is none."""
-    return "no interval" if math.isnan(estimate.low) else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+def _not_compared(standing: Standing) -> list[str]:
+    """Say why models were not compared."""
+    labels = {model.name: model.label for model in standing.order}
+    reasons: dict[str, dict[str, None]] = {}
+    for found in standing.contrasts.values():
+        for name, contrast in found.items():
+            if contrast.reason:
+                reasons.setdefault(contrast.reason, {})[labels[name]] = None
+    return [f"Not compared: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
 
 
-def seeds_cell(value: Value) -> Cell:
-    """AUROC of each training."""
-    return Cell(" ".join(f"{each:.3f}" for each in value.trainings) or NOTHING)
-
-
-def _cost_cells(costs: list[Cost]) -> list[Cell]:
-    def mean(name: str, show: Callable[[float], str]) -> Cell:
-        values = [getattr(cost, name) for cost in costs if getattr(cost, name) is not None]
-        pick = np.max if name.startswith("peak") else np.mean
-        return Cell(show(float(pick(values))) if values else NOTHING)
-
-    def latency(engine: str) -> Cell:
-        times = [cost.latency[engine] for cost in costs if engine in cost.latency]
-        if not times:
-            return Cell(NOTHING)
-        median, p95 = (float(np.mean([getattr(time, name) for time in times])) for name in ("median", "p95"))
-        return Cell(
-            f"{median:.1f} ms", f"({p95:.1f})", title=f"{counted(times[0].repeats, 'repeat')} on {times[0].device}"
-        )
-
-    return [
-        mean("train_seconds", duration),
-        mean("steps", "{:.0f}".format),
-        mean("epochs", "{:.0f}".format),
-        mean("peak_memory_mib", "{:.0f} MiB".format),
-        mean("peak_gpu_mib", "{:.0f} MiB".format),
-        latency("torch"),
-        latency("openvino"),
-        mean("parameters", lambda number: f"{number / 1e6:.2f} M"),
-        mean("model_bytes", lambda number: f"{number / 2**20:.1f} MiB"),
+def _fewer_seeds(standing: Standing, run: Run) -> list[str]:
+    """Say which figures are of fewer seeds than planned."""
+    names = [job.model for job in run.of(standing.dataset.name)]
+    fewer = [
+        f"{model.label} {len(model.trainings)} of {names.count(model.name)}"
+        for model in standing.order
+        if len(model.trainings) < names.count(model.name)
     ]
+    return [f"Of fewer seeds than planned: {', '.join(fewer)}."] if fewer else []
+
+
+def overview_table(run: Run, standings: Mapping[str, Standing]) -> Table | None:
+    """AUROC of every planned model on every dataset; None if there is no result."""
+    if not standings:
+        return None
+    models = [model for standing in standings.values() for model in standing.order if not model.trivial]
+    most = max((len(model.trainings) for model in models), default=1)
+    planned = len({job.seed for job in run.planned})
+    labels: dict[str, dict[str, None]] = {}
+    for job in sorted(run.planned, key=lambda job: job.kind == "trivial"):
+        labels.setdefault(job.model, {})[job.label] = None
+    rows = [
+        [
+            Cell(" / ".join(own)),
+            *(_overview_cell(run, standings, dataset.name, name, most, named=len(own) > 1) for dataset in run.datasets),
+        ]
+        for name, own in labels.items()
+    ]
+    notes = [_OVERVIEW_NOTE]
+    if any(cell.text == NOTHING for row in rows for cell in row):
+        notes.append(f"{NOTHING} Jobs have results, but there is no AUROC: why, the dataset's summary says.")
+    if most < planned:
+        notes.append(f"So far of {most} of {planned} planned seeds.")
+    strongest = [dataset.info.shortcuts[:1] if dataset.info else [] for dataset in run.datasets]
+    shortcuts = [Cell(f"{each[0].auroc:.3f}", each[0].name) if each else Cell(NOTHING) for each in strongest]
+    rows.append([Cell("strongest shortcut"), *shortcuts])
+    return Table("Overview", ["model", *(dataset.name for dataset in run.datasets)], rows, notes)
+
+
+def _overview_cell(
+    run: Run, standings: Mapping[str, Standing], dataset: str, name: str, most: int, *, named: bool
+) -> Cell:
+    jobs = [job for job in run.of(dataset) if job.model == name]
+    if not jobs:
+        return Cell("not planned")
+    standing = standings.get(dataset)
+    model = next((model for model in standing.order if model.name == name), None) if standing else None
+    if standing is None or model is None:
+        return Cell(", ".join(dict.fromkeys(run.missing.get(job.job, NOTHING) for job in jobs)))
+    cell = value_cell(standing.auroc(model))
+    text = f"{cell.text} ≈" if model in standing.tied else cell.text
+    count = len(model.trainings)
+    fewer = f" {count} of {counted(len(jobs), 'seed')}" if count < min(most, len(jobs)) else ""
+    own = f" {model.label}" if named else ""
+    return Cell(text, f"{cell.small}{fewer}{own}", model is standing.best, cell.title)
+
+
+def brief_lines(run: Run, standings: Mapping[str, Standing]) -> list[tuple[str, str]]:
+    """A dataset and what was found on it, in words."""
+    lines = []
+    for dataset in run.datasets:
+        jobs, standing = run.of(dataset.name), standings.get(dataset.name)
+        done = sum(job.job not in run.missing for job in jobs)
+        words = [*_order_words(standing), *_shortcut_words(standing)] if standing else []
+        if not jobs:
+            words.append("No jobs are planned on it.")
+        elif done < len(jobs):
+            words.append(f"{done} of {counted(len(jobs), 'job')} {agree(done, 'has', 'have')} results.")
+        lines.append((dataset.name, " ".join(words)))
+    return lines
+
+
+def _order_words(standing: Standing) -> list[str]:
+    best = standing.best
+    if best is None:
+        reasons = dict.fromkeys(standing.auroc(model).reason for model in standing.order)
+        return [f"No model has an AUROC: {'; '.join(reasons)}."]
+    kind = " (a trivial score)" if best.trivial else ""
+    words = [f"{best.label}{kind} has the highest AUROC, {standing.auroc(best).estimate}."]
+    trained = next((model for model in standing.order if not model.trivial), best)
+    if trained is not best and (own := standing.auroc(trained).estimate) is not None:
+        words.append(f"The best trained model is {trained.label}, {own}.")
+    tied = [model.label for model in standing.tied]
+    others = standing.contrasts["best"].values()
+    if tied:
+        names = " and ".join([*([", ".join(tied[:-1])] if tied[1:] else []), tied[-1]])
+        words.append(f"DeLong's test does not tell {names} from {best.label}.")
+    elif others and all(each.significant for each in others):
+        subject = "The other is" if len(others) == 1 else "All others are"
+        words.append(f"{subject} lower than {best.label} by more than chance.")
+    return words
+
+
+def _shortcut_words(standing: Standing) -> list[str]:
+    info, best = standing.dataset.info, standing.best
+    if info is None or not info.shortcuts or best is None or (estimate := standing.auroc(best).estimate) is None:
+        return []
+    strongest = info.shortcuts[0]
+    if estimate.value <= strongest.auroc:
+        return [f"A shortcut that shows no disease reaches as much: {strongest.name}, {strongest.auroc:.3f}."]
+    near = ", within that interval" if estimate.low <= strongest.auroc else ""
+    return [f"The strongest shortcut, {strongest.name}, reaches {strongest.auroc:.3f}{near}."]

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anomalib.models
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models.components import AnomalibModule
@@ -26,6 +25,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_medical.errors import FULL, MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor
+from anomalib_medical.registration import known_models
 
 _WANTED = "Give the model.ckpt that a training has written."
 _COMPONENTS = frozenset({"pre_processor", "post_processor", "evaluator", "visualizer"})
@@ -190,15 +190,6 @@ def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bo
         "anomalib_medical.MedicalPostProcessor."
     )
     raise MedicalError(msg)
-
-
-def known_models() -> dict[str, type[AnomalibModule]]:
-    """All models that have short names."""
-    return {
-        name: value
-        for name, value in vars(anomalib.models).items()
-        if isinstance(value, type) and issubclass(value, AnomalibModule)
-    }
 
 
 @contextlib.contextmanager

@@ -8,13 +8,11 @@ import pytest
 import yaml
 
 from anomalib_medical.benchmark import command
-from anomalib_medical.benchmark.command import run_benchmark
-from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.benchmark.plan_file import load_plan
-from anomalib_medical.benchmark.records import JobInfo, JobStatus
-from anomalib_medical.benchmark.run_folder import RunFolder
-from anomalib_medical.benchmark.runner import DiskFullError
+from anomalib_medical.benchmark.command import run_plan
+from anomalib_medical.benchmark.plan import load_plan
+from anomalib_medical.benchmark.records import DatasetInfo, Job, JobInfo, JobStatus
 from anomalib_medical.cli.configs import configs_dir
+from anomalib_medical.errors import MedicalError
 from tests.helpers.commands import fail
 
 PLAN = {
@@ -31,48 +29,47 @@ def write(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture
 def no_jobs(monkeypatch):
-    """Let every job end well at once, and say which were run."""
+    """Let every job end well at once but the check of `broken`, and say which were run."""
     ran = []
 
-    class Runner:
-        def __init__(self, generator, *_):
-            self.generator = generator
+    def run_jobs(plan, run, tasks, devices):
+        assert devices
+        for task in tasks:
+            ran.append(task.name)
+            status = JobStatus("done", 1.0)
+            if task.kind == "job":
+                job = plan.jobs[task.name]
+                job = Job(status, JobInfo(**vars(job.planned), device="cpu", spec=plan.spec(job)))
+            elif task.name == "broken":
+                job = Job(JobStatus("failed", 1.0, "no images"))
+            else:
+                job = Job(status, data=DatasetInfo(task.name, 1, 1, 0, 1, 1, None, False, [], []))
+            task.folder(run).write(job)
 
-        def run(self, args):
-            for job in self.generator(args):
-                ran.append(job.folder.path.name)
-                job.folder.write("status", JobStatus("done", 1.0))
-                if args["kind"] == "data":
-                    job.folder.path.with_suffix(".json").write_text("{}")
-                else:
-                    plan = load_plan(PATHS[0])
-                    spec = plan.job(job.folder.path.name)
-                    info = JobInfo(spec.name, "", "", "", 0, "clean", "trained", "cpu", "", "none", plan.spec(spec))
-                    job.folder.write("job", info)
-
-    monkeypatch.setattr(command, "DeviceRunner", Runner)
+    monkeypatch.setattr(command, "run_jobs", run_jobs)
     monkeypatch.setattr(command, "write_report", lambda run: run.path)
-    monkeypatch.setattr(RunFolder, "dataset", lambda *_: object())
     return ran
 
 
-PATHS: list[Path] = []
+SHIPPED = [configs_dir() / "benchmark", Path(__file__).parents[3] / "benchmarks" / "plans"]
 
 
-@pytest.mark.parametrize("path", sorted((configs_dir() / "benchmark").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for folder in SHIPPED for path in sorted(folder.glob("*.yaml"))], ids=lambda path: path.name
+)
 def test_shipped_plans_are_whole(path, monkeypatch, tmp_path, capsys):
     teacher = tmp_path / "teacher.safetensors"
     teacher.write_bytes(b"weights")
     monkeypatch.setenv("ANOMALIB_MEDICAL_DATA", str(tmp_path))
     monkeypatch.setenv("ANOMALIB_MEDICAL_TEACHER", str(teacher))
-    run_benchmark(path, tmp_path / "run", dry_run=True)
+    run_plan(path, tmp_path / "run", dry_run=True)
     shown = capsys.readouterr().out
-    assert f"{len(load_plan(path).jobs())} jobs left" in shown
+    assert f"{len(load_plan(path).jobs)} jobs left" in shown
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_prints_the_jobs_and_an_estimate(tmp_path, capsys):
-    run_benchmark(write(tmp_path, seeds=[0, 1], limits={"train_minutes": 2}), tmp_path / "run", dry_run=True)
+    run_plan(write(tmp_path, seeds=[0, 1], limits={"train_minutes": 2}), tmp_path / "run", dry_run=True)
     shown = capsys.readouterr().out
     # Padim twice for 2 minutes and what comes with it, the random score twice.
     assert "4 jobs left: at most about 6.7 min" in shown
@@ -82,7 +79,7 @@ def test_a_dry_run_prints_the_jobs_and_an_estimate(tmp_path, capsys):
 def test_a_dry_run_names_data_that_is_not_there(tmp_path, capsys):
     knees = {"class_path": "MedicalFolder", "init_args": {"root": str(tmp_path / "knees"), "name": "knees"}}
     path = write(tmp_path, datasets={**PLAN["datasets"], "knees": knees})
-    run_benchmark(path, tmp_path / "run", dry_run=True)
+    run_plan(path, tmp_path / "run", dry_run=True)
     shown = capsys.readouterr().out
     assert (
         f"These datasets have no folder yet; the run says of each what it expects there:\n  knees: {tmp_path}" in shown
@@ -94,77 +91,75 @@ def test_unset_variables_are_named_at_once(tmp_path, monkeypatch):
     monkeypatch.delenv("MY_WEIGHTS", raising=False)
     monkeypatch.delenv("MY_DATA", raising=False)
     path = write(tmp_path, teacher_weights="${MY_WEIGHTS}", name="${MY_DATA}-run")
-    with pytest.raises(PlanError, match=r"not set: MY_DATA, MY_WEIGHTS\. .*export MY_DATA=/path/to/it MY_WEIGHTS="):
-        run_benchmark(path, tmp_path / "run", dry_run=True)
+    with pytest.raises(MedicalError, match=r"not set: MY_DATA, MY_WEIGHTS\. .*export MY_DATA=/path/to/it MY_WEIGHTS="):
+        run_plan(path, tmp_path / "run", dry_run=True)
 
 
 def test_unknown_arguments_are_refused_before_anything_runs(tmp_path):
     models = {"padim": {"class_path": "Padim", "init_args": {"features": 10}}}
-    with pytest.raises(PlanError, match=r"models\.padim: Padim has no argument 'features'. It has backbone, "):
-        run_benchmark(write(tmp_path, models=models), tmp_path / "run")
+    with pytest.raises(MedicalError, match=r"models\.padim: Padim has no argument 'features'. It has backbone, "):
+        run_plan(write(tmp_path, models=models), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, no_jobs):
-    PATHS[:] = [write(tmp_path)]
-    run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path)
+    run_plan(path, tmp_path / "run")
     assert no_jobs == ["phantom", "phantom__random__seed0", "phantom__padim__seed0"]
-    run_benchmark(PATHS[0], tmp_path / "run")
+    run_plan(path, tmp_path / "run")
     assert len(no_jobs) == 3
 
 
 def test_another_plan_is_refused_and_taken_on_request(tmp_path, no_jobs):
-    PATHS[:] = [write(tmp_path)]
-    run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path)
+    run_plan(path, tmp_path / "run")
     padim = {"class_path": "Padim", "init_args": {"n_features": 10}}
-    PATHS[:] = [write(tmp_path, models={**PLAN["models"], "padim": padim})]
-    with pytest.raises(
-        command.BenchmarkError, match=r"models\.padim\.init_args\.n_features: None -> 10(.|\n)*--force_new"
-    ):
-        run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path, models={**PLAN["models"], "padim": padim})
+    with pytest.raises(MedicalError, match=r"models\.padim\.init_args\.n_features: None -> 10(.|\n)*--force_new"):
+        run_plan(path, tmp_path / "run")
     no_jobs.clear()
-    run_benchmark(PATHS[0], tmp_path / "run", force_new_plan=True)
+    run_plan(path, tmp_path / "run", force_new_plan=True)
     # The random score is the same in both plans.
     assert no_jobs == ["phantom", "phantom__padim__seed0"]
-    assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/status.json").exists()
+    assert (tmp_path / "run/replaced/0/jobs/phantom__padim__seed0/job.json").exists()
 
 
 def test_a_dry_run_says_of_another_plan_what_the_run_would(tmp_path, no_jobs, capsys):
-    PATHS[:] = [write(tmp_path)]
-    run_benchmark(PATHS[0], tmp_path / "run")
-    run_benchmark(PATHS[0], tmp_path / "run", dry_run=True)
+    path = write(tmp_path)
+    run_plan(path, tmp_path / "run")
+    run_plan(path, tmp_path / "run", dry_run=True)
     assert "0 jobs left" in capsys.readouterr().out
     padim = {"class_path": "Padim", "init_args": {"n_features": 10}}
-    PATHS[:] = [write(tmp_path, models={**PLAN["models"], "padim": padim})]
+    path = write(tmp_path, models={**PLAN["models"], "padim": padim})
     refusals = []
     for dry_run in (True, False):
-        with pytest.raises(command.BenchmarkError, match="holds a run of another plan") as refusal:
-            run_benchmark(PATHS[0], tmp_path / "run", dry_run=dry_run)
+        with pytest.raises(MedicalError, match="holds a run of another plan") as refusal:
+            run_plan(path, tmp_path / "run", dry_run=dry_run)
         refusals.append(str(refusal.value))
     assert refusals[0] == refusals[1]
     capsys.readouterr()
-    run_benchmark(PATHS[0], tmp_path / "run", dry_run=True, force_new_plan=True)
+    run_plan(path, tmp_path / "run", dry_run=True, force_new_plan=True)
     shown = capsys.readouterr().out
     assert "1 job left" in shown
     assert [line.endswith("  done") for line in shown.splitlines() if " seed 0 " in line] == [True, False]
     # As the run then does; nothing was moved before it.
     no_jobs.clear()
-    run_benchmark(PATHS[0], tmp_path / "run", force_new_plan=True)
+    run_plan(path, tmp_path / "run", force_new_plan=True)
     assert [name for name in no_jobs if "__" in name] == ["phantom__padim__seed0"]
 
 
 def test_devices_limits_and_where_weights_go_may_change(tmp_path, no_jobs):
-    PATHS[:] = [write(tmp_path)]
-    run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path)
+    run_plan(path, tmp_path / "run")
     changes = {"limits": {"memory_gib": 3}, "keep_weights": False, "weights_folder": str(tmp_path / "weights")}
-    run_benchmark(write(tmp_path, devices=["cpu", "cpu"], **changes), tmp_path / "run")
+    run_plan(write(tmp_path, devices=["cpu", "cpu"], **changes), tmp_path / "run")
     assert len(no_jobs) == 3
 
 
 @pytest.mark.usefixtures("no_jobs")
 def test_weights_and_bundles_are_kept_out_of_version_control(tmp_path):
-    PATHS[:] = [write(tmp_path)]
-    run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path)
+    run_plan(path, tmp_path / "run")
     assert {"*.ckpt", "bundles/"} <= set((tmp_path / "run" / ".gitignore").read_text().splitlines())
 
 
@@ -173,9 +168,9 @@ def test_a_run_folder_in_use_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     with (
         command.filelock.FileLock(tmp_path / "run" / ".lock"),
-        pytest.raises(command.BenchmarkError, match="Another benchmark is running"),
+        pytest.raises(MedicalError, match="Another benchmark is running"),
     ):
-        run_benchmark(path, tmp_path / "run")
+        run_plan(path, tmp_path / "run")
 
 
 def test_a_disk_full_at_the_report_says_how_to_go_on(tmp_path, no_jobs, monkeypatch):
@@ -183,11 +178,9 @@ def test_a_disk_full_at_the_report_says_how_to_go_on(tmp_path, no_jobs, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(command, "write_report", full)
-    PATHS[:] = [write(tmp_path)]
-    with pytest.raises(
-        DiskFullError, match=r"The disk is full\. Free some space\. All finished jobs are in .*run; the"
-    ):
-        run_benchmark(PATHS[0], tmp_path / "run")
+    path = write(tmp_path)
+    with pytest.raises(MedicalError, match=r"The disk is full\. Free some space\. All finished jobs are in .*run; the"):
+        run_plan(path, tmp_path / "run")
     assert len(no_jobs) == 3
 
 
@@ -198,16 +191,17 @@ def test_errors_are_one_line(here, capsys):
     assert "devices: got 'cuda:99', this machine has cpu" in shown
 
 
-def test_anomalibs_own_file_takes_none_of_our_options(here, capsys):
+def test_a_file_of_anomalibs_own_benchmark_is_told_its_command(here, capsys):
     (here / "theirs.yaml").write_text("accelerator: cpu\nbenchmark: {}\n")
-    assert "a file of anomalib's own benchmark" in fail(capsys, "benchmark", "--config", "theirs.yaml", "--dry_run")
+    shown = fail(capsys, "benchmark", "--config", "theirs.yaml")
+    assert "theirs.yaml is a file of anomalib's own benchmark. Run it with: anomalib benchmark --config th" in shown
 
 
-def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs, monkeypatch):
+def test_a_dataset_that_fails_its_check_fails_its_jobs_only(tmp_path, no_jobs):
     other = {"class_path": "Phantom", "init_args": {"root": "other", "image_size": 64}}
-    PATHS[:] = [write(tmp_path, datasets={**PLAN["datasets"], "broken": other})]
-    monkeypatch.setattr(RunFolder, "dataset", lambda _, name: None if name == "broken" else object())
-    with pytest.raises(command.BenchmarkError, match="2 of 4 jobs failed") as error:
-        run_benchmark(PATHS[0], tmp_path / "run")
-    assert "broken__random__seed0, broken__padim__seed0: failed: the check of broken failed: " in str(error.value)
+    path = write(tmp_path, datasets={**PLAN["datasets"], "broken": other})
+    with pytest.raises(MedicalError, match="2 of 4 jobs failed") as error:
+        run_plan(path, tmp_path / "run")
+    reason = "failed: the check of broken failed: no images"
+    assert f"broken__random__seed0, broken__padim__seed0: {reason}" in str(error.value)
     assert [name for name in no_jobs if "__" in name] == ["phantom__random__seed0", "phantom__padim__seed0"]

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from anomalib_medical.benchmark.machine import describe_run, find_devices
-from anomalib_medical.benchmark.plan import PlanError
 from anomalib_medical.cli.configs import configs_dir
+from anomalib_medical.errors import MedicalError
 
 
 def test_the_command_names_no_folder_of_this_machine(tmp_path, monkeypatch):
@@ -29,9 +29,9 @@ def test_devices_are_all_gpus_or_the_cpu_or_those_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert find_devices("auto") == ("cuda:0", "cuda:1")
     assert find_devices(["cuda:1"]) == ("cuda:1",)
-    with pytest.raises(PlanError, match=r"devices: got 'cuda:2', this machine has cpu, cuda:0, cuda:1"):
+    with pytest.raises(MedicalError, match=r"devices: got 'cuda:2', this machine has cpu, cuda:0, cuda:1"):
         find_devices(["cuda:2"])
-    with pytest.raises(PlanError, match="devices: got none"):
+    with pytest.raises(MedicalError, match="devices: got none"):
         find_devices([])
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert find_devices("auto") == ("cpu",)

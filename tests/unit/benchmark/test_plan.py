@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from anomalib_medical.benchmark.build import build_datamodule, build_model, find_class
-from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.benchmark.plan_file import differences, expand, load_plan, make_plan, teacher_digest
+from anomalib_medical.benchmark.build import build_datamodule, build_model, model_class
+from anomalib_medical.benchmark.plan import differences, expand, load_plan, make_plan
+from anomalib_medical.errors import MedicalError
 
 PLAN = {
     "seeds": [0, 1],
@@ -27,7 +27,7 @@ def plan(**changes):
 
 
 def test_jobs_are_models_times_datasets_times_seeds():
-    names = [job.name for job in plan().jobs()]
+    names = list(plan().jobs)
     # A trivial score that is not random needs one seed.
     assert names == [
         "a__random__seed0",
@@ -46,10 +46,10 @@ def test_a_dataset_changes_a_model():
         "rd": {"class_path": "ReverseDistillation", "trainer": {"max_epochs": 3}, "init_args": {"layers": ["layer1"]}}
     }
     datasets = {"a": {"class_path": "Phantom", "models": {"rd": {"trainer": {"max_steps": 9}, "image_size": 32}}}}
-    (job,) = plan(models=models, datasets=datasets, seeds=[0]).jobs()
-    assert job.model.trainer == {"max_epochs": 3, "max_steps": 9}
-    assert job.model.init_args == {"layers": ["layer1"]}
-    assert job.model.image_size == 32
+    (job,) = plan(models=models, datasets=datasets, seeds=[0]).jobs.values()
+    assert job.settings.trainer == {"max_epochs": 3, "max_steps": 9}
+    assert job.settings.init_args == {"layers": ["layer1"]}
+    assert job.settings.image_size == 32
 
 
 def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_too():
@@ -57,7 +57,7 @@ def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_t
     datasets = {"a": {"class_path": "Phantom"}, "b": {"class_path": "Phantom"}}
     changed = datasets | {"a": {"class_path": "Phantom", "init_args": {"train_count": 9}}}
     before, after = (
-        {job.name: whole.spec(job) for job in whole.jobs()}
+        {name: whole.spec(job) for name, job in whole.jobs.items()}
         for whole in (plan(models=models, datasets=each, seeds=[0]) for each in (datasets, changed))
     )
     differing = {name for name in before if before[name] != after[name]}
@@ -68,19 +68,26 @@ def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_t
     ("changes", "message"),
     [
         ({"modles": {}}, "has 'modles', which is unknown: did you mean 'models'"),
-        ({"models": {}}, "names no models"),
+        ({"models": {}}, r"plan\.yaml: models is missing"),
         ({"models": {"a/b": {"class_path": "x"}}}, "the name 'a/b', expected letters"),
-        ({"models": {"a": {}}}, r"models\.a: class_path is missing"),
+        ({"models": {"a": {}}}, r"plan\.yaml: models\.a\.class_path is missing"),
         ({"models": {"a": {"class_path": "x", "init_arg": {}}}}, "did you mean 'init_args'"),
         (
             {"models": {"a": {"class_path": "x", "trainer": {"max_time": 1}}}, "datasets": ONE},
             r"the cap is limits\.train_minutes",
         ),
-        ({"datasets": {"a": {"class_path": "x", "models": {"c": {}}}}}, "changes 'c', which is not in models: random"),
-        ({"seeds": 3}, "seeds is 3, expected a list"),
+        (
+            {"datasets": {"a": {"class_path": "x", "models": {"c": {}}}}},
+            "has 'c', which is unknown: expected one of near",
+        ),
+        (
+            {"datasets": {"a": {"class_path": "x", "models": {"rd": {"image_size": -1}}}}},
+            r"plan\.yaml: datasets\.a\.models\.rd\.image_size is -1, expected PositiveInt",
+        ),
+        ({"seeds": 3}, r"seeds is 3, expected list\[int\]"),
         ({"seeds": [1, 1]}, "expected each seed once"),
-        ({"protocol": "dirty"}, "protocol is 'dirty', expected 'clean' or 'published'"),
-        ({"limits": {"train_minutes": 0}}, r"limits\.train_minutes is 0, expected a number above 0"),
+        ({"protocol": "dirty"}, "protocol is 'dirty', expected .*clean.*published"),
+        ({"limits": {"train_minutes": 0}}, r"limits\.train_minutes is 0, expected PositiveFloat"),
         ({"limits": {"minutes": 1}}, "did you mean 'job_minutes'|did you mean 'train_minutes'"),
         ({"pre_trained": True, "teacher_weights": "x"}, "both pre_trained: true and teacher_weights"),
         (
@@ -90,18 +97,18 @@ def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_t
     ],
 )
 def test_a_bad_plan_is_refused(changes, message):
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(MedicalError, match=message):
         plan(**changes)
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(PlanError, match=r"There is no plan .*gone\.yaml"):
+    with pytest.raises(MedicalError, match=r"There is no plan .*gone\.yaml"):
         load_plan(tmp_path / "gone.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(PlanError, match=r"is \[1\], expected names"):
+    with pytest.raises(MedicalError, match=r"is \[1\], expected names"):
         load_plan(tmp_path / "list.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(PlanError, match="is no YAML file"):
+    with pytest.raises(MedicalError, match="is no YAML file"):
         load_plan(tmp_path / "bad.yaml")
 
 
@@ -109,32 +116,31 @@ def test_variables_are_expanded_late_and_must_be_set(monkeypatch):
     monkeypatch.setenv("SOME_DATA", "/data")
     assert expand({"root": ["${SOME_DATA}/a", "^(\\d+)$", 1]}) == {"root": ["/data/a", "^(\\d+)$", 1]}
     monkeypatch.delenv("SOME_DATA")
-    with pytest.raises(PlanError, match="export SOME_DATA="):
+    with pytest.raises(MedicalError, match="export SOME_DATA="):
         expand("${SOME_DATA}")
 
 
 def test_a_missing_teacher_is_refused():
-    with pytest.raises(PlanError, match=r"there is no file gone\.pth\. Give a"):
-        teacher_digest(plan(teacher_weights="gone.pth"))
+    with pytest.raises(MedicalError, match=r"there is no file gone\.pth\. Give a"):
+        plan(teacher_weights="gone.pth").with_teacher_digest()
 
 
 def test_differences_name_the_keys_that_matter():
     other = plan(limits={"train_minutes": 3, "memory_gib": 2}, devices=["cpu"], seeds=[0])
-    assert differences(plan().as_dict(), other.as_dict()) == ["limits.train_minutes: 10.0 -> 3", "seeds: [0, 1] -> [0]"]
+    found = differences(plan().as_dict(), other.as_dict())
+    assert found == ["limits.train_minutes: 10.0 -> 3.0", "seeds: [0, 1] -> [0]"]
 
 
 def test_unknown_classes_and_arguments_are_refused():
-    with pytest.raises(PlanError, match=r"datasets\.a: Phantom has no argument 'roots'. It has root"):
+    with pytest.raises(MedicalError, match=r"datasets\.a: Phantom has no argument 'roots'. It has root"):
         build_datamodule(plan(datasets={"a": {"class_path": "Phantom", "init_args": {"roots": "x"}}}), "a")
-    with pytest.raises(PlanError, match="Folder is anomalib's own, which knows no patients"):
+    with pytest.raises(MedicalError, match="Folder is anomalib's own, which knows no patients"):
         build_datamodule(plan(datasets={"a": {"class_path": "Folder", "init_args": {"name": "x"}}}), "a")
-    import anomalib.models
-    from anomalib.models.components import AnomalibModule
-
-    with pytest.raises(PlanError, match="nowhere cannot be imported"):
-        find_class("nowhere.Model", AnomalibModule, anomalib.models, "models.a")
-    with pytest.raises(PlanError, match=r"Did you mean 'RandomScore'\?"):
-        find_class("RandomScores", AnomalibModule, anomalib.models, "models.a")
+    unknown = {"nowhere.Model": "nowhere cannot be imported", "RandomScores": "mean 'RandomScore'"}
+    for class_path, message in unknown.items():
+        (job,) = plan(models={"m": {"class_path": class_path}}, datasets=ONE, seeds=[0]).jobs.values()
+        with pytest.raises(MedicalError, match=rf"models\.m: class_path is '{class_path}', .*{message}"):
+            model_class(job)
 
 
 @pytest.mark.parametrize("name", ["Patchcore", "Padim", "Stfpm", "ReverseDistillation", "Scrd"])
@@ -151,7 +157,7 @@ def test_all_models_get_the_same_teacher(name, tmp_path):
         teacher_weights=str(tmp_path / "teacher.safetensors"),
         image_size=64,
     )
-    model, source = build_model(made, made.jobs()[0])
+    model, source = build_model(made, next(iter(made.jobs.values())))
     assert source == "file"
     if name == "Scrd":
         model.load_teacher()  # which the start of a training does
@@ -162,9 +168,28 @@ def test_all_models_get_the_same_teacher(name, tmp_path):
     assert model.pre_processor.transform.transforms[0].size == [64, 64]
 
 
-def test_a_model_without_a_known_backbone_asks_for_its_name(tmp_path):
+def test_a_model_without_a_known_backbone_is_refused(tmp_path):
     (tmp_path / "t.pth").write_bytes(b"")
     models = {"m": {"class_path": "Dfm"}}
     made = plan(datasets=ONE, models=models, teacher_weights=str(tmp_path / "t.pth"), image_size=64)
-    with pytest.raises(PlanError, match="teacher_module: encoder"):
-        build_model(made, made.jobs()[0])
+    with pytest.raises(MedicalError, match=r"models\.m: where Dfm keeps its frozen backbone is not known"):
+        build_model(made, next(iter(made.jobs.values())))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_model_that_asks_for_weights_of_the_hub_gets_them(asked, monkeypatch):
+    """Whatever the plan gives to the others."""
+    import timm
+
+    create, given = timm.create_model, []
+
+    def without_network(*args, pretrained=False, **kwargs):
+        given.append(pretrained)
+        return create(*args, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    models = {"m": {"class_path": "Padim", "init_args": {"pre_trained": asked}}}
+    made = plan(datasets=ONE, models=models, image_size=64)
+    _, source = build_model(made, next(iter(made.jobs.values())))
+    assert source == ("hub" if asked else "random")
+    assert any(given) is asked

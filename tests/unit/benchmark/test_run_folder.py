@@ -6,76 +6,75 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomalib_medical.benchmark.run_folder import (
-    SCORE_COLUMNS,
+from anomalib_medical.benchmark.files import RunFolderError, atomic, write_json
+from anomalib_medical.benchmark.records import (
     AuditFinding,
     Cost,
     DatasetInfo,
     GalleryEntry,
+    Job,
     JobInfo,
     JobStatus,
     Latency,
     PixelResult,
-    RunFolder,
-    RunFolderError,
+    PlannedJob,
+    RunInfo,
     ShortcutResult,
-    atomic,
-    write_json,
+    Thresholds,
+    Weights,
 )
+from anomalib_medical.benchmark.run_folder import SCORE_COLUMNS, RunFolder
 from anomalib_medical.metrics import bin_pixels
+
+JOB = Job(
+    JobStatus("done", 3.0),
+    JobInfo("a", "d", "m", "M", 0, "trained", "cpu", {"minutes": 1.5, "limits": {"x": None}}, "random"),
+    Thresholds(1.0, None, 0.95, 19, "held-out normals", 0.5, 2.0),
+    Cost(train_seconds=1.5, latency={"torch": Latency(1.0, 2.0, 50, "cpu")}, not_measured={"latency.openvino": "no"}),
+    Weights("model.ckpt", "Scrd", 7, ["--axis", "coronal"]),
+    [GalleryEntry("i-1", "i-1.png", "highest", 0, 0.5)],
+    [{"epoch": 0, "seconds": 1.5, "image_auroc": 0.75}],
+)
+DATA = DatasetInfo(
+    "d", 1, 2, 0, 3, 4, None, True, [AuditFinding("x", "note", "y")], [ShortcutResult("s", 0.9, None, None, "lower")]
+)
 
 
 def test_what_is_written_is_read_back(tmp_path):
     run = RunFolder(tmp_path)
-    job = run.job("a")
-    info = JobInfo("a", "d", "m", "M", 0, "clean", "trained", "cpu", "", "random", {"minutes": 1.5})
-    cost = Cost(train_seconds=1.5, latency={"torch": Latency(1.0, 2.0, 50, "cpu")})
-    entry = GalleryEntry("i-1", "i-1.png", "highest", 0, 0.5)
-    assert job.status is None
-    job.write("job", info)
-    job.write("cost", cost)
-    job.write("gallery/gallery", [entry])
-    job.write("status", JobStatus("done", 3.0))
-    data = DatasetInfo(
-        "d",
-        1,
-        2,
-        0,
-        3,
-        4,
-        None,
-        True,
-        [AuditFinding("x", "note", "y")],
-        [ShortcutResult("s", 0.9, None, None, "lower")],
-    )
-    write_json(run.dataset_file("d"), data)
-    assert (job.info, job.cost, job.gallery, job.status) == (info, cost, [entry], JobStatus("done", 3.0))
-    assert run.dataset("d") == data
-    assert run.dataset("e") is None
-    assert [each.path for each in run.jobs()] == [job.path]
-    write_json(tmp_path / "jobs.json", ["a", "b"])
-    (tmp_path / "plan.yaml").write_text("name: x")
-    assert run.planned_jobs == ["a", "b"]
-    assert run.plan == {"name": "x"}
-    assert job.faults is None
-    assert job.pixels() is None
+    info = RunInfo("x", "benchmark --config x", "", {"torch": "2"}, {"cores": "2"}, "2026-11-21T12:00:00Z")
+    planned = [PlannedJob(name, "d", "m", "M", 0, "trained") for name in ("a", "b")]
+    run.start({"name": "x"}, info, planned)
+    assert run.plan() == {"name": "x"}
+    assert run.read() == (info, planned)
+    folder = run.job("a")
+    assert folder.read() is None
+    folder.write(JOB)
+    assert folder.read() == JOB
+    assert run.jobs() == {"a": JOB}
+    assert run.data("d").read() is None
+    run.data("d").write(Job(JobStatus("done", 1.0), data=DATA))
+    assert run.data("d").read().data == DATA
+    assert folder.pixels() is None
 
 
 def test_scores_keep_every_float32_apart_and_text_as_text(tmp_path):
     job = RunFolder(tmp_path).job("a")
-    scores = np.nextafter(np.float32(1), np.float32([0, 2]), dtype=np.float32)
-    rows = {name: ["007", ""] for name in SCORE_COLUMNS} | {
-        "label": [0, 1],
+    scores = np.nextafter(np.float32([1, 1, 0.1]), np.float32([0, 2, 1]), dtype=np.float32)
+    rows = {name: ["007", "", ""] for name in SCORE_COLUMNS} | {
+        "label": [0, 1, 1],
         "raw_score": scores,
-        "score": [0.5, math.nan],
+        "image_blur": [math.nan, *scores[1:]],
     }
-    job.write_scores(pd.DataFrame(rows | {"meta_view": ["NA", "01"]}))
+    job.write_scores(pd.DataFrame(rows | {"meta_view": ["NA", "01", ""]}))
     read = job.scores()
-    assert list(read.raw_score.astype(np.float32)) == list(scores)
-    assert list(read.meta_view) == ["NA", "01"]
-    assert list(read.path_hash) == ["007", ""]
-    assert list(read.label) == [0, 1]
-    assert math.isnan(read.score[1])
+    # As they were compared with a threshold: no digit of the file makes a score larger than its float32.
+    assert list(read.raw_score) == [float(score) for score in scores]
+    assert list(read.meta_view) == ["NA", "01", ""]
+    assert list(read.path_hash) == ["007", "", ""]
+    assert list(read.label) == [0, 1, 1]
+    assert math.isnan(read.image_blur[0])
+    assert read.image_blur[2] == float(scores[2])
 
 
 def test_scores_without_a_column_are_refused(tmp_path):
@@ -107,13 +106,26 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is missing: this is no complete run folder"), ("{", "is damaged"), ('{"a": 1}', "not hold a JobStatus")],
+    [
+        ("{", r"job\.json is damaged or of another version"),
+        ('{"a": 1}', "does not hold a Job"),
+        ('{"status": {"state": "done"}}', "does not hold a JobStatus"),
+        ('{"status": {"status": "done"}}', "missing 1 required positional argument: 'seconds'"),
+    ],
 )
 def test_a_bad_file_is_explained(tmp_path, content, message):
     job = RunFolder(tmp_path).job("a")
     job.path.mkdir(parents=True)
-    file = job.path / ("cost.json" if content is None else "status.json")
-    if content is not None:
-        file.write_text(content)
+    (job.path / "job.json").write_text(content)
     with pytest.raises(RunFolderError, match=message):
-        _ = job.cost if content is None else job.status
+        job.read()
+
+
+def test_folders_that_are_none_or_of_an_earlier_version_are_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    with pytest.raises(RunFolderError, match=r"run\.json is missing: this is no complete run folder"):
+        run.read()
+    for name in ("plan.json", "plan.yaml"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RunFolderError, match=r"was written by version 0\.1, .*: choose another folder"):
+        run.plan()

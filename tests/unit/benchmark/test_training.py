@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anomalib_medical import D24fad, MedicalFolder
-from anomalib_medical.benchmark.training import _set_threshold
+from anomalib_medical.benchmark.training import set_threshold
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_support_image_is_not_calibrated_with(data, calibrated):
     assert len(held_out) > 1
     kept = [torch.as_tensor(data.val_data[row].image) for row in range(1, len(held_out))]
     source = SimpleNamespace(support_patients={held_out[0]})
-    _set_threshold(D24fad(backbone="resnet18", pre_trained=False), None, data, source)
+    set_threshold(D24fad(backbone="resnet18", pre_trained=False), None, data, source)
     (normals,) = calibrated
     assert len(normals) == len(kept)
     assert all(torch.equal(one, other) for one, other in zip(normals, kept, strict=True))

@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,15 +11,15 @@ from anomalib.models import Patchcore
 from jsonargparse import ArgumentParser
 
 from anomalib_medical import MedicalFolder, Scrd
-from anomalib_medical.benchmark.plan import PlanError
-from anomalib_medical.benchmark.plan_file import make_plan
-from anomalib_medical.benchmark.report.bundles import best_bundle, bundle_commands
+from anomalib_medical.benchmark.plan import make_plan
+from anomalib_medical.benchmark.report.cases import best_bundle, bundle_commands
+from anomalib_medical.benchmark.report.compare import Standing
 from anomalib_medical.benchmark.report.evaluate import RANKING, evaluate
 from anomalib_medical.benchmark.report.results import load_run
-from anomalib_medical.benchmark.report.standing import make_standing
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
 from anomalib_medical.cli.bundle import add_arguments
+from anomalib_medical.errors import MedicalError
 from tests.helpers.run_folders import make_run
 
 
@@ -62,49 +63,46 @@ def test_the_command_names_model_paths_and_how_files_were_read(tmp_path, cls):
     run = RunFolder(tmp_path / "my run's")
     made = make_run(run.path, seeds=(0,)).job("brain__scrd__seed0")
     data = MedicalFolder(root=tmp_path, window=(40, 80), axis="coronal", slice_range=(0.25, 0.75))
-    keep_weights(plan(), made, TRAINER, MODELS[cls], data)
+    kept = keep_weights(plan(), made, TRAINER, MODELS[cls], data)
     assert (made.path / "model.ckpt").read_bytes() == b"weights"
-    given = arguments(bundle_command(made, run.path, made.info))
+    given = arguments(bundle_command(made, run.path, replace(made.read(), weights=kept)))
     assert given.ckpt_path == made.path / "model.ckpt"
     assert given.model == ("tests.unit.benchmark.test_weights.MyPatchcore" if cls is MyPatchcore else cls.__name__)
     assert given.output == run.path / "bundles" / "brain__scrd__seed0"
     assert (given.window, given.axis, tuple(given.slice_range)) == ((40, 80), "coronal", (0.25, 0.75))
     assert given.trained_on == "brain, seed 0, in a benchmark (published protocol)"
     # The defaults need no word.
-    keep_weights(plan(), made, TRAINER, MODELS[cls], MedicalFolder(root=tmp_path))
-    assert made.weights.reading == []
+    assert keep_weights(plan(), made, TRAINER, MODELS[cls], MedicalFolder(root=tmp_path)).reading == []
 
 
 def test_weights_may_go_elsewhere_or_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRATCH", "scratch space")
     made = make_run(tmp_path / "run", seeds=(0,)).job("brain__scrd__seed0")
-    data = MedicalFolder(root=tmp_path)
-    (made.path / "weights.json").unlink()
-    keep_weights(plan(keep_weights=False), made, TRAINER, MODELS[Scrd], data)
-    assert made.weights is None
-    assert bundle_command(made, Path(), made.info) is None
-    keep_weights(plan(weights_folder="${SCRATCH}/all"), made, TRAINER, MODELS[Scrd], data)
+    data, job = MedicalFolder(root=tmp_path), made.read()
+    assert keep_weights(plan(keep_weights=False), made, TRAINER, MODELS[Scrd], data) is None
+    assert bundle_command(made, Path(), replace(job, weights=None)) is None
+    kept = keep_weights(plan(weights_folder="${SCRATCH}/all"), made, TRAINER, MODELS[Scrd], data)
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
     file = tmp_path / "scratch space" / "all" / f"brain__scrd__seed0-{digest}.ckpt"
     assert list(file.parent.iterdir()) == [file]
-    assert arguments(bundle_command(made, Path(), made.info)).ckpt_path == file
+    assert arguments(bundle_command(made, Path(), replace(job, weights=kept))).ckpt_path == file
     # Weights of another run with the same names are other weights.
-    keep_weights(plan(weights_folder="${SCRATCH}/all"), made, trainer(b"others"), MODELS[Scrd], data)
+    others = keep_weights(plan(weights_folder="${SCRATCH}/all"), made, trainer(b"others"), MODELS[Scrd], data)
     assert file.read_bytes() == b"weights"
-    Path(made.weights.file).unlink()
-    assert bundle_command(made, Path(), made.info) is None
+    Path(others.file).unlink()
+    assert bundle_command(made, Path(), replace(job, weights=others)) is None
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"keep_weights": "none"}, "keep_weights is 'none', expected true or false"),
-        ({"weights_folder": False}, "weights_folder is False, expected the path of a folder"),
+        ({"keep_weights": "none"}, "keep_weights is 'none', expected bool"),
+        ({"weights_folder": False}, r"weights_folder is False, expected str \| None"),
     ],
 )
 def test_plans_that_say_something_else_are_refused(given, message):
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(MedicalError, match=message):
         plan(**given)
 
 
@@ -112,7 +110,7 @@ def test_the_best_is_named_by_what_it_is_best_in(tmp_path):
     run = make_run(tmp_path / "run", seeds=(0, 1))
     (dataset,) = load_run(run).datasets
     values = {model.name: {"image_auroc": evaluate(model, RANKING[0], 10)} for model in dataset.models}
-    standing = make_standing(dataset, values)
+    standing = Standing(dataset, values)
     said = best_bundle(standing, run.path)
     auroc = values["scrd"]["image_auroc"].estimate.value
     assert said.startswith(

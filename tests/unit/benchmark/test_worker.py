@@ -1,5 +1,7 @@
 """What a job writes of its scores: the threshold that decides, and no scores that are no numbers."""
 
+import errno
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +11,12 @@ from anomalib.data import InferenceBatch
 
 from anomalib_medical import MedicalFolder
 from anomalib_medical.benchmark import worker
-from anomalib_medical.benchmark.plan_file import make_plan
+from anomalib_medical.benchmark.plan import make_plan
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.scoring import Scored
-from anomalib_medical.benchmark.training import EpochScores, Trained
+from anomalib_medical.benchmark.training import EpochScores, Result
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 
@@ -32,27 +35,24 @@ def run_job(tiny_folder, tmp_path, monkeypatch):
     def scored(part, scores):
         scores = np.asarray(scores, np.float32)
         maps = np.repeat(scores, 16).reshape(-1, 4, 4)
-        return Scored([str(path) for path in part.samples.image_path], scores, np.full_like(scores, np.nan), maps)
+        return Scored([str(path) for path in part.samples.image_path], scores, maps)
 
     def run(test_scores, post_processor):
-        trained = Trained(
-            model=SimpleNamespace(post_processor=post_processor),
-            trainer=None,
-            teacher="random",
+        result = Result(
             data=data,
             held_out=scored(data.val_data, np.linspace(0, 1, len(data.val_data))),
             test=scored(data.test_data, test_scores),
+            post_processor=post_processor,
             train_seconds=1.0,
-            steps=1,
-            epochs=1,
-            epoch_scores=[],
+            teacher="random",
+            model=SimpleNamespace(),
         )
-        monkeypatch.setattr("anomalib_medical.benchmark.training.train_and_score", lambda *_: trained)
+        monkeypatch.setattr(worker, "train_and_score", lambda *_: result)
         monkeypatch.setattr(worker, "measure_cost", lambda *_: Cost())
         folder = RunFolder(tmp_path)
-        (job,) = plan.jobs()
-        worker._guarded(folder.job(job.name).path, lambda: worker.run_job(plan, job, folder, "cpu"))
-        return folder.job(job.name)
+        (job,) = plan.jobs.values()
+        worker.guarded(folder.job(job.job), lambda: worker.run_job(plan, job, folder, "cpu"))
+        return folder.job(job.job)
 
     return run
 
@@ -62,7 +62,7 @@ def test_the_thresholds_are_those_that_labels_and_masks_are_made_with(run_job, s
     post_processor = MedicalPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=1 - sensitivity)
     scores = torch.linspace(0, 1, 40)
     post_processor.calibrate(scores, scores - 1, scores * 2)
-    job = run_job(np.linspace(0, 3, 8), post_processor)
+    job = run_job(np.linspace(0, 3, 8), post_processor).read()
     assert job.status.status == "done"
     result = post_processor(
         InferenceBatch(
@@ -80,8 +80,9 @@ def test_scores_that_are_no_numbers_fail_the_job_by_name(run_job):
     post_processor = MedicalPostProcessor()
     post_processor.calibrate(torch.linspace(0, 1, 40))
     job = run_job([0, 1, np.nan, 3, np.inf, 5, 6, 7], post_processor)
-    assert job.status.status == "failed"
-    assert job.status.message.startswith("scores are NaN or infinite: 2 of 8 of the test images. The training has run")
+    status = job.read().status
+    assert status.status == "failed"
+    assert status.message.startswith("scores are NaN or infinite: 2 of 8 of the test images. The training has run")
     assert len(job.scores()) > 8  # to look at
     assert not (job.path / "gallery").exists()
 
@@ -97,3 +98,31 @@ def test_a_training_that_runs_away_has_no_score_of_its_epochs():
         )
         auroc = EpochScores(None, lambda: [batch], 1.0)._auroc(model)
         assert np.isnan(auroc) == bool(scores.isnan().any())
+
+
+def full_disk():
+    msg = "The checkpoint was not written"
+    raise MedicalError(msg) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_memory():
+    msg = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+    raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize(
+    ("work", "state", "message"),
+    [
+        (full_disk, "disk_full", "The checkpoint was not written"),
+        (no_memory, "out_of_memory", "RuntimeError: [enforce fail"),
+        (lambda: {}["x"], "failed", "KeyError: 'x'"),
+        (dict, "done", ""),
+    ],
+)
+def test_a_job_says_how_it_ended(work, state, message, tmp_path, capsys):
+    folder = RunFolder(tmp_path).job("x")
+    assert worker.guarded(folder, work) == int(state != "done")
+    status = folder.read().status
+    assert status.status == state
+    assert status.message.startswith(message)
+    assert ("Traceback" in capsys.readouterr().err) == (state != "done")

@@ -5,22 +5,17 @@ from types import SimpleNamespace
 import pytest
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Avenue
-from anomalib.pipelines import Benchmark
 from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
-from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.base import pipeline
 from anomalib.visualization import ImageVisualizer
-from jsonargparse import Namespace
 
 from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.cli import main as cli
-from anomalib_medical.cli.benchmark import CheckedBenchmark
 from anomalib_medical.cli.configs import list_configs
 from anomalib_medical.cli.main import COMMANDS
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import MedicalVisualizer
-from anomalib_medical.errors import MedicalError
 
 
 @pytest.fixture(autouse=True)
@@ -111,34 +106,6 @@ def test_a_programming_error_keeps_its_traceback(error, failing):
     failing(error)
     with pytest.raises(type(error)):
         cli.main(["fail"])
-
-
-class _Runner:
-    """As anomalib's runners, as far as the pipeline looks at them."""
-
-    generator = SimpleNamespace(job_class=BenchmarkJob)
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-
-    def run(self, *_: object) -> None:
-        if self.error:
-            raise self.error
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("out of memory")])
-def test_benchmark_fails_when_a_runner_fails(error, monkeypatch, tmp_path):
-    monkeypatch.setattr(Benchmark, "_setup_runners", staticmethod(lambda _: [_Runner(error), _Runner(None)]))
-    config = tmp_path / "benchmark.yaml"
-    config.write_text("accelerator: cpu\n")
-    if error is None:
-        cli.main(["benchmark", "--config", str(config)])
-    else:
-        with pytest.raises(MedicalError, match=r"pipeline\.log"):
-            CheckedBenchmark().run(Namespace(config=str(config)))
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["benchmark", "--config", str(config)])
-        assert stop.value.code == 1
 
 
 def test_the_benchmark_builds_our_classes(tiny_folder):

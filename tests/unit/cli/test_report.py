@@ -24,5 +24,5 @@ def test_no_run_folder_is_told_in_one_line(tmp_path, capsys):
         main(["report", "--run", str(tmp_path / "nothing")])
     assert stopped.value.code == 1
     message = capsys.readouterr().err
-    assert "plan.json is missing: this is no complete run folder" in message
+    assert "plan.yaml is missing: this is no complete run folder" in message
     assert "Traceback" not in message
