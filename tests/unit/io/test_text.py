@@ -1,4 +1,4 @@
-"""Counts agree with their nouns; names that Unicode spells in two ways meet, and those that are no text can be written."""
+"""Counts in sentences; names as text: spelled in two ways, as no text, or of nobody."""
 
 import os
 import unicodedata
