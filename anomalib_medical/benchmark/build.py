@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
@@ -31,23 +31,6 @@ _TEACHER_MODULES = {
 TeacherSource = Literal["file", "hub", "random", "none"]
 
 
-class PlannedTasks(FewShotTasks):
-    """`FewShotTasks` over the datasets of a plan, under the plan's names."""
-
-    def __init__(self, datasets: Mapping[str, MedicalDataModule], **kwargs: Any) -> None:  # noqa: ANN401 - passed on
-        super().__init__(tasks=list(datasets.values()), **kwargs)
-        self._datasets = dict(datasets)
-
-    @property
-    def support_patients(self) -> set[str]:
-        """Patients of the target's support, as its own datamodule names them."""
-        prefix = f"{self.target}/"
-        return {str(patient).removeprefix(prefix) for patient in self.support_data.samples.patient_id}
-
-    def _tasks(self) -> dict[str, MedicalDataModule]:
-        return self._datasets
-
-
 def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = None) -> MedicalDataModule:
     """Build a dataset's datamodule.
 
@@ -73,12 +56,12 @@ def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = No
     return cls(**arguments)
 
 
-def build_tasks(plan: Plan, job: JobSpec) -> PlannedTasks:
+def build_tasks(plan: Plan, job: JobSpec) -> FewShotTasks:
     """Build the other datasets as tasks to learn on, with the job's dataset as the target."""
     spec = plan.spec(job)
-    return PlannedTasks(
-        {name: build_datamodule(plan, name) for name in plan.datasets},
-        target=job.dataset,
+    return FewShotTasks(
+        job.dataset,
+        tasks={name: build_datamodule(plan, name) for name in plan.datasets},
         shots=job.settings.few_shot or 1,
         image_size=spec["image_size"],
         train_batch_size=spec["train_batch_size"],
