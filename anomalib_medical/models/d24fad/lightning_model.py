@@ -29,8 +29,7 @@ from anomalib_medical.models.components import (
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
-from .selection import embed
-from .support import WantedSupport, read_explicit, takes_normals, warn_of_outliers
+from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
 from .torch_model import D24fadModel, EpisodeFeatures, unique_support
 
 
