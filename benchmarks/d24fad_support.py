@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from anomalib_medical import D24fad, MedicalFolder
 from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
-from anomalib_medical.models.d24fad.selection import diverse_rows, embed, find_outliers, score_ratios
+from anomalib_medical.models.d24fad.support import diverse_rows, embed, find_outliers, score_ratios
 from anomalib_medical.models.d24fad.torch_model import EncodedSupport
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.visualizer import HEATMAPS
-from anomalib_medical.io import counted
+from anomalib_medical.io import counted, numbered
 from anomalib_medical.post_processing import raw_threshold
 
 from .predictions_file import (
@@ -25,7 +25,6 @@ from .predictions_file import (
     check_writable,
     claim_number,
     merge_ranks,
-    numbered,
     publish,
     rank_path,
     read_predictions,

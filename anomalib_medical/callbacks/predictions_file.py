@@ -5,12 +5,13 @@ import itertools
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
+
+from anomalib_medical.io import first_free, numbered
 
 STEM = "predictions"
-_Taken = TypeVar("_Taken")
 
 
 class Prediction(NamedTuple):
@@ -55,7 +56,7 @@ class PartialFile:
     @classmethod
     def first_free(cls, folder: Path) -> Self:
         """Open the first of `predictions_partial.csv`, `predictions_partial_1.csv`, ... that does not exist."""
-        return _first(lambda number: cls(numbered(folder, f"{STEM}_partial", number, ".csv")))
+        return first_free(lambda number: cls(numbered(folder, f"{STEM}_partial", number, ".csv")))
 
     def write(self, rows: Iterable[Prediction]) -> None:
         """Append rows and hand them to the operating system, so that a killed run keeps them."""
@@ -83,7 +84,7 @@ def claim_number(folder: Path, companion: str) -> int:
         numbered(folder, companion, number).mkdir()
         return number
 
-    return _first(take)
+    return first_free(take)
 
 
 def publish(partial: Path, number: int = 0) -> Path:
@@ -104,22 +105,7 @@ def publish(partial: Path, number: int = 0) -> Path:
             partial.unlink()
         return target
 
-    return _first(take, number)
-
-
-def _first(take: Callable[[int], _Taken], start: int = 0) -> _Taken:
-    """Take the first number that is free: that `take` does not refuse with `FileExistsError`."""
-    for number in itertools.count(start):
-        try:
-            return take(number)
-        except FileExistsError:
-            continue
-    raise AssertionError  # the numbers do not end
-
-
-def numbered(folder: Path, stem: str, number: int, suffix: str = "") -> Path:
-    """Path of a file or folder in a series, of which the first has no number."""
-    return folder / (f"{stem}_{number}{suffix}" if number else f"{stem}{suffix}")
+    return first_free(take, number)
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -7,7 +7,7 @@ nibabel, which is optional there, NIfTI files are refused.
 from .dicom_file import is_dicom_file
 from .dicom_header import OWN_MANUFACTURER, DicomFacts, dicom_facts, kind_of_file
 from .errors import ImageReadError, NoImageError
-from .files import ImageAddress, irregular, on_disk, picture_sha256, sha256
+from .files import ImageAddress, first_free, irregular, numbered, on_disk, picture_sha256, sha256
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
 from .options import NAMED_WINDOWS, Axis, Slicing, Window
@@ -46,6 +46,7 @@ __all__ = [
     "counted",
     "dicom_facts",
     "finite_or_none",
+    "first_free",
     "image_size",
     "image_stem",
     "irregular",
@@ -56,6 +57,7 @@ __all__ = [
     "list_pictures",
     "names_nobody",
     "normalise_id",
+    "numbered",
     "on_disk",
     "pair_masks",
     "picture_sha256",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from .text import composed
+
+_Taken = TypeVar("_Taken")
 
 _PICTURE = re.compile(r"(?P<path>.+)#(?P<selection>[a-z]+=\d+(?:,[a-z]+=\d+)*)", re.DOTALL)
 _IRREGULAR = {
@@ -94,3 +99,18 @@ def sha256(path: str | Path) -> str:
 def picture_sha256(address: ImageAddress) -> str:
     """SHA-256 of a picture's file, with the frame or slice behind ``#`` where the file holds many."""
     return str(replace(address, path=Path(sha256(address.path))))
+
+
+def numbered(folder: Path, stem: str, number: int, suffix: str = "") -> Path:
+    """Path of a file or folder in a series, of which the first has no number."""
+    return folder / (f"{stem}_{number}{suffix}" if number else f"{stem}{suffix}")
+
+
+def first_free(take: Callable[[int], _Taken], start: int = 0) -> _Taken:
+    """Take the first number that is free: that ``take`` does not refuse with `FileExistsError`."""
+    for number in itertools.count(start):
+        try:
+            return take(number)
+        except FileExistsError:
+            continue
+    raise AssertionError  # the numbers do not end

@@ -1,8 +1,8 @@
 """Evaluation metrics, each with an interval."""
 
 from .arrays import UndefinedMetricError
+from .bootstrap import Estimate
 from .comparison import Comparison, auroc_covariance, compare_auroc, holm
-from .estimate import Estimate
 from .groups import aggregate_patients
 from .image import (
     ReliabilityBin,

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
 from .arrays import FloatArray, IntArray, refuse_without, to_image_scores, to_labels, to_numpy, to_patient_index
-from .estimate import LEVEL
+from .bootstrap import LEVEL
 
 
 @dataclass(frozen=True)

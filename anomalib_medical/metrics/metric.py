@@ -2,16 +2,14 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, ParamSpec
 
 import numpy as np
 
-from .arrays import BoolArray, IntArray, refuse_without, to_patient_index
-from .bootstrap import Statistic, bootstrap, wilson
-from .estimate import Estimate
+from .arrays import BoolArray, refuse_without, to_patient_index
+from .bootstrap import Estimate, Statistic, bootstrap, wilson
 
 Data = ParamSpec("Data")
 
@@ -71,7 +69,7 @@ class Metric(Generic[Data]):
         self, sample: Sample, patients: Sequence[str | None] | None = None, *, n_resamples: int = 1000, seed: int = 0
     ) -> Estimate:
         index = to_patient_index(patients, sample.abnormal.size)
-        found = estimate(sample, index, self.needs, n_resamples=n_resamples, seed=seed)
+        found = bootstrap(sample.statistic, sample.abnormal, index, self.needs, n_resamples=n_resamples, seed=seed)
         if len(self.needs) != 1:
             return found
         members = np.isin(sample.abnormal, self.needs)
@@ -80,23 +78,6 @@ class Metric(Generic[Data]):
             low, high = wilson(found.value, found.n_patients)
             return replace(found, low=low, high=high)
         return found
-
-
-def estimate(
-    sample: Sample, patients: IntArray, needs: tuple[int, ...] = (0, 1), *, n_resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """Estimate a statistic, such as the mean of a metric's over several trainings, with its interval.
-
-    That no resample differs does not mean that other patients would not: a share of 0 or 1 has Wilson's interval with
-    one vote a patient (numbers ``(N,)``), another metric none.
-    """
-    found = bootstrap(sample.statistic, sample.abnormal, patients, n_resamples=n_resamples, seed=seed)
-    if found.low != found.high:
-        return found
-    low = high = math.nan
-    if len(needs) == 1 and found.value in {0.0, 1.0}:
-        low, high = wilson(found.value, np.unique(patients[np.isin(sample.abnormal, needs)]).size)
-    return replace(found, low=low, high=high)
 
 
 def metric(needs: tuple[int, ...]) -> Callable[[Callable[Data, Sample]], Metric[Data]]:

@@ -178,10 +178,11 @@ class MedicalPostProcessor(PostProcessor):
         self._image_threshold.fill_(order_statistic(scores.tolist(), self.target_specificity))
         self.image_min.copy_(scores.min())
         self.image_max.copy_(scores.max())
-        if maxima.numel():
-            self._pixel_threshold.fill_(order_statistic(maxima.tolist(), self.target_specificity))
-            self.pixel_min.copy_(minima.min())
-            self.pixel_max.copy_(maxima.max())
+        has_maps = minima.numel() and maxima.numel()
+        # Without maps there is none: a threshold of earlier weights would be another's.
+        self._pixel_threshold.fill_(order_statistic(maxima.tolist(), self.target_specificity) if has_maps else math.nan)
+        self.pixel_min.fill_(minima.min() if has_maps else math.nan)
+        self.pixel_max.fill_(maxima.max() if has_maps else math.nan)
         self.held_out = scores.numel()
         self.awaits_calibration = False
         return True

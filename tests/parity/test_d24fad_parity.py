@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from anomalib_medical.models.components import cosine_distance_maps, feature_distances
-from anomalib_medical.models.d24fad.attention import SupportAttention
 from anomalib_medical.models.d24fad.loss import D24fadLoss
-from anomalib_medical.models.d24fad.torch_model import D24fadModel
+from anomalib_medical.models.d24fad.torch_model import D24fadModel, SupportAttention
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SCALES = range(3)

@@ -34,15 +34,13 @@ def test_scores_equal_the_released_ones(ddad, name, with_variance):
     torch.testing.assert_close(reduce_map(getattr(maps, name), "mean"), expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(0.0, "memory_output"), (0.03, "memory_output_shrink_0_03")])
-def test_the_memory_recalls_what_the_released_one_does(ddad, threshold, expected):
-    memory = Memory(shrink_threshold=threshold)
+def test_the_memory_recalls_what_the_released_one_does(ddad):
+    memory = Memory()
     memory.slots.data = ddad["memory_slots"]
     recalled, attention = memory(ddad["latent"])
-    torch.testing.assert_close(recalled, ddad[expected], rtol=1e-5, atol=1e-7)
-    if not threshold:
-        torch.testing.assert_close(attention, ddad["memory_attention"], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(addressing_entropy(attention), ddad["memory_entropy"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(recalled, ddad["memory_output"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(attention, ddad["memory_attention"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(addressing_entropy(attention), ddad["memory_entropy"], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

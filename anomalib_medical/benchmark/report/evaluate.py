@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from anomalib_medical.benchmark.records import PixelResult
 from anomalib_medical.benchmark.report.results import Model, Training
 from anomalib_medical.metrics import Estimate
 from anomalib_medical.metrics.arrays import FloatArray, IntArray, to_patient_index
-from anomalib_medical.metrics.bootstrap import Statistic, bootstrap, difference, mean_of, wilson
+from anomalib_medical.metrics.bootstrap import Statistic, bootstrap, difference, mean_of
 
 N_RESAMPLES = 1000
 Make = Callable[[Training], Statistic]
@@ -57,16 +57,9 @@ def evaluate(model: Model, metric: Metric, n_resamples: int = N_RESAMPLES) -> Va
         statistics = [metric.make(training) for training in model.trainings]
     except ValueError as error:
         return Value(None, [], str(error).rstrip("."))
-    estimate = bootstrap(mean_of(statistics), labels, patients, n_resamples=n_resamples)
+    estimate = bootstrap(mean_of(statistics), labels, patients, metric.needs, n_resamples=n_resamples)
     if not math.isfinite(estimate.value):
         return Value(None, [], "its value is no number")
-    if estimate.low == estimate.high:
-        # That no resample differs does not mean that other patients would not: a rate of 0 or 1 has Wilson's interval
-        # with one vote a patient, another metric none.
-        low = high = math.nan
-        if len(metric.needs) == 1 and estimate.value in {0.0, 1.0}:
-            low, high = wilson(estimate.value, np.unique(patients[labels == metric.needs[0]]).size)
-        estimate = replace(estimate, low=low, high=high)
     ones = np.ones((1, labels.size))
     return Value(estimate, [float(statistic(ones)[0]) for statistic in statistics])
 

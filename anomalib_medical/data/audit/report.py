@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pandas import DataFrame
 
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
-from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, readable
+from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, first_free, numbered, readable
 
 from .audit import AuditReport
 from .page import render_page
@@ -42,12 +41,15 @@ def format_report(report: AuditReport, name: str) -> str:
 
 def claim_folder(wanted: Path) -> Path:
     """Make ``wanted``, or the first free of ``wanted_1``, ``wanted_2``, ... where it holds something already."""
-    for number in itertools.count():
-        folder = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
+
+    def take(number: int) -> Path:
+        folder = numbered(wanted.parent, wanted.name, number)
         folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            return folder
-    raise AssertionError  # the numbers do not end
+        if any(folder.iterdir()):
+            raise FileExistsError
+        return folder
+
+    return first_free(take)
 
 
 def write_report(

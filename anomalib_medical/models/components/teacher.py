@@ -17,7 +17,7 @@ from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.models.components import TimmFeatureExtractor
 from safetensors import SafetensorError
 from timm.models import load_state_dict
-from torch import nn
+from torch import nn, optim
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_medical.errors import MedicalError
@@ -89,13 +89,20 @@ class Teacher(nn.Module):
 class DistillationMixin(MedicalModuleMixin):
     """A frozen teacher, whose weights come from the hub, a file, or nowhere.
 
-    A class that uses it keeps ``pre_trained`` and ``teacher_weights`` as attributes, and its network has a ``teacher``.
+    A class that uses it keeps ``pre_trained``, ``teacher_weights`` and ``learning_rate`` as attributes, and its network
+    has a ``teacher``.
     """
 
     pre_trained: bool
     teacher_weights: str | None
+    learning_rate: float
     # What the teacher's weights are: a hub name, a file's sha256, or None as long as they are random.
     teacher_source: str | None = None
+
+    def configure_optimizers(self) -> optim.Adam:
+        """Adam over all that is not frozen (the papers' recipe)."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
 
     def on_fit_start(self) -> None:
         """Load the teacher's weights, unless a checkpoint brought them."""

@@ -14,7 +14,6 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import optim
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import Pictures, pictures_in_memory, record_of
@@ -30,8 +29,7 @@ from anomalib_medical.models.components import (
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
-from .selection import embed
-from .support import WantedSupport, read_explicit, takes_normals, warn_of_outliers
+from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
 from .torch_model import D24fadModel, EpisodeFeatures, unique_support
 
 
@@ -140,11 +138,6 @@ class D24fad(DistillationMixin, AnomalibModule):
         with seeded(seed):
             self.model: D24fadModel = D24fadModel(backbone, weighting, score_reduction)
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
-
-    def configure_optimizers(self) -> optim.Adam:
-        """Adam over student and learn-to-weight: all that is not frozen (the paper's recipe)."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
 
     def configure_callbacks(self) -> list[Callback]:
         """Take the wanted support last: what others have set for the tasks that train is overridden."""

@@ -9,9 +9,7 @@ from anomalib.models.components.backbone import get_decoder
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
-
-from .attention import SupportAttention
+from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, in_float32, reduce_map
 
 SCALES = 3
 # Height of an image over the height of its features at the first scale.
@@ -33,6 +31,52 @@ class EpisodeFeatures(NamedTuple):
     teacher: list[torch.Tensor]
     student: list[torch.Tensor]
     support: list[torch.Tensor]
+
+
+class SupportAttention(nn.Module):
+    """Weighted mean of the support's features at one scale, another one for every query (D2-4FAD, learn-to-weight).
+
+    ``weights_k = softmax_k(<key_k, query> / sqrt(C))`` over all positions and channels, with keys from a 1x1
+    convolution of the support. The convolution has no bias: it would add the same to every logit of a query, which a
+    softmax does not see. All in float32, whatever the autocast.
+
+    Args:
+        channels: Channels of the features.
+        learned: False for equal weights.
+    """
+
+    def __init__(self, channels: int, learned: bool = True) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, channels, kernel_size=1, bias=False) if learned else None
+
+    @in_float32
+    def keys(self, support: torch.Tensor) -> torch.Tensor:
+        """Keys of support features ``(K, C, H, W)``, of the same shape."""
+        return support if self.project is None else self.project(support)
+
+    @in_float32
+    def forward(
+        self, query: torch.Tensor, support: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Weigh support features ``(K, C, H, W)``, with their :meth:`keys`, for each query ``(B, C, H, W)``.
+
+        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
+        """
+        mean = self.weights(query, keys, member) @ support.flatten(1)
+        return mean.reshape(-1, *support.shape[1:])
+
+    @in_float32
+    def weights(self, query: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None) -> torch.Tensor:
+        """Return ``(B, K)``, which adds up to one for every query; arguments as in :meth:`forward`."""
+        # What all keys have in common cancels in the softmax, but not in the rounding of its large logits.
+        differences = keys - keys.mean(dim=0, keepdim=True)
+        logits = query.flatten(1) @ differences.flatten(1).transpose(0, 1) * query.shape[1] ** -0.5
+        if self.project is None:
+            logits = torch.zeros_like(logits)
+        if member is not None:
+            logits = logits.masked_fill(~member, float("-inf"))
+        weights: torch.Tensor = logits.softmax(dim=1)
+        return weights
 
 
 class SupportSet(nn.Module):

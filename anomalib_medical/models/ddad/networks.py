@@ -96,23 +96,15 @@ class MemoryAutoencoder(Autoencoder):
 
 
 class Memory(nn.Module):
-    """Replaces a latent code by a weighted mean of learnt ones.
+    """Replaces a latent code by a weighted mean of learnt ones."""
 
-    Weights up to ``shrink_threshold`` become zero, the rest is scaled to a sum of one.
-    """
-
-    def __init__(self, shrink_threshold: float = 0.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.slots = nn.Parameter(torch.empty(_MEMORY_SLOTS, _LATENT).uniform_(-(_LATENT**-0.5), _LATENT**-0.5))
-        self.shrink_threshold = shrink_threshold
 
     def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Recall codes ``(B, size)``; returns them with the slots' weights ``(B, slots)``."""
         attention = F.linear(latent, self.slots).softmax(dim=1)
-        if self.shrink_threshold > 0:
-            above = attention - self.shrink_threshold
-            attention = F.relu(above) * attention / (above.abs() + 1e-12)
-            attention = F.normalize(attention, p=1, dim=1)
         return attention @ self.slots, attention
 
 

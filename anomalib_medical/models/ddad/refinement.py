@@ -1,7 +1,5 @@
 """Anomaly score refinement (DDAD-ASR): a small network that learns on synthetic anomalies what the maps mean."""
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
@@ -33,20 +31,14 @@ class RefinementNet(nn.Module):
         return probabilities
 
 
-class ForeignPatches(NamedTuple):
-    """Images with blended patches."""
-
-    images: torch.Tensor  # (B, 1, H, W)
-    masks: torch.Tensor  # (B, 1, H, W) bool, True inside a patch
-
-
 def add_foreign_patches(
     images: torch.Tensor, foreign: torch.Tensor, generator: torch.Generator, probability: float = 0.5
-) -> ForeignPatches:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Blend a square of another image into images ``(B, 1, H, W)``, as in foreign patch interpolation.
 
     The square's centre lies in the central 80 percent of the image, its half-width is 5 to 20 percent of the width, and
-    it is cut at the border; the blend factor is uniform in [0, 1]. The generator is on the CPU.
+    it is cut at the border; the blend factor is uniform in [0, 1]. The generator is on the CPU. Returns the images and,
+    of the same shape, where they have a patch (bool).
     """
     count, _, height, width = images.shape
 
@@ -62,7 +54,7 @@ def add_foreign_patches(
     rows = torch.arange(height, device=images.device)[None, None, :, None] + 0.5
     columns = torch.arange(width, device=images.device)[None, None, None, :] + 0.5
     masks = chosen & ((rows - centre_y).abs() <= half) & ((columns - centre_x).abs() <= half)
-    return ForeignPatches(torch.where(masks, torch.lerp(images, foreign, factor), images), masks)
+    return torch.where(masks, torch.lerp(images, foreign, factor), images), masks
 
 
 def focal_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -138,10 +138,10 @@ class DdadModel(nn.Module):
         """Loss of the refinement on normal images ``(B, 1, H, W)`` in [0, 1], with patches of as many others."""
         device = next(self.parameters()).device
         images, foreign = (to_network_range(each.to(device)) for each in (images, foreign))
-        patched = add_foreign_patches(images, foreign, generator)
+        patched, masks = add_foreign_patches(images, foreign, generator)
         with torch.no_grad():
-            maps = self.ensemble_maps(patched.images)
-        return focal_loss(self.refine(maps), patched.masks)
+            maps = self.ensemble_maps(patched)
+        return focal_loss(self.refine(maps), masks)
 
 
 def discrepancies(images: torch.Tensor, module_a: Reconstruction | None, module_b: Reconstruction) -> DdadMaps:

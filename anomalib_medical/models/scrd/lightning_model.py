@@ -9,7 +9,6 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from torch import optim
 
 from anomalib_medical.models.components import (
     DistillationMixin,
@@ -116,11 +115,6 @@ class Scrd(DistillationMixin, AnomalibModule):
         with seeded(seed):
             self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
         self.loss = ScrdLoss(balance=scale_balance)
-
-    def configure_optimizers(self) -> optim.Adam:
-        """Adam over bottleneck, decoder and scale adaptation: all that is not frozen (the paper's recipe)."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return optim.Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
         """Loss of the contrastive distillation on normalised images ``(B, 3, H, W)``; no labels are read."""

@@ -88,6 +88,19 @@ def test_pixel_threshold_keeps_normal_images_without_a_mark():
     assert marked.sum() == 4  # rank 96 of 100: the 4 largest lie above
 
 
+@pytest.mark.parametrize("maps", [None, torch.full((30, 1, 8, 8), torch.nan)], ids=["no maps", "no finite value"])
+def test_a_pixel_threshold_of_earlier_maps_is_dropped(maps):
+    scores = torch.linspace(0, 1, 30)
+    post_processor = fit(MedicalPostProcessor(), scores, maps=torch.rand(30, 1, 8, 8) + 2)
+    assert post_processor.pixel_threshold > 2
+    fit(post_processor, scores, maps=maps)
+    fresh = fit(MedicalPostProcessor(), scores)
+    for key, value in fresh.state_dict().items():
+        torch.testing.assert_close(post_processor.state_dict()[key], value, equal_nan=True)
+    # anomalib's, where there is none.
+    assert post_processor.pixel_threshold == post_processor.image_threshold
+
+
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=20, unique=True))
 def test_normalised_scores_keep_their_order_and_the_decision(scores):
     post_processor = fit(MedicalPostProcessor(), torch.linspace(0, 1, 40))

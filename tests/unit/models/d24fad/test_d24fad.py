@@ -7,9 +7,8 @@ from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
-from anomalib_medical.models.d24fad.attention import SupportAttention
-from anomalib_medical.models.d24fad.selection import feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.torch_model import SupportSet, unique_support
+from anomalib_medical.models.d24fad.support import diverse_rows, feature_ratios, find_outliers, score_ratios
+from anomalib_medical.models.d24fad.torch_model import SupportAttention, SupportSet, unique_support
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -391,3 +390,13 @@ def test_every_backbone_fits(backbone):
     model = D24fadModel(backbone).eval()
     model.support.fill(model.encode_support(pictures(2)))
     assert model(pictures(1, seed=1)).anomaly_map.shape == (1, 1, SIZE, SIZE)
+
+
+def test_diverse_images_are_far_from_one_another():
+    groups = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    embeddings = (groups[:, None] + 0.1 * torch.rand(3, 20, 2)).flatten(0, 1)
+    state = torch.random.get_rng_state()
+    for seed in range(5):
+        assert {row // 20 for row in diverse_rows(embeddings, 3, seed)} == {0, 1, 2}
+    assert diverse_rows(embeddings, 3, 1) == diverse_rows(embeddings, 3, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
