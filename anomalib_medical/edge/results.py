@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from ..io import readable
+from ..io import finite_or_none, readable
 from . import EdgeError
 
 PREDICTIONS, FAILED = "predictions", "failed"
@@ -80,7 +80,7 @@ class Table:
 
     def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
         if suffix == ".jsonl":
-            return "".join(json.dumps(_plain(row)) + "\n" for row in rows)
+            return "".join(json.dumps(_finite(_plain(row)), allow_nan=False) + "\n" for row in rows)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if header:
@@ -92,6 +92,10 @@ class Table:
 def _plain(row: Row | Failure) -> dict[str, object]:
     """The fields; names of files that are no text become text that every reader takes."""
     return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+
+
+def _finite(fields_of_row: dict[str, object]) -> dict[str, object]:
+    return {name: finite_or_none(value) if isinstance(value, float) else value for name, value in fields_of_row.items()}
 
 
 def _cell(value: object) -> str:

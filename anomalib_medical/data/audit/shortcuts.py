@@ -59,14 +59,11 @@ def image_features(fingerprints: Sequence[Fingerprint]) -> DataFrame:
 
 
 def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> list[Shortcut]:
-    """Score the test images by everything that should not matter, given the readable images and their fingerprints.
+    """Score the test images by everything that should not matter, strongest first; nothing if they lack a class.
 
     Numbers are taken as they are. Of a column of categories, the rate of abnormal images in each category is learnt on
     four fifths of the patients and applied to the rest, so that a column of unique values scores 0.5. Columns with one
     value are left out.
-
-    Returns:
-        The shortcuts, strongest first; none if the test set lacks a class.
     """
     rows = np.flatnonzero(samples.split == "test")
     test = samples.iloc[rows].reset_index(drop=True)
