@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -158,28 +158,18 @@ class Journal:
             found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
             return found.fetchone() is not None
 
-    def add_rows(self, sha256: str, rows: list[Row]) -> None:
-        """Enter a file that was scored."""
-        failed_before = self._enter(sha256, "", rows)
-        if failed_before:
-            self._write_tables()
-        else:
-            self._predictions.append(rows)
-
-    def add_failure(self, sha256: str, failure: Failure) -> None:
-        """Enter a file that could not be read; the same content may come again and succeed."""
-        failed_before = self._enter(sha256, failure.reason, [failure])
-        if not failed_before:
-            self._failed.append([failure])
-
-    def _enter(self, sha256: str, reason: str, rows: Iterable[Row | Failure]) -> bool:
+    def add(self, sha256: str, rows: Sequence[Row | Failure], reason: str = "") -> None:
+        """Enter a file that was scored, or, with the reason, one that failed: its content may come again and succeed."""
         content = json.dumps([asdict(row) for row in rows])
         with _explained(), self._database:
             failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)
             self._database.execute(
                 "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (sha256, reason, content)
             )
-        return failed_before
+        if not failed_before:
+            (self._failed if reason else self._predictions).append(rows)
+        elif not reason:
+            self._write_tables()
 
     def _write_tables(self) -> None:
         with _explained():
