@@ -159,7 +159,7 @@ class Journal:
             return found.fetchone() is not None
 
     def add(self, sha256: str, rows: Sequence[Row | Failure], reason: str = "") -> None:
-        """Enter a file that was scored, or, with the reason, one that failed: its content may come again and succeed."""
+        """Enter a file that was scored, or, with a reason, one that failed: the same may come again and succeed."""
         content = json.dumps([asdict(row) for row in rows])
         with _explained(), self._database:
             failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)

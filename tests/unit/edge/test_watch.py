@@ -71,7 +71,6 @@ def fail_once(monkeypatch, owner, name, error, *, after):
 
 STEPS = [
     (Journal, "add"),
-    (Journal, "_enter"),
     (Table, "append"),
     (Watcher, "_move"),
 ]
