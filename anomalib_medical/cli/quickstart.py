@@ -61,7 +61,7 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
     What is in the folder stays: a new run goes to a new version folder.
     """
     config = configs_dir() / "quickstart.yaml"
-    made_by = _made_by(config)
+    made_by = f"anomalib-medical {version('anomalib-medical')}, anomalib {version('anomalib')}, config {sha256(config)}"
     finished = None if fresh else _load(output, made_by)
     if finished:
         print(f"Found a finished run in {output}; --fresh trains again.")
@@ -71,10 +71,6 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
     difference, checked = _check_export(output / finished.model, predictions)
     (output / STAMP).write_text(json.dumps(asdict(finished), indent=2), encoding="utf-8")
     _summarise(output, finished, predictions, difference, checked)
-
-
-def _made_by(config: Path) -> str:
-    return f"anomalib-medical {version('anomalib-medical')}, anomalib {version('anomalib')}, config {sha256(config)}"
 
 
 def _load(output: Path, made_by: str) -> FinishedRun | None:

@@ -128,14 +128,8 @@ def _summary(report: AuditReport) -> dict[str, Any]:
         "patient_overlap": [asdict(overlap) for overlap in report.overlaps],
         "duplicates": [asdict(count) for count in report.duplicates],
         "shortcuts": [
-            {
-                "name": each.name,
-                "auroc": each.auroc,
-                "low": each.estimate.low,
-                "high": each.estimate.high,
-                "direction": each.direction,
-                "p_value": each.p_value,
-            }
+            {"name": each.name, "auroc": each.auroc, "low": each.estimate.low, "high": each.estimate.high}
+            | {"direction": each.direction, "p_value": each.p_value}
             for each in report.shortcuts
         ],
         "unreadable": [{"path": image.path, "message": str(image)} for image in report.unreadable],
