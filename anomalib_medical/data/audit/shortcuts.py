@@ -78,7 +78,9 @@ def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> l
     for name in map(str, test):
         if name.startswith(METADATA):
             features = features.assign(**_columns_of(name, test[name]))
-    found = [_score(str(name), values, abnormal, patients) for name, values in features.items() if len(values.unique()) > 1]
+    found = [
+        _score(str(name), values, abnormal, patients) for name, values in features.items() if len(values.unique()) > 1
+    ]
     return sorted(found, key=lambda shortcut: -shortcut.auroc)
 
 
