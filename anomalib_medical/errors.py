@@ -37,11 +37,7 @@ class MedicalError(Exception):
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Say which extra of this package brings what an import inside the block does not find.
-
-    Raises:
-        MedicalError: If it does not find a package.
-    """
+    """Say which extra of this package brings what an import inside the block does not find."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -89,9 +85,7 @@ def user_message(error: Exception) -> str:
 def shell_argument(name: str, value: object) -> str:
     """Write an argument as it can be pasted into a shell: ``--model.noise_size '[0.1,0.4]'``.
 
-    Args:
-        name: Its name without the dashes.
-        value: Text as it is, anything else as jsonargparse reads it (null, true, lists, objects).
+    Text is written as it is, anything else as jsonargparse reads it (null, true, lists, objects).
     """
     text = str(value)
     if not isinstance(value, str | os.PathLike):

@@ -54,15 +54,9 @@ def known_models() -> dict[str, type[AnomalibModule]]:
 
 
 def find_model(path: str, what: str, others: Iterable[str] = ()) -> type[AnomalibModule]:
-    """Find a model by its class path or its short name.
+    """Find a model by its class path or its short name: ``anomalib.models.Patchcore`` or ``Patchcore``.
 
-    Args:
-        path: Such as ``anomalib.models.Patchcore`` or ``Patchcore``.
-        what: What the path was given as, for the error: ``--model``.
-        others: Names that the caller takes besides, for the error's hint.
-
-    Raises:
-        MedicalError: If there is none.
+    For the error, `what` is what it was given as, such as ``--model``; the caller takes the names `others` besides.
     """
     found: type[AnomalibModule] = _find(path, AnomalibModule, what, others)
     return found

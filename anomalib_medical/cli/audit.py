@@ -8,8 +8,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from anomalib.data import AnomalibDataModule
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_medical.data.audit import (
+    AuditLimits,
+    audit,
+    claim_folder,
+    collect_splits,
+    format_report,
+    write_report,
+)
 from anomalib_medical.errors import is_user_error, user_message
 
 COULD_NOT_RUN = 2
@@ -20,8 +29,6 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    from anomalib_medical.data.audit import AuditLimits
-
     _add_data(parser)
     parser.add_argument(
         "--output",
@@ -50,22 +57,11 @@ def run(arguments: Mapping[str, Any]) -> int:
 
 
 def _add_data(parser: ArgumentParser) -> None:
-    from anomalib.data import AnomalibDataModule
-
     help_text = "The data: a class such as MedicalFolder with its arguments, or a YAML file of them."
     parser.add_subclass_arguments(AnomalibDataModule, "data", required=True, help=help_text)
 
 
 def _run(arguments: Mapping[str, Any]) -> int:
-    from anomalib_medical.data.audit import (
-        AuditLimits,
-        audit,
-        claim_folder,
-        collect_splits,
-        format_report,
-        write_report,
-    )
-
     limits = AuditLimits(**{field.name: arguments[field.name] for field in fields(AuditLimits)})
     parser = ArgumentParser()
     _add_data(parser)

@@ -37,11 +37,7 @@ def get_parser() -> ArgumentParser:
 
 
 def run(arguments: Mapping[str, Any]) -> None:
-    """Run the plan.
-
-    Raises:
-        MedicalError: If it cannot be run, or a job failed.
-    """
+    """Run the plan; a `MedicalError` if a job failed."""
     with needs_extra("report"):
         from anomalib_medical.benchmark.command import run_plan
 

@@ -38,11 +38,7 @@ COPIED, SAME, DIFFERENT = "copied", "already there", "left alone, it differs fro
 
 
 def configs_dir() -> Path:
-    """Folder of the shipped YAML files: inside the installed package, or beside it in an editable install.
-
-    Raises:
-        FileNotFoundError: If neither exists.
-    """
+    """Folder of the shipped YAML files: inside the installed package, or beside it in an editable install."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():

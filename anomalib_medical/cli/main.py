@@ -185,14 +185,7 @@ def _prepare(command: Any, parser: ArgumentParser) -> None:  # noqa: ANN401 - a 
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        args: Arguments without the program's name; those of the process if None.
-
-    Raises:
-        SystemExit: With the exit code, if it is not 0.
-    """
+    """Run the command line, by default the process's arguments; exits with the code, if it is not 0."""
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in {"", "0"}
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -30,21 +30,12 @@ def add_reading_options(parser: ArgumentParser, what: str, *, volumes: bool = Tr
 
 
 def window_of(options: Mapping[str, Any]) -> str | tuple[float, float] | None:
-    """The window as it was given.
-
-    Raises:
-        ValueError: If there is none of this name, or its width is not above 0.
-    """
-    window = options["window"]
-    Window.of(window)
-    return window if window is None or isinstance(window, str) else (float(window[0]), float(window[1]))
+    """The window as it was given, if it is one."""
+    Window.of(options["window"])
+    window: str | tuple[float, float] | None = options["window"]
+    return window
 
 
 def slicing_of(options: Mapping[str, Any]) -> Slicing:
-    """How volumes are cut.
-
-    Raises:
-        ValueError: If the range holds nothing.
-    """
-    first, last = options["slice_range"]
-    return Slicing(options["axis"], (float(first), float(last)))
+    """How volumes are cut, if that leaves a slice."""
+    return Slicing(options["axis"], options["slice_range"])

@@ -32,11 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Mapping[str, Any]) -> int:
-    """Write the report.
-
-    Returns:
-        0.
-    """
+    """Write the report; returns 0."""
     from anomalib_medical.benchmark.publish import local_paths, open_run, publish
     from anomalib_medical.benchmark.report import write_report
 

@@ -45,6 +45,7 @@ def run(arguments: Mapping[str, Any]) -> int:
     from anomalib_medical.models import D24fad
     from anomalib_medical.models.components.checkpoints import read_checkpoint, write_checkpoint
     from anomalib_medical.models.d24fad.support import chooser
+    from anomalib_medical.post_processing import raw_threshold
 
     source, target, normals = arguments["ckpt_path"], arguments["output"], arguments["normals_dir"]
     if target.exists():
@@ -65,7 +66,7 @@ def run(arguments: Mapping[str, Any]) -> int:
     elif normals is not None or count > 1:
         model.recalibrate(None if normals is None else read_normals(normals, model.support_record, window))
         source_of_normals = f"the images in {normals}" if normals else "each support image against the others"
-        how = f"image threshold {model.post_processor.image_threshold:.6g}, from {source_of_normals}"
+        how = f"image threshold {raw_threshold(model.post_processor):.6g}, from {source_of_normals}"
     # The state of the training run holds the old threshold too, and belongs to other data.
     checkpoint = {key: value for key, value in checkpoint.items() if key not in _OF_THE_RUN}
     checkpoint["state_dict"] = model.state_dict()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import openvino
@@ -20,6 +20,7 @@ from anomalib_medical import __version__, edge, io
 from anomalib_medical.data import MedicalFolder
 from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.data.images import read_image
+from anomalib_medical.data.patients import PatientSource
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
@@ -37,6 +38,8 @@ from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
 Precision = Literal["fp32", "fp16", "int8"]
+# Of MedicalFolder.
+_TEST_OPTIONS = ("patient_pattern", "patient_from", "mask_labels", "mask_threshold")
 _HERE = Path(__file__).parent
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
@@ -44,38 +47,53 @@ _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "in
 
 @dataclass(frozen=True)
 class BundleRequest:
-    """What to make a bundle of; see ``anomalib-medical bundle --help``."""
+    """What to make a bundle of; the command line's options are made of it.
 
-    checkpoint: Path
+    Attributes:
+        ckpt_path: Checkpoint of a trained model.
+        output: The new folder; nothing is overwritten.
+        model: Class of the model, such as Patchcore; only for checkpoints of anomalib's own, which do not name it.
+        precision: fp16 halves the size; int8 quarters it and is faster, needs --normals, and changes scores: see the
+            model card.
+        normals: Normal images to calibrate INT8 with, of training or validation: 10 or more, better 300. A folder, or a
+            manifest as MedicalFolder reads it, of which the splits train and val are taken.
+        test_data: Folder in MedicalFolder's layout, or its manifest: the test is scored for the AUROC in the model
+            card.
+        manifest_root: Folder that the paths in manifests are relative to. Default: the manifest's own.
+        patient_pattern: For --test_data: the patient in a file's name, as in MedicalFolder, for the AUROC's interval.
+        patient_from: For --test_data: where patients come from if headers do not tell them apart, as in MedicalFolder.
+        mask_labels: For --test_data: values of masks that are abnormal, as in MedicalFolder.
+        mask_threshold: For --test_data: values of masks above it are abnormal, instead.
+        trained_on: Data and protocol, in your words, for the model card.
+        reading: How files are read.
+    """
+
+    ckpt_path: Path
     output: Path
     model: str | None = None
     precision: Precision = "fp32"
-    reading: Reading = field(default_factory=Reading)
     normals: Path | None = None
     test_data: Path | None = None
     manifest_root: Path | None = None
-    test_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of MedicalFolder
+    patient_pattern: str | None = None
+    patient_from: PatientSource = "header"
+    mask_labels: list[int] | None = None
+    mask_threshold: float | None = None
     trained_on: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 def make_bundle(request: BundleRequest) -> Manifest:
-    """Write a bundle, whole or not at all.
-
-    Returns:
-        Its manifest.
-
-    Raises:
-        MedicalError: If the folder is there, the checkpoint cannot be used, the model not be exported, or INT8 lacks
-            images.
-    """
+    """Write a bundle, whole or not at all; returns its manifest."""
     output = request.output
     _check_output(output)
     # What can be wrong is found before minutes of exporting.
     normals = _normals(request)
     data = None
     if request.test_data is not None:
-        data = open_test_data(request.test_data, request.reading, request.manifest_root, **request.test_options)
-    model = load_model(request.checkpoint, request.model)
+        options = {name: getattr(request, name) for name in _TEST_OPTIONS}
+        data = open_test_data(request.test_data, request.reading, request.manifest_root, **options)
+    model = load_model(request.ckpt_path, request.model)
     check_model(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, so that renaming is one step; a failure leaves nothing behind.
@@ -88,15 +106,9 @@ def make_bundle(request: BundleRequest) -> Manifest:
 
 
 def check_model(model: AnomalibModule) -> None:
-    """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with.
-
-    Raises:
-        MedicalError: If its maps' places are not known, it resizes as no graph does, or it has no support.
-    """
-    if any(
-        step.kind == "resize_longer" or (step.kind == "resize_shorter" and len(step.sizes) > 1)
-        for step in model_steps(model)
-    ):
+    """Refuse a model whose pre-processing is not known, and a few-shot model that has nothing to compare with."""
+    steps = model_steps(model)
+    if any(step.kind == "resize_longer" or step.kind == "resize_shorter" and len(step.sizes) > 1 for step in steps):
         msg = f"{type(model).__name__} resizes with max_size, which no graph does: train without."
         raise MedicalError(msg)
     support = getattr(model.model, "support", None)
@@ -175,7 +187,7 @@ def _fill(
         | {"anomalib-medical": __version__},
     )
     facts = CardFacts(
-        checkpoint_sha256=io.sha256(request.checkpoint),
+        checkpoint_sha256=io.sha256(request.ckpt_path),
         difference=difference,
         trained_on=request.trained_on,
         teacher=getattr(model, "teacher_source", None),

@@ -19,15 +19,9 @@ from anomalib_medical.registration import find_model
 
 
 def load_model(path: Path, name: str | None = None) -> AnomalibModule:
-    """Load a trained model, with the post-processor that it was trained with.
+    """Load a trained model on the CPU, in evaluation mode, with the post-processor that it was trained with.
 
     Its class is named as ``Patchcore`` or ``package.Class``, or by the checkpoint, as those of this package do.
-
-    Returns:
-        The model in evaluation mode, on the CPU.
-
-    Raises:
-        MedicalError: If the checkpoint is missing, damaged or of another class, or nothing names the class.
     """
     content = read_checkpoint(path)
     named = content.get("model_class")
@@ -39,27 +33,19 @@ def load_model(path: Path, name: str | None = None) -> AnomalibModule:
     check_restorable(content, path, cls)
     accepted = inspect.signature(cls).parameters
     given: dict[str, Any] = {"pre_trained": False, "post_processor": post_processor_of(content, path)}
+    config = content.get("anomalib_pre_processor_config")
+    if config and "model_class" not in content:
+        # anomalib restores it after the model is built, but some of its models build parts of themselves for their
+        # image size: `ReverseDistillation` would smooth and resize its maps as those of images of 256 pixels.
+        given["pre_processor"] = PreProcessor()
+        given["pre_processor"].load_checkpoint_config(config)
     given = {key: value for key, value in given.items() if key in accepted}
     try:
         # All weights come from the checkpoint: the teacher's must not be looked for on the hub.
         with without_download():
-            model = cls.load_from_checkpoint(path, map_location="cpu", **given, **_pre_processor(content, cls))
+            model = cls.load_from_checkpoint(path, map_location="cpu", **given)
     except (RuntimeError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path} does not fit {cls.__name__} ({reason[:200]}). Give --model the class that was trained."
         raise MedicalError(msg) from error
     return model.eval()
-
-
-def _pre_processor(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
-    """The pre-processor a model of anomalib's was trained with: some build parts of themselves for its image size.
-
-    anomalib restores it after the model is built, and `ReverseDistillation` would smooth and resize its maps as those
-    of images of 256 pixels.
-    """
-    config = content.get("anomalib_pre_processor_config")
-    if not config or "model_class" in content or "pre_processor" not in inspect.signature(cls).parameters:
-        return {}
-    pre_processor = PreProcessor()
-    pre_processor.load_checkpoint_config(config)
-    return {"pre_processor": pre_processor}

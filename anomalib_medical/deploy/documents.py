@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +78,19 @@ def _threshold_text(processing: PostProcessing) -> str:
     threshold = raw_threshold(processing.image, processing.normalization)
     if threshold is None:
         return "None: the model gives raw scores and calls no image abnormal."
+    if math.isinf(threshold):
+        return f"Its sensitivity is set so that {'no' if threshold > 0 else 'every'} image is called abnormal."
     count = "number not recorded" if processing.held_out is None else str(processing.held_out)
+    known = processing.image.threshold
+    origin = "Set" if threshold == known else f"The sensitivity moved it from {known:.6g}, which was set"
     if processing.target_specificity is not None:
         share = 100 * processing.target_specificity
-        how = f"Set so that {share:g}% of held-out normal images ({count}) score no more."
+        how = f"{origin} so that {share:g}% of held-out normal images ({count}) score no more."
     elif processing.threshold_rule == "percentile":
-        how = f"Set by a percentile of the validation images' scores ({count})."
+        how = f"{origin} by a percentile of the validation images' scores ({count})."
     else:
-        how = f"Set where F1 is best on validation images ({count})."
-        if processing.image.threshold == processing.image.maximum:
+        how = f"{origin} where F1 is best on validation images ({count})."
+        if known == processing.image.maximum:
             # What anomalib takes without labelled anomalies.
             how += " It is their highest score, as where none of them is abnormal."
     return f"Images with a raw score above {threshold:.6g} are called abnormal. {how}"

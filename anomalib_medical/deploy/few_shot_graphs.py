@@ -40,14 +40,7 @@ class _QueryScorer(_SupportEncoder):
 
 
 def export_edge(model: D24fad, folder: Path, *, fp16: bool = False) -> None:
-    """Write the two OpenVINO graphs that `FewShotDevice` runs without torch.
-
-    Args:
-        model: A trained model; its own support, if any, is no part of the graphs, nor is its threshold.
-        folder: Where to; made if missing.
-        fp16: Whether weights are stored in half precision.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the two OpenVINO graphs that `FewShotDevice` runs: without the model's own support and its threshold."""
     image_shape = {0: Dim("count", min=1), 2: Dim("height", min=8), 3: Dim("width", min=8)}
     # Sizes that are no multiple of each other, lest the export takes one for the other.
     images = torch.rand(2, 3, 96, 160, device=model.device)

@@ -16,17 +16,10 @@ _ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 
 
 def raw_graph(model: AnomalibModule) -> openvino.Model:
-    """Convert a trained model without its post-processor.
+    """From an image ``(1, 3, H, W)`` in [0, 1] of any size to ``pred_score`` and, if there is one, ``anomaly_map``.
 
     The post-processor stays out because the runtime reports raw scores too, binds other thresholds to a few-shot model,
     and because quantization must not touch it.
-
-    Returns:
-        A graph from an image ``(1, 3, H, W)`` in [0, 1] of any size to ``pred_score`` and, if there is one,
-        ``anomaly_map``.
-
-    Raises:
-        MedicalError: If the model cannot be exported, or gives no score.
     """
     chosen = copy.copy(model)
     # Modules are kept in a dictionary of their own, which a shallow copy shares.

@@ -34,11 +34,7 @@ class Measured:
 
 
 def measure(graph: Path, fp32: openvino.Model, data: MedicalFolder, post_processing: PostProcessing) -> Measured:
-    """Score the test images with the bundle's ``.xml`` and with the graph before its precision was changed.
-
-    Raises:
-        ValueError: If the test images are not of both kinds.
-    """
+    """Score the test images with the bundle's ``.xml`` and with the graph before its precision was changed."""
     test = data.test_data
     scorers = GraphScorer(graph), GraphScorer(fp32)
     scores = np.array(
@@ -81,11 +77,7 @@ def open_test_data(
     manifest_root: Path | None = None,
     **options: Any,  # noqa: ANN401 # MedicalFolder's own
 ) -> MedicalFolder:
-    """Find the test images of a folder in the layout of `MedicalFolder`, or of its manifest, read as the bundle does.
-
-    Paths of a manifest are relative to `manifest_root`, or to its own folder; `options` are further arguments of
-    `MedicalFolder`: who the patients are, and what counts in masks.
-    """
+    """Find test images in a folder in the layout of `MedicalFolder`, or in its manifest, read as the bundle does."""
     manifest, root = _manifest(data, manifest_root)
     module = MedicalFolder(
         root=root,
@@ -115,5 +107,5 @@ def open_normals(
 
 
 def _manifest(data: Path, root: Path | None) -> tuple[Path | None, Path]:
-    """The manifest, None if a folder was given, and the folder of the images."""
+    """The manifest, None if a folder was given, and the folder that its paths are relative to."""
     return (data, root or data.parent) if data.is_file() else (None, data)

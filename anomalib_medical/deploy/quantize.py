@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.dataset import MedicalDataset
-from anomalib_medical.edge.few_shot_device import openvino_core
+from anomalib_medical.edge.few_shot_device import FLOAT32, openvino_core
 from anomalib_medical.errors import MedicalError, needs_extra
 from anomalib_medical.io import counted
 from anomalib_medical.models.components import add_noise_patches
@@ -39,8 +39,6 @@ _LARGE = 768
 # Share of the learnt numbers from which on convolutions are what a model's time goes to. DDAD's hold a twentieth: its
 # time goes to reading the weights of full layers from memory.
 _CONVOLUTIONAL = 0.2
-# Without it CPUs that know bfloat16 use it, and scores move by 3e-3.
-_F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 # What stands between convolutions and passes quantized values on.
 _BETWEEN = frozenset({"Add", "AvgPool", "Constant", "Convert", "MaxPool", "Parameter", "PRelu", "Relu", "Result"})
@@ -75,11 +73,7 @@ class NormalImages(Sequence[Image]):
 
 
 def check_quantizable(count: int) -> None:
-    """Refuse to calibrate without nncf, or with a handful of images.
-
-    Raises:
-        MedicalError: If there is no nncf, or there are too few.
-    """
+    """Refuse to calibrate without nncf, or with a handful of images."""
     with needs_extra("int8"):
         import nncf  # noqa: F401
     if count < _MIN_NORMALS:
@@ -97,14 +91,8 @@ def quantize(graph: openvino.Model, normals: Sequence[Image]) -> Quantized:
     memory bank is one. Where scores agree too little, layers are put back to floating point, those that cost most
     first.
 
-    Of networks of full layers the weights alone are stored in 8 bits: what they compute with is not rounded.
-
-    Args:
-        graph: From images ``(1, 3, H, W)`` in [0, 1] to scores; it is left as it is.
-        normals: Normal images ``(3, H, W)``, of no test set.
-
-    Raises:
-        MedicalError: If there are too few images or nothing to quantize, or the scores change too much.
+    Of networks of full layers the weights alone are stored in 8 bits: what they compute with is not rounded. The graph
+    itself is left as it is; normal images ``(3, H, W)`` must be of no test set.
     """
     check_quantizable(len(normals))
     import nncf
@@ -285,7 +273,7 @@ def _corrupt(image: Image, seed: int) -> Image:
 
 
 def _scores(graph: openvino.Model, images: Sequence[Image]) -> NDArray[np.float64]:
-    return _scores_of(openvino_core().compile_model(graph, "CPU", _F32), images)
+    return _scores_of(openvino_core().compile_model(graph, "CPU", FLOAT32), images)
 
 
 def _scores_of(compiled: openvino.CompiledModel, images: Sequence[Image]) -> NDArray[np.float64]:

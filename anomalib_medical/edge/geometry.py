@@ -70,15 +70,16 @@ def size_after(steps: Sequence[Step], size: tuple[int, int]) -> tuple[int, int]:
 def put_back(values: _Map, placed: Placement, size: tuple[int, int], resampling: Image.Resampling) -> _Map:
     """Bring a map ``(h, w)`` to its place on an image of this height and width; 0 where nothing was seen."""
     top, left, bottom, right = placed.box
-    rows, columns = _span(top, bottom, size[0], values.shape[0]), _span(left, right, size[1], values.shape[1])
+    rows, row_padding, (first_row, last_row) = _span(top, bottom, size[0], values.shape[0])
+    columns, column_padding, (first_column, last_column) = _span(left, right, size[1], values.shape[1])
     result = np.zeros(size, values.dtype)
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return result
     # Edge pixels of the image may reach beyond the map by less than their own size.
-    padded = Image.fromarray(np.pad(values, (rows.padding, columns.padding), mode="edge"))
-    box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
+    padded = Image.fromarray(np.pad(values, (row_padding, column_padding), mode="edge"))
+    box = (first_column, first_row, last_column, last_row)
     part = padded.resize((columns.stop - columns.start, rows.stop - rows.start), resampling, box=box)
-    result[rows.start : rows.stop, columns.start : columns.stop] = np.asarray(part)
+    result[rows, columns] = np.asarray(part)
     result[~placed.mask(size)] = 0
     return result
 
@@ -127,23 +128,14 @@ def _follow(steps: Sequence[Step], size: tuple[int, int]) -> tuple[_Axis, _Axis]
     return axes[0], axes[1]
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Rows or columns of the image that a map reaches, and what of the padded map lies on them."""
-
-    start: int
-    stop: int
-    padding: tuple[int, int]
-    source: tuple[float, float]
-
-
-def _span(low: float, high: float, length: int, cells: int) -> _Span:
+def _span(low: float, high: float, length: int, cells: int) -> tuple[slice, tuple[int, int], tuple[float, float]]:
+    """Rows or columns of the image that a map reaches, the map's padding, and what of the padded map lies on them."""
     start, stop = max(0, math.floor(low * length)), min(length, math.ceil(high * length))
     first, last = ((edge / length - low) * cells / (high - low) for edge in (start, stop))
     before, after = max(0, math.ceil(-first)), max(0, math.ceil(last - cells))
     # Rounding must not leave the padded map.
     source = max(0.0, first + before), min(float(cells + before + after), last + before)
-    return _Span(start, stop, (before, after), source)
+    return slice(start, stop), (before, after), source
 
 
 def _resized(step: Step, lengths: tuple[int, int]) -> tuple[int, int]:

@@ -15,8 +15,6 @@ from .manifest import NAME, Manifest
 from .predictor import MODEL, GraphScorer, Predictor
 from .scores import normalize
 
-_CACHE = "__pycache__"
-
 
 def open_bundle(bundle: Path) -> Manifest:
     """Read a bundle's manifest, and compare every file with it."""
@@ -114,7 +112,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _is_cache_of_own(name: str, own: frozenset[str]) -> bool:
     parts = name.split("/")
     source = "/".join([*parts[:-2], f"{parts[-1].partition('.')[0]}.py"])
-    return parts[-2] == _CACHE and name.endswith(".pyc") and source in own
+    return parts[-2] == "__pycache__" and name.endswith(".pyc") and source in own
 
 
 def _hides(source: Path) -> bool:

@@ -150,11 +150,12 @@ def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Proc
 
 def _support(options: argparse.Namespace, bundle: Path) -> int:
     from .integrity import open_bundle
+    from .scores import raw_threshold
     from .support import bind_support
 
     facts = bind_support(bundle, open_bundle(bundle), options.folder, options.normals, again=options.replace)
     source = counted(facts.normals, "other normal image") if facts.normals else "each support image against the others"
-    threshold = facts.post_processing.image.threshold
+    threshold = raw_threshold(facts.post_processing.image, facts.post_processing.normalization)
     images = counted(len(facts.images), "support image")
     logger.info("Bound %s; threshold %.6g, from %s.", images, threshold, source)
     return OK

@@ -13,7 +13,7 @@ import openvino
 from numpy.typing import NDArray
 
 from . import EdgeError
-from .few_shot_device import openvino_core
+from .few_shot_device import FLOAT32, openvino_core
 from .geometry import WHOLE, Placement, Step, place
 from .manifest import PostProcessing
 from .scores import above, normalize, raw_threshold
@@ -54,8 +54,7 @@ class GraphScorer:
     """
 
     def __init__(self, graph: Path | openvino.Model, *, many: bool = False) -> None:
-        # On processors that know bfloat16, OpenVINO would use it.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
+        options = FLOAT32 | {"PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
         try:
             compiled = openvino_core().compile_model(graph, "CPU", options)
         except RuntimeError as error:

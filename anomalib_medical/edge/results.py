@@ -7,13 +7,13 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from ..io import readable
+from ..io import finite_or_none, readable
 from . import EdgeError
 
 PREDICTIONS, FAILED = "predictions", "failed"
@@ -80,7 +80,7 @@ class Table:
 
     def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
         if suffix == ".jsonl":
-            return "".join(json.dumps(_plain(row)) + "\n" for row in rows)
+            return "".join(json.dumps(_finite(_plain(row)), allow_nan=False) + "\n" for row in rows)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if header:
@@ -92,6 +92,10 @@ class Table:
 def _plain(row: Row | Failure) -> dict[str, object]:
     """The fields; names of files that are no text become text that every reader takes."""
     return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+
+
+def _finite(fields_of_row: dict[str, object]) -> dict[str, object]:
+    return {name: finite_or_none(value) if isinstance(value, float) else value for name, value in fields_of_row.items()}
 
 
 def _cell(value: object) -> str:
@@ -154,28 +158,18 @@ class Journal:
             found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
             return found.fetchone() is not None
 
-    def add_rows(self, sha256: str, rows: list[Row]) -> None:
-        """Enter a file that was scored."""
-        failed_before = self._enter(sha256, "", rows)
-        if failed_before:
-            self._write_tables()
-        else:
-            self._predictions.append(rows)
-
-    def add_failure(self, sha256: str, failure: Failure) -> None:
-        """Enter a file that could not be read; the same content may come again and succeed."""
-        failed_before = self._enter(sha256, failure.reason, [failure])
-        if not failed_before:
-            self._failed.append([failure])
-
-    def _enter(self, sha256: str, reason: str, rows: Iterable[Row | Failure]) -> bool:
+    def add(self, sha256: str, rows: Sequence[Row | Failure], reason: str = "") -> None:
+        """Enter a file that was scored, or, with a reason, one that failed: the same may come again and succeed."""
         content = json.dumps([asdict(row) for row in rows])
         with _explained(), self._database:
             failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)
             self._database.execute(
                 "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (sha256, reason, content)
             )
-        return failed_before
+        if not failed_before:
+            (self._failed if reason else self._predictions).append(rows)
+        elif not reason:
+            self._write_tables()
 
     def _write_tables(self) -> None:
         with _explained():

@@ -57,7 +57,10 @@ def raw_threshold(calibration: Calibration, normalization: Normalization) -> flo
         return float(threshold + position / (1 - abs(position)) * _unit(span, threshold))
     if normalization == "none" or math.isnan(span):
         return limit
-    return threshold + (limit - 0.5) * span
+    if span == 0 and limit < 0.5:  # of constant scores those at the threshold are normalised to 0.5, and abnormal
+        return float(np.nextafter(np.float32(threshold), np.float32(-math.inf)))
+    # Normalised scores end at 1: none lies above a limit of 1.
+    return math.inf if limit >= 1 else threshold + (limit - 0.5) * span
 
 
 def _unit(span: Any, threshold: Any) -> Any:  # noqa: ANN401 - float, or numpy's scalars to stay in float32

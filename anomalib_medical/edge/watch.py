@@ -139,13 +139,13 @@ class Watcher:
             logger.info("%s: changed while it was read; it is read again.", name)
             return
         if result.reason:
-            self._journal.add_failure(digest, result.failure)
+            self._journal.add(digest, [result.failure], result.reason)
             target = self._move(path, FAILED, digest)
             write_atomically(target.with_name(f"{target.name}.reason.txt"), f"{result.reason}\n".encode())
             if result.no_image:
                 logger.info("%s: %s, not scored.", name, result.no_image)
         else:
-            self._journal.add_rows(digest, result.rows)
+            self._journal.add(digest, result.rows)
             self._move(path, PROCESSED, digest)
             logger.info("%s: %s.", name, counted(len(result.rows), "image"))
 

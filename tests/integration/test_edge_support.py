@@ -1,6 +1,8 @@
 """A few-shot model gets another support on the device, with the scores and the threshold of the training's code."""
 
 import csv
+import json
+import re
 import shutil
 
 import pytest
@@ -69,6 +71,17 @@ def test_a_new_support_is_bound_calibrated_and_kept(made, bundle, images, tmp_pa
             assert row["raw_score"] != before[path]["raw_score"]
     kept = " ".join(path.name for path in bundle.rglob("*")) + (bundle / "support" / "support.npz").read_text("latin1")
     assert not [path.name for path in images["support"].iterdir() if path.name in kept]
+
+
+def test_the_threshold_that_is_told_is_the_one_that_is_used(bundle, images, tmp_path):
+    """A sensitivity moves it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["post_processing"]["image"]["limit"] = 0.75
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    bound = on_device(bundle, "support", images["support"])
+    rows, _ = scores_of(bundle, images["queries"], tmp_path / "after")
+    (told,) = re.findall(r"threshold (\S+), from", bound.stderr)
+    assert {f"{float(row['threshold']):.6g}" for row in rows.values()} == {told}
 
 
 def test_a_support_is_replaced_only_on_request(bundle, images):

@@ -61,12 +61,7 @@ class DuplicateCount:
 
 
 def collect_splits(datamodule: AnomalibDataModule) -> DataFrame:
-    """List the images of a datamodule, anomalib's or ours, after its ``setup``.
-
-    Returns:
-        Columns image_path, split (train, unlabeled, val or test), label, label_index, patient_id ("" where the
-        datamodule knows none), mask_path and the meta_* that there are.
-    """
+    """List the images of a datamodule, anomalib's or ours, after its ``setup``: the columns that `audit` takes."""
     tables = []
     for split in SPLITS:
         data = getattr(datamodule, f"{split}_data", None)
@@ -98,11 +93,7 @@ def find_patient_overlap(samples: DataFrame) -> list[PatientOverlap]:
 def find_split_duplicates(
     samples: DataFrame, fingerprints: Sequence[Fingerprint], min_similarity: float, *, progress: bool
 ) -> DataFrame:
-    """Find near duplicates between splits, given the readable images and, in the same order, their fingerprints.
-
-    Returns:
-        A row a pair, most similar first: kind, similarity, leak, first and second (rows of ``samples``, by split).
-    """
+    """Find near duplicates between splits, most similar first; see `AuditReport.pairs`."""
     splits = list(samples.split)
     rows = []
     for pair in find_duplicates(fingerprints, splits, min_similarity=min_similarity, progress=progress):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import Environment
 from pandas import DataFrame
+from PIL import Image
 
+from anomalib_medical.data.images import read_image
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, first_free, numbered, readable
 
 from .audit import AuditReport
-from .page import render_page
 
+# Each pair takes about 15 kB of the page.
+_SHOWN_PAIRS = 60
+_SHOWN_FILES = 100
+_THUMBNAIL = 224
 _MEANS = {"higher": "higher values", "lower": "lower values", "learnt": "other categories"}
 
 
@@ -55,14 +66,9 @@ def claim_folder(wanted: Path) -> Path:
 def write_report(
     report: AuditReport, folder: Path, name: str, window: Window | None = None, *, hash_paths: bool = False
 ) -> None:
-    """Write report.json, findings.csv, pairs.csv, features.csv and index.html.
+    """Write report.json, findings.csv, pairs.csv, features.csv and index.html to an empty folder.
 
-    Args:
-        report: The audit's results.
-        folder: An empty folder, see `claim_folder`.
-        name: Name of the data set.
-        window: Which values of DICOM and NIfTI files become black and white on the page.
-        hash_paths: Whether salted hashes take the place of the images' paths.
+    `window` is how the page shows DICOM and NIfTI files; with `hash_paths`, salted hashes stand in place of paths.
     """
     hasher = PatientHasher(folder)
     images = list(report.samples.image_path)
@@ -82,7 +88,7 @@ def write_report(
         table.to_csv(folder / f"{stem}.csv", index=False, errors="backslashreplace")
     summary = _for_json({"data": name, **_summary(report)})
     (folder / "report.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    page = render_page(report, pairs, name, images, window, hashed=hash_paths)
+    page = _page(report, pairs, name, images, window, hashed=hash_paths)
     (folder / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
@@ -126,14 +132,8 @@ def _summary(report: AuditReport) -> dict[str, Any]:
         "patient_overlap": [asdict(overlap) for overlap in report.overlaps],
         "duplicates": [asdict(count) for count in report.duplicates],
         "shortcuts": [
-            {
-                "name": each.name,
-                "auroc": each.auroc,
-                "low": each.estimate.low,
-                "high": each.estimate.high,
-                "direction": each.direction,
-                "p_value": each.p_value,
-            }
+            {"name": each.name, "auroc": each.auroc, "low": each.estimate.low, "high": each.estimate.high}
+            | {"direction": each.direction, "p_value": each.p_value}
             for each in report.shortcuts
         ],
         "unreadable": [{"path": image.path, "message": str(image)} for image in report.unreadable],
@@ -150,3 +150,43 @@ def _for_json(value: object) -> object:
     if isinstance(value, str):
         return readable(value)
     return finite_or_none(value) if isinstance(value, float) else value
+
+
+def _page(
+    report: AuditReport, pairs: DataFrame, name: str, images: Sequence[str], window: Window | None, *, hashed: bool
+) -> str:
+    """One web page that needs no network; `images` says where each of the report's images can be read."""
+    leaking = pairs[pairs.leak]
+    shown = leaking.head(_SHOWN_PAIRS)
+    rows = report.pairs.loc[shown.index, ["first", "second"]]
+    pictures = {row: _picture(images[row], window) for row in np.unique(rows)}
+    template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        report=report,
+        name=name,
+        counts=report.counts().to_dict("records"),
+        flagged=[finding.about for finding in report.findings],
+        place=_place,
+        pairs=shown.assign(**{f"{side}_picture": rows[side].map(pictures) for side in rows}).to_dict("records"),
+        n_leaking=len(leaking),
+        n_images=counted(len(report.samples), "image"),
+        n_findings=counted(len(report.findings), "finding"),
+        unreadable=report.unreadable[:_SHOWN_FILES],
+        hashed=hashed,
+    )
+
+
+def _place(auroc: float) -> float:
+    """Where an AUROC lies on an axis from 0.5 to 1, in percent."""
+    return round(200 * (min(max(auroc, 0.5), 1.0) - 0.5), 2)
+
+
+def _picture(path: str, window: Window | None) -> str:
+    """A small JPEG as the text of a data address."""
+    pixels = read_image(path, window).permute(1, 2, 0).numpy()
+    image = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

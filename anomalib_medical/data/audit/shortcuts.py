@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
+from pandas.api.types import is_numeric_dtype
 from scipy.stats import mannwhitneyu
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import TargetEncoder
@@ -23,7 +24,7 @@ from anomalib_medical.metrics import Estimate, image_auroc
 FloatArray = NDArray[np.float64]
 
 _FOLDS = 5
-_FEATURES = ("file_size", "width", "height", "area", "aspect", "mean", "std", "sharpness", "border")
+_NUMBERS = ("file_size", "width", "height", "mean", "std", "sharpness", "border")
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,21 @@ class Shortcut:
 
 def image_features(fingerprints: Sequence[Fingerprint]) -> DataFrame:
     """Return a row of numbers an image: file size, image size, grey values, border, file type."""
-    numbers = ("file_size", "width", "height", "mean", "std", "sharpness", "border")
-    rows = [[getattr(record, name) for name in numbers] for record in fingerprints]
-    table = DataFrame(rows, columns=list(numbers))
+    table = DataFrame([[getattr(record, name) for name in _NUMBERS] for record in fingerprints], columns=list(_NUMBERS))
     return table.assign(
         area=table.width * table.height,
         aspect=table.width / table.height,
         file_type=[_suffix(record.path) for record in fingerprints],
         colour=["colour" if record.colour else "grey" for record in fingerprints],
-    )[[*_FEATURES, "file_type", "colour"]]
+    )
 
 
 def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> list[Shortcut]:
-    """Score the test images by everything that should not matter, given the readable images and their fingerprints.
+    """Score the test images by everything that should not matter, strongest first; nothing if they lack a class.
 
     Numbers are taken as they are. Of a column of categories, the rate of abnormal images in each category is learnt on
     four fifths of the patients and applied to the rest, so that a column of unique values scores 0.5. Columns with one
     value are left out.
-
-    Returns:
-        The shortcuts, strongest first; none if the test set lacks a class.
     """
     rows = np.flatnonzero(samples.split == "test")
     test = samples.iloc[rows].reset_index(drop=True)
@@ -76,23 +72,14 @@ def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> l
     # Without an id an image is its own patient.
     patients = [patient or f"\0{index}" for index, patient in enumerate(test.patient_id)]
     features = image_features([fingerprints[int(row)] for row in rows])
-    numbers: dict[str, Series] = {name: features[name] for name in _FEATURES}
-    categories: dict[str, Series] = {name: features[name] for name in ("file_type", "colour")}
     train = np.flatnonzero(samples.split == "train")
     if len(train):
-        numbers["nearest_train_thumbnail"] = Series(_nearest_distance(fingerprints, rows, train))
+        features["nearest_train_thumbnail"] = _nearest_distance(fingerprints, rows, train)
     for name in map(str, test):
         if name.startswith(METADATA):
-            _add_column(name, test[name], numbers, categories)
+            features = features.assign(**_columns_of(name, test[name]))
     found = [
-        _score(name, values.to_numpy(dtype=np.float64), abnormal, patients, learnt=False)
-        for name, values in numbers.items()
-        if len(values.unique()) > 1
-    ]
-    found += [
-        _score(name, _learn(values, abnormal, patients), abnormal, patients, learnt=True)
-        for name, values in categories.items()
-        if len(values.unique()) > 1
+        _score(str(name), values, abnormal, patients) for name, values in features.items() if len(values.unique()) > 1
     ]
     return sorted(found, key=lambda shortcut: -shortcut.auroc)
 
@@ -102,16 +89,14 @@ def _suffix(path: str) -> str:
     return file.name.removeprefix(image_stem(file)).lower()
 
 
-def _add_column(name: str, column: Series, numbers: dict[str, Series], categories: dict[str, Series]) -> None:
-    """Decide whether a column holds numbers, and treat their absence as a column of its own."""
+def _columns_of(name: str, column: Series) -> dict[str, Series]:
+    """A column of numbers, if it holds numbers, and one of their absence; or one of categories."""
     text = column.fillna("").astype(str).str.strip()
     values = pd.to_numeric(text, errors="coerce")
     absent = text == ""
     if values.notna().any() and values[~absent].notna().all():
-        numbers[name] = values.fillna(values.median())
-        categories[f"{name} absent"] = absent.map({True: "absent", False: "present"})
-    else:
-        categories[name] = text
+        return {name: values.fillna(values.median()), f"{name} absent": absent.map({True: "absent", False: "present"})}
+    return {name: text}
 
 
 def _nearest_distance(
@@ -147,9 +132,9 @@ def _learn(column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str])
     return scores
 
 
-def _score(
-    name: str, values: FloatArray, abnormal: NDArray[np.bool_], patients: Sequence[str], *, learnt: bool
-) -> Shortcut:
+def _score(name: str, column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str]) -> Shortcut:
+    learnt = not is_numeric_dtype(column)
+    values = _learn(column, abnormal, patients) if learnt else column.to_numpy(dtype=np.float64)
     found = image_auroc(values, abnormal, patients)
     table = DataFrame({"patient": patients, "abnormal": abnormal, "value": values})
     means = table.groupby(["abnormal", "patient"]).value.mean()

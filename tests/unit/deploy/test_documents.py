@@ -37,6 +37,23 @@ def test_a_card_without_a_test_set_says_that_nothing_is_known():
     assert "raw score above 0.3 are called abnormal. Set so that 95% of held-out normal images" in text
 
 
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [
+        (
+            0.75,
+            "above 0.7 are called abnormal. The sensitivity moved it from 0.3, which was set so that 95%",
+        ),
+        (0.0, "Its sensitivity is set so that every image is called abnormal."),
+        (1.0, "Its sensitivity is set so that no image is called abnormal."),
+    ],
+)
+def test_a_card_says_what_the_sensitivity_does(limit, text):
+    processing = PostProcessing("softsign", Calibration(0.3, 0.1, 0.5, limit), target_specificity=0.95)
+    sensitive = Manifest(**vars(MANIFEST) | {"post_processing": processing})
+    assert text in model_card(sensitive, CardFacts("ab" * 32, difference=3e-7))
+
+
 def test_a_card_says_what_a_crop_leaves_out():
     steps = (Step("resize", (256, 256)), Step("center_crop", (224, 192)))
     cropping = Manifest(**vars(MANIFEST) | {"model": ModelFacts("Dinomaly", (256, 256), geometry=steps)})

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from anomalib_medical.edge import EdgeError
-from anomalib_medical.edge.manifest import PostProcessing, Reading
+from anomalib_medical.edge.manifest import Calibration, PostProcessing, Reading
 from anomalib_medical.edge.predictor import Predictor
 from anomalib_medical.edge.processing import Processor
 from anomalib_medical.edge.run import find_files, run
@@ -25,9 +26,9 @@ class Scorer:
         return float(image.mean()), image[0]
 
 
-def run_on(source, output):
+def run_on(source, output, post_processing=PostProcessing()):  # noqa: B008 - frozen
     output.mkdir()
-    processor = Processor(Predictor(Scorer(), PostProcessing()), Reading(), output, heatmaps=False, dicom=None)
+    processor = Processor(Predictor(Scorer(), post_processing), Reading(), output, heatmaps=False, dicom=None)
     return run(find_files(str(source), None), output, processor)
 
 
@@ -101,3 +102,16 @@ def test_names_that_are_no_text_give_readable_tables(folder, tmp_path):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(EdgeError, match=r"There is no file or folder .*nowhere\."):
         find_files(str(tmp_path / "nowhere"), None)
+
+
+@pytest.mark.parametrize(("limit", "threshold", "label"), [(0.0, -math.inf, "abnormal"), (1.0, math.inf, "normal")])
+def test_a_threshold_that_is_not_finite_is_null_in_json(limit, threshold, label, tmp_path):
+    """A sensitivity of 1 or 0 calls every image abnormal, or none; strict readers refuse Infinity."""
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    calibration = Calibration(0.5, 0.0, 1.0, limit)
+    run_on(tmp_path / "a.png", tmp_path / "out", PostProcessing("softsign", calibration, calibration))
+    (row,) = pd.read_csv(tmp_path / "out" / "predictions.csv").itertuples()
+    assert (row.threshold, row.label) == (threshold, label)
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text("utf-8"), parse_constant=pytest.fail)
+    assert line["threshold"] is None
+    assert line["label"] == label

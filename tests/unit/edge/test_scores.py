@@ -26,7 +26,7 @@ def post_processor(kind, ranges, **kwargs):
     return made
 
 
-@pytest.mark.parametrize("sensitivity", [0.5, 0.3])
+@pytest.mark.parametrize("sensitivity", [0.5, 0.3, 0.0, 1.0])
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("ranges", RANGES.values(), ids=RANGES)
 @pytest.mark.parametrize("kind", ["specificity", "f1", "anomalib"])

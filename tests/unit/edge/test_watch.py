@@ -70,8 +70,7 @@ def fail_once(monkeypatch, owner, name, error, *, after):
 
 
 STEPS = [
-    (Journal, "add_rows"),
-    (Journal, "_enter"),
+    (Journal, "add"),
     (Table, "append"),
     (Watcher, "_move"),
 ]
@@ -158,7 +157,7 @@ def test_what_is_repaired_leaves_the_table_of_failures(folders):
     shutil.move(output / "failed" / next(p.name for p in (output / "failed").glob("*.dcm")), drop / "a.dcm")
     processor = Processor()
     repaired = Journal(output)
-    repaired.add_rows(sha256(drop / "a.dcm"), next(processor([drop / "a.dcm"])).rows)
+    repaired.add(sha256(drop / "a.dcm"), next(processor([drop / "a.dcm"])).rows)
     repaired.close()
     assert len((output / "failed.csv").read_text().splitlines()) == 1
 
