@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -14,11 +16,11 @@ from anomalib_medical.benchmark.plan import JobSpec, Plan, differences, expand, 
 from anomalib_medical.benchmark.records import Job, JobStatus
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import RunFolder
-from anomalib_medical.benchmark.runner import Task, disk_full_explained, run_jobs
+from anomalib_medical.benchmark.runner import Task, run_jobs
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.phantom.datamodule import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.errors import FULL, MedicalError, shell_argument
 from anomalib_medical.io import agree, counted
 
 _LOCK = ".lock"
@@ -64,7 +66,7 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
         return
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with disk_full_explained(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
+        with _how_to_go_on(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
             if another:
                 _set_aside(run, changed)
             run.start(plan.as_dict(), describe_run(plan.name), [job.planned for job in plan.jobs.values()])
@@ -107,6 +109,20 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
         )
         raise MedicalError(msg)
     print(f"All done, {total}: {run.path}")
+
+
+@contextlib.contextmanager
+def _how_to_go_on(run: Path) -> Iterator[None]:
+    """Turn Ctrl-C and a full disk into an error that says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        what = "The disk is full. Free some space" if isinstance(error, OSError) else "Stopped"
+        again = shell_argument("output", run)
+        msg = f"{what}. All finished jobs are in {run}; the same command with {again} goes on where this stopped."
+        raise MedicalError(msg) from error
 
 
 def _failed(plan: Plan, run: RunFolder) -> dict[str, list[str]]:
