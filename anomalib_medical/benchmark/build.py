@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
@@ -11,7 +11,8 @@ from anomalib.pre_processing import PreProcessor
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_medical.benchmark.plan import JobSpec, Plan, expand
+from anomalib_medical.benchmark.plan import Plan, expand
+from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
@@ -29,23 +30,6 @@ _TEACHER_MODULES = {
     "Stfpm": "teacher_model",
 }
 TeacherSource = Literal["file", "hub", "random", "none"]
-
-
-class PlannedTasks(FewShotTasks):
-    """`FewShotTasks` over the datasets of a plan, under the plan's names."""
-
-    def __init__(self, datasets: Mapping[str, MedicalDataModule], **kwargs: Any) -> None:  # noqa: ANN401 - passed on
-        super().__init__(tasks=list(datasets.values()), **kwargs)
-        self._datasets = dict(datasets)
-
-    @property
-    def support_patients(self) -> set[str]:
-        """Patients of the target's support, as its own datamodule names them."""
-        prefix = f"{self.target}/"
-        return {str(patient).removeprefix(prefix) for patient in self.support_data.samples.patient_id}
-
-    def _tasks(self) -> dict[str, MedicalDataModule]:
-        return self._datasets
 
 
 def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = None) -> MedicalDataModule:
@@ -73,13 +57,21 @@ def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = No
     return cls(**arguments)
 
 
-def build_tasks(plan: Plan, job: JobSpec) -> PlannedTasks:
+def ready_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = None) -> MedicalDataModule:
+    """Build a dataset's datamodule, get its data and set it up."""
+    data = build_datamodule(plan, dataset, train_batch_size)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def build_tasks(plan: Plan, job: PlannedJob) -> FewShotTasks:
     """Build the other datasets as tasks to learn on, with the job's dataset as the target."""
     spec = plan.spec(job)
-    return PlannedTasks(
-        {name: build_datamodule(plan, name) for name in plan.datasets},
+    return FewShotTasks(
+        tasks={name: build_datamodule(plan, name) for name in plan.datasets},
         target=job.dataset,
-        shots=job.settings.few_shot or 1,
+        shots=spec["few_shot"],
         image_size=spec["image_size"],
         train_batch_size=spec["train_batch_size"],
         eval_batch_size=plan.eval_batch_size,
@@ -89,7 +81,7 @@ def build_tasks(plan: Plan, job: JobSpec) -> PlannedTasks:
     )
 
 
-def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource]:
+def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSource]:
     """Build a job's model; seed before.
 
     Returns:
@@ -98,8 +90,9 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
     Raises:
         MedicalError: If its class or an argument is unknown, or the plan's teacher cannot be loaded into it.
     """
-    cls, accepted = model_class(job)
-    size = job.settings.image_size or plan.image_size
+    cls, accepted = model_class(plan, job)
+    settings = plan.settings(job.model, job.dataset)
+    size = settings.image_size or plan.image_size
     # The same for all that take it, but where their own entry says otherwise.
     given: dict[str, Any] = {
         "backbone": plan.backbone,
@@ -107,7 +100,7 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
         "pre_trained": plan.pre_trained,
         "teacher_weights": expand(plan.teacher_weights),
         "seed": job.seed,
-        **expand(job.settings.init_args),
+        **expand(settings.init_args),
     }
     arguments: dict[str, Any] = {
         "evaluator": False,
@@ -115,7 +108,7 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
         "post_processor": MedicalPostProcessor(target_specificity=plan.target_specificity),
     }
     if "image_size" not in accepted:
-        arguments["pre_processor"] = _pre_processor(size, normalize=job.settings.normalize)
+        arguments["pre_processor"] = _pre_processor(size, normalize=settings.normalize)
     arguments |= {name: value for name, value in given.items() if name in accepted}
     with contextlib.nullcontext() if given["pre_trained"] else without_download():
         model = cls(**arguments)
@@ -130,15 +123,16 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
     return model, "file" if weights else "hub" if given["pre_trained"] else "random"
 
 
-def model_class(job: JobSpec) -> tuple[type[AnomalibModule], list[str]]:
+def model_class(plan: Plan, job: PlannedJob) -> tuple[type[AnomalibModule], list[str]]:
     """Find a job's model class, and its arguments.
 
     Raises:
         MedicalError: If there is none, or it has not the plan's arguments.
     """
     where = f"models.{job.model}"
-    cls = find_model(job.settings.class_path, f"{where}: class_path", TRIVIAL)
-    return cls, _check_arguments(cls, job.settings.init_args, where)
+    settings = plan.settings(job.model, job.dataset)
+    cls = find_model(settings.class_path, f"{where}: class_path", TRIVIAL)
+    return cls, _check_arguments(cls, settings.init_args, where)
 
 
 def _check_arguments(cls: type, arguments: Iterable[str], where: str) -> list[str]:
@@ -157,7 +151,7 @@ def _pre_processor(size: int, *, normalize: bool) -> PreProcessor:
     return PreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)] if normalize else [resize]))
 
 
-def _teacher(model: AnomalibModule, job: JobSpec) -> Any:  # noqa: ANN401 - a module
+def _teacher(model: AnomalibModule, job: PlannedJob) -> Any:  # noqa: ANN401 - a module
     name = type(model).__name__
     if name not in _TEACHER_MODULES:
         msg = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import filelock
@@ -12,8 +13,8 @@ import filelock
 from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.machine import describe_run, find_devices
-from anomalib_medical.benchmark.plan import JobSpec, Plan, differences, expand, load_plan
-from anomalib_medical.benchmark.records import Job, JobStatus
+from anomalib_medical.benchmark.plan import Plan, differences, expand, load_plan
+from anomalib_medical.benchmark.records import Job, JobStatus, PlannedJob
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import Task, run_jobs
@@ -47,13 +48,13 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
             disk is full or the user stopped it.
     """
     plan = load_plan(config)
-    expand(plan.as_dict())  # variables that are not set, all at once
+    expand(asdict(plan))  # variables that are not set, all at once
     plan = plan.with_teacher_digest()
     devices = find_devices(plan.devices)
     # Unknown classes and arguments are refused before hours of work, not after.
     for job in plan.jobs.values():
         if job.kind == "trained":
-            model_class(job)
+            model_class(plan, job)
     for name in plan.datasets:
         build_datamodule(plan, name)
     run = RunFolder(output or Path("results") / "benchmark" / plan.name)
@@ -69,7 +70,7 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
         with _how_to_go_on(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
             if another:
                 _set_aside(run, changed)
-            run.start(plan.as_dict(), describe_run(plan.name), [job.planned for job in plan.jobs.values()])
+            run.start(asdict(plan), describe_run(plan.name), list(plan.jobs.values()))
             with atomic(run.path / ".gitignore") as file:
                 file.write(_IGNORED)
             _run(plan, run, devices)
@@ -145,7 +146,7 @@ def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
     """
     if not (run.path / "plan.yaml").exists():
         return False
-    changes = differences(run.plan(), plan.as_dict())
+    changes = differences(run.plan(), asdict(plan))
     if changes and not force:
         msg = (
             f"{run.path} holds a run of another plan:\n" + "\n".join(f"  {change}" for change in changes[:10]) + "\n"
@@ -179,7 +180,7 @@ def _set_aside(run: RunFolder, changed: set[str]) -> None:
         shutil.move(run.path / "data", target / "data")
 
 
-def _seconds(plan: Plan, job: JobSpec) -> float:
+def _seconds(plan: Plan, job: PlannedJob) -> float:
     """How long a job takes at most, roughly: the cap of its training and what comes with it."""
     return _TRIVIAL_SECONDS if job.kind == "trivial" else 60 * plan.limits.train_minutes + _OVERHEAD_SECONDS
 

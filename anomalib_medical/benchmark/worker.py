@@ -21,8 +21,17 @@ import torch
 from anomalib_medical.benchmark.datasets import describe_dataset
 from anomalib_medical.benchmark.gallery import write_gallery
 from anomalib_medical.benchmark.machine import measure_cost, peak_memory_mib
-from anomalib_medical.benchmark.plan import JobSpec, Plan, make_plan
-from anomalib_medical.benchmark.records import Cost, GalleryEntry, Job, JobInfo, JobStatus, State, Thresholds
+from anomalib_medical.benchmark.plan import Plan, make_plan
+from anomalib_medical.benchmark.records import (
+    Cost,
+    GalleryEntry,
+    Job,
+    JobInfo,
+    JobStatus,
+    PlannedJob,
+    State,
+    Thresholds,
+)
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.scoring import check_numbers, fault_scores, pixel_result, score_table
 from anomalib_medical.benchmark.training import Result, image_of, score_trivially, train_and_score
@@ -48,7 +57,7 @@ def main(arguments: list[str]) -> int:
     return guarded(run.job(name), lambda: run_job(plan, plan.jobs[name], run, device))
 
 
-def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, Any]:
+def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[str, Any]:
     """Run a job and write all its files but `job.json`; returns what is to stand in that."""
     folder = run.job(job.job)
     result = score_trivially(plan, job) if job.kind == "trivial" else train_and_score(plan, job, device)
@@ -73,7 +82,7 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, 
         cost = replace(cost, **{name: getattr(measured, name) for name in names})
     return {
         "info": JobInfo(
-            **vars(job.planned),
+            **vars(job),
             device=device,
             spec=plan.spec(job),
             teacher=result.teacher,

@@ -39,7 +39,7 @@ def no_jobs(monkeypatch):
             status = JobStatus("done", 1.0)
             if task.kind == "job":
                 job = plan.jobs[task.name]
-                job = Job(status, JobInfo(**vars(job.planned), device="cpu", spec=plan.spec(job)))
+                job = Job(status, JobInfo(**vars(job), device="cpu", spec=plan.spec(job)))
             elif task.name == "broken":
                 job = Job(JobStatus("failed", 1.0, "no images"))
             else:
