@@ -93,14 +93,16 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
     cls, accepted = model_class(plan, job)
     settings = plan.settings(job.model, job.dataset)
     size = settings.image_size or plan.image_size
+    own = expand(settings.init_args)
     # The same for all that take it, but where their own entry says otherwise.
     given: dict[str, Any] = {
         "backbone": plan.backbone,
         "image_size": size,
         "pre_trained": plan.pre_trained,
-        "teacher_weights": expand(plan.teacher_weights),
+        # A model that asks for weights of the hub gets them.
+        "teacher_weights": None if own.get("pre_trained") else expand(plan.teacher_weights),
         "seed": job.seed,
-        **expand(settings.init_args),
+        **own,
     }
     arguments: dict[str, Any] = {
         "evaluator": False,
@@ -115,11 +117,8 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
     if "backbone" not in accepted:
         return model, "none"
     weights = given["teacher_weights"]
-    if "teacher_weights" not in accepted:
-        # A model that asks for weights of the hub keeps them.
-        weights = None if given["pre_trained"] else weights
-        if weights is not None:
-            load_backbone(_teacher(model, job), weights, str(given["backbone"]).partition(".")[0])
+    if weights is not None and "teacher_weights" not in accepted:
+        load_backbone(_teacher(model, job), weights, str(given["backbone"]).partition(".")[0])
     return model, "file" if weights else "hub" if given["pre_trained"] else "random"
 
 

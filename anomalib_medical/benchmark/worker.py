@@ -68,18 +68,14 @@ def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[st
         steps=result.steps,
         epochs=result.epochs,
         peak_memory_mib=peak_memory_mib(),
-        peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20
-        if result.model is not None and device != "cpu"
-        else None,
         not_measured=dict.fromkeys(("latency.torch", "latency.openvino", "parameters"), _TRIVIAL),
     )
     weights = None
     if result.model is not None:
+        if device != "cpu":
+            cost = replace(cost, peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20)
         weights = keep_weights(plan, folder, result.trainer, result.model, result.data)
-        image, threads = image_of(result.data.test_data, 0)[None], torch.get_num_threads()
-        measured = measure_cost(result.model, image, plan.latency_repeats, threads)
-        names = ("latency", "parameters", "model_bytes", "not_measured")
-        cost = replace(cost, **{name: getattr(measured, name) for name in names})
+        cost = measure_cost(cost, result.model, image_of(result.data.test_data, 0)[None], plan.latency_repeats)
     return {
         "info": JobInfo(
             **vars(job),
@@ -98,17 +94,15 @@ def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[st
 
 def _thresholds(plan: Plan, result: Result) -> Thresholds:
     post_processor = result.post_processor
-    image, pixel = (raw_threshold(post_processor, of) for of in ("image", "pixel"))
-    normalised = result.model is not None and post_processor and post_processor.enable_normalization
-    low, high = (post_processor.image_min, post_processor.image_max) if normalised else (float("nan"),) * 2
+    normalised = result.model is not None and post_processor.enable_normalization
     return Thresholds(
-        image=finite_or_none(image),
-        pixel=finite_or_none(pixel),
+        image=finite_or_none(raw_threshold(post_processor, "image")),
+        pixel=finite_or_none(raw_threshold(post_processor, "pixel")),
         target_specificity=plan.target_specificity,
         n_held_out=len(result.held_out.paths),
         source=_HELD_OUT,
-        low=finite_or_none(low),
-        high=finite_or_none(high),
+        low=finite_or_none(post_processor.image_min) if normalised else None,
+        high=finite_or_none(post_processor.image_max) if normalised else None,
     )
 
 

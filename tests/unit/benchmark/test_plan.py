@@ -195,3 +195,16 @@ def test_a_model_that_asks_for_weights_of_the_hub_gets_them(asked, monkeypatch):
     _, source = build_model(made, next(iter(made.jobs.values())))
     assert source == ("hub" if asked else "random")
     assert any(given) is asked
+
+
+@pytest.mark.parametrize("name", ["Padim", "Scrd"])
+def test_a_model_that_asks_for_weights_of_the_hub_does_not_get_the_plans(name, monkeypatch):
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **given: create(*args, **given | {"pretrained": False}))
+    models = {"m": {"class_path": name, "init_args": {"pre_trained": True}}}
+    made = plan(datasets=ONE, models=models, image_size=64, teacher_weights="others.pth")
+    model, source = build_model(made, next(iter(made.jobs.values())))
+    assert source == "hub"
+    assert getattr(model, "teacher_weights", None) is None
