@@ -11,7 +11,8 @@ from anomalib.pre_processing import PreProcessor
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_medical.benchmark.plan import JobSpec, Plan, expand
+from anomalib_medical.benchmark.plan import Plan, expand
+from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
@@ -56,13 +57,21 @@ def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = No
     return cls(**arguments)
 
 
-def build_tasks(plan: Plan, job: JobSpec) -> FewShotTasks:
+def ready_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = None) -> MedicalDataModule:
+    """Build a dataset's datamodule, get its data and set it up."""
+    data = build_datamodule(plan, dataset, train_batch_size)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def build_tasks(plan: Plan, job: PlannedJob) -> FewShotTasks:
     """Build the other datasets as tasks to learn on, with the job's dataset as the target."""
     spec = plan.spec(job)
     return FewShotTasks(
-        job.dataset,
         tasks={name: build_datamodule(plan, name) for name in plan.datasets},
-        shots=job.settings.few_shot or 1,
+        target=job.dataset,
+        shots=spec["few_shot"],
         image_size=spec["image_size"],
         train_batch_size=spec["train_batch_size"],
         eval_batch_size=plan.eval_batch_size,
@@ -72,7 +81,7 @@ def build_tasks(plan: Plan, job: JobSpec) -> FewShotTasks:
     )
 
 
-def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource]:
+def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSource]:
     """Build a job's model; seed before.
 
     Returns:
@@ -81,16 +90,19 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
     Raises:
         MedicalError: If its class or an argument is unknown, or the plan's teacher cannot be loaded into it.
     """
-    cls, accepted = model_class(job)
-    size = job.settings.image_size or plan.image_size
+    cls, accepted = model_class(plan, job)
+    settings = plan.settings(job.model, job.dataset)
+    size = settings.image_size or plan.image_size
+    own = expand(settings.init_args)
     # The same for all that take it, but where their own entry says otherwise.
     given: dict[str, Any] = {
         "backbone": plan.backbone,
         "image_size": size,
         "pre_trained": plan.pre_trained,
-        "teacher_weights": expand(plan.teacher_weights),
+        # A model that asks for weights of the hub gets them.
+        "teacher_weights": None if own.get("pre_trained") else expand(plan.teacher_weights),
         "seed": job.seed,
-        **expand(job.settings.init_args),
+        **own,
     }
     arguments: dict[str, Any] = {
         "evaluator": False,
@@ -98,30 +110,28 @@ def build_model(plan: Plan, job: JobSpec) -> tuple[AnomalibModule, TeacherSource
         "post_processor": MedicalPostProcessor(target_specificity=plan.target_specificity),
     }
     if "image_size" not in accepted:
-        arguments["pre_processor"] = _pre_processor(size, normalize=job.settings.normalize)
+        arguments["pre_processor"] = _pre_processor(size, normalize=settings.normalize)
     arguments |= {name: value for name, value in given.items() if name in accepted}
     with contextlib.nullcontext() if given["pre_trained"] else without_download():
         model = cls(**arguments)
     if "backbone" not in accepted:
         return model, "none"
     weights = given["teacher_weights"]
-    if "teacher_weights" not in accepted:
-        # A model that asks for weights of the hub keeps them.
-        weights = None if given["pre_trained"] else weights
-        if weights is not None:
-            load_backbone(_teacher(model, job), weights, str(given["backbone"]).partition(".")[0])
+    if weights is not None and "teacher_weights" not in accepted:
+        load_backbone(_teacher(model, job), weights, str(given["backbone"]).partition(".")[0])
     return model, "file" if weights else "hub" if given["pre_trained"] else "random"
 
 
-def model_class(job: JobSpec) -> tuple[type[AnomalibModule], list[str]]:
+def model_class(plan: Plan, job: PlannedJob) -> tuple[type[AnomalibModule], list[str]]:
     """Find a job's model class, and its arguments.
 
     Raises:
         MedicalError: If there is none, or it has not the plan's arguments.
     """
     where = f"models.{job.model}"
-    cls = find_model(job.settings.class_path, f"{where}: class_path", TRIVIAL)
-    return cls, _check_arguments(cls, job.settings.init_args, where)
+    settings = plan.settings(job.model, job.dataset)
+    cls = find_model(settings.class_path, f"{where}: class_path", TRIVIAL)
+    return cls, _check_arguments(cls, settings.init_args, where)
 
 
 def _check_arguments(cls: type, arguments: Iterable[str], where: str) -> list[str]:
@@ -140,7 +150,7 @@ def _pre_processor(size: int, *, normalize: bool) -> PreProcessor:
     return PreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)] if normalize else [resize]))
 
 
-def _teacher(model: AnomalibModule, job: JobSpec) -> Any:  # noqa: ANN401 - a module
+def _teacher(model: AnomalibModule, job: PlannedJob) -> Any:  # noqa: ANN401 - a module
     name = type(model).__name__
     if name not in _TEACHER_MODULES:
         msg = (

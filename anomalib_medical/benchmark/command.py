@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import filelock
@@ -10,15 +14,16 @@ import filelock
 from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.machine import describe_run, find_devices
-from anomalib_medical.benchmark.plan import JobSpec, Plan, differences, expand, load_plan
-from anomalib_medical.benchmark.records import Job, JobStatus
+from anomalib_medical.benchmark.plan import Plan, differences, expand, load_plan
+from anomalib_medical.benchmark.records import Job, JobInfo, JobStatus, PlannedJob
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import RunFolder
-from anomalib_medical.benchmark.runner import Task, disk_full_explained, run_jobs
+from anomalib_medical.benchmark.runner import Task, run_jobs
 from anomalib_medical.benchmark.wording import duration
+from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.phantom.datamodule import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.errors import FULL, MedicalError, shell_argument
 from anomalib_medical.io import agree, counted
 
 _LOCK = ".lock"
@@ -45,15 +50,14 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
             disk is full or the user stopped it.
     """
     plan = load_plan(config)
-    expand(plan.as_dict())  # variables that are not set, all at once
+    expand(asdict(plan))  # variables that are not set, all at once
     plan = plan.with_teacher_digest()
     devices = find_devices(plan.devices)
     # Unknown classes and arguments are refused before hours of work, not after.
     for job in plan.jobs.values():
         if job.kind == "trained":
-            model_class(job)
-    for name in plan.datasets:
-        build_datamodule(plan, name)
+            model_class(plan, job)
+    data = {name: build_datamodule(plan, name) for name in plan.datasets}
     run = RunFolder(output or Path("results") / "benchmark" / plan.name)
     another = _is_another_plan(plan, run, force=force_new_plan)
     ended = run.jobs()
@@ -61,13 +65,17 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
     if dry_run:
         done = {name for name, job in ended.items() if job.status.status == "done"} - changed
         print(_shown(plan, run, devices, done))
+        absent = [f"  {name}: {root}" for name, each in data.items() if (root := _absent_folder(each))]
+        if absent:
+            print("These datasets have no folder yet; the run says of each what it expects there:", *absent, sep="\n")
+        print("Nothing was run (--dry_run).")
         return
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with disk_full_explained(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
+        with _how_to_go_on(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
             if another:
                 _set_aside(run, changed)
-            run.start(plan.as_dict(), describe_run(plan.name), [job.planned for job in plan.jobs.values()])
+            run.start(asdict(plan), describe_run(plan.name), list(plan.jobs.values()))
             with atomic(run.path / ".gitignore") as file:
                 file.write(_IGNORED)
             _run(plan, run, devices)
@@ -77,28 +85,28 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
 
 
 def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
-    checks = {name: run.data(name).read() for name in plan.datasets}
-    unchecked = [name for name, check in checks.items() if check is None or check.data is None]
+    unchecked = [name for name in plan.datasets if run.dataset(name) is None]
     run_jobs(plan, run, [Task("data", name, f"{name}: data", _OVERHEAD_SECONDS) for name in unchecked], devices)
+    failed_checks = {name: check for name in unchecked if (check := run.data(name).read()) and check.data is None}
     done = {name for name, job in run.jobs().items() if job.status.status == "done"}
     left = [job for name, job in plan.jobs.items() if name not in done]
     tasks = []
-    for name in unchecked:
-        checks[name] = run.data(name).read()
     for job in left:
-        check = checks[job.dataset]
-        if check is not None and check.data is not None:
-            label = f"{job.dataset}: {job.model}, seed {job.seed}"
-            tasks.append(Task("job", job.job, label, _seconds(plan, job)))
-        else:
-            why = check.status.message if check else "it did not run"
-            message = f"the check of {job.dataset} failed: {why}"
+        if check := failed_checks.get(job.dataset):
+            message = f"the check of {job.dataset} failed: {check.status.message}"
             run.job(job.job).write(Job(JobStatus("failed", 0.0, message)))
+        else:
+            tasks.append(Task("job", job.job, f"{job.dataset}: {job.model}, seed {job.seed}", _seconds(plan, job)))
     total, n_done = counted(len(plan.jobs), "job"), len(plan.jobs) - len(left)
     print(f"{n_done} of {total} {agree(n_done, 'is', 'are')} done, {len(tasks)} to run.")
     run_jobs(plan, run, tasks, devices)
     print(write_report(run))
-    failed = _failed(plan, run)
+    ended = run.jobs()
+    failed = defaultdict(list)  # what went wrong -> the jobs that it happened to
+    for name in plan.jobs:
+        status = ended[name].status
+        if status.status != "done":
+            failed[f"{status.status.replace('_', ' ')}: {status.message}"].append(name)
     if failed:
         reasons = "\n".join(f"  {', '.join(names)}: {reason}" for reason, names in failed.items())
         msg = (
@@ -109,16 +117,18 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
     print(f"All done, {total}: {run.path}")
 
 
-def _failed(plan: Plan, run: RunFolder) -> dict[str, list[str]]:
-    """What went wrong -> the jobs that it happened to."""
-    ended = run.jobs()
-    found: dict[str, list[str]] = {}
-    for name in plan.jobs:
-        status = ended[name].status if name in ended else None
-        if status is None or status.status != "done":
-            reason = "it did not run" if status is None else f"{status.status.replace('_', ' ')}: {status.message}"
-            found.setdefault(reason, []).append(name)
-    return found
+@contextlib.contextmanager
+def _how_to_go_on(run: Path) -> Iterator[None]:
+    """Turn Ctrl-C and a full disk into an error that says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        what = "The disk is full. Free some space" if isinstance(error, OSError) else "Stopped"
+        again = shell_argument("output", run)
+        msg = f"{what}. All finished jobs are in {run}; the same command with {again} goes on where this stopped."
+        raise MedicalError(msg) from error
 
 
 def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
@@ -129,7 +139,7 @@ def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
     """
     if not (run.path / "plan.yaml").exists():
         return False
-    changes = differences(run.plan(), plan.as_dict())
+    changes = differences(run.plan(), asdict(plan))
     if changes and not force:
         msg = (
             f"{run.path} holds a run of another plan:\n" + "\n".join(f"  {change}" for change in changes[:10]) + "\n"
@@ -142,14 +152,13 @@ def _is_another_plan(plan: Plan, run: RunFolder, *, force: bool) -> bool:
 
 def _changed(plan: Plan, ended: dict[str, Job]) -> set[str]:
     """The jobs that another plan has run otherwise."""
-    wanted = {name: plan.spec(job) for name, job in plan.jobs.items()}
-    found = set()
-    for name, job in ended.items():
-        info = job.info
-        same_teacher = info is None or info.teacher != "file" or info.teacher_sha256 == plan.teacher_sha256
-        if info is None or wanted.get(name) != info.spec or not same_teacher:
-            found.add(name)
-    return found
+
+    def same(name: str, info: JobInfo | None) -> bool:
+        if info is None or name not in plan.jobs or info.spec != plan.spec(plan.jobs[name]):
+            return False
+        return info.teacher_sha256 in {"", plan.teacher_sha256}  # "": it did not use the file
+
+    return {name for name, job in ended.items() if not same(name, job.info)}
 
 
 def _set_aside(run: RunFolder, changed: set[str]) -> None:
@@ -163,7 +172,7 @@ def _set_aside(run: RunFolder, changed: set[str]) -> None:
         shutil.move(run.path / "data", target / "data")
 
 
-def _seconds(plan: Plan, job: JobSpec) -> float:
+def _seconds(plan: Plan, job: PlannedJob) -> float:
     """How long a job takes at most, roughly: the cap of its training and what comes with it."""
     return _TRIVIAL_SECONDS if job.kind == "trivial" else 60 * plan.limits.train_minutes + _OVERHEAD_SECONDS
 
@@ -179,25 +188,17 @@ def _shown(plan: Plan, run: RunFolder, devices: tuple[str, ...], done: set[str])
         weights = f"of a file, sha256 {plan.teacher_sha256[:12]}"
     left = [_seconds(plan, job) for name, job in plan.jobs.items() if name not in done]
     total = duration(sum(left) / len(devices))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
-            f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
-            f"{counted(len(left), 'job')} left: at most about {total}; models that make one pass end earlier.",
-            *_absent_data(plan),
-            "Nothing was run (--dry_run).",
-        ]
-    )
+    lines += [
+        "",
+        f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
+        f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
+        f"{counted(len(left), 'job')} left: at most about {total}; models that make one pass end earlier.",
+    ]
+    return "\n".join(lines)
 
 
-def _absent_data(plan: Plan) -> list[str]:
-    """Say which folders of the data are not there: a dry run reads no data."""
-    found = []
-    for name in plan.datasets:
-        data = build_datamodule(plan, name)
-        root = getattr(data, "root", None)
-        if root is not None and not Path(root).is_dir() and not isinstance(data, Phantom):  # which makes its own
-            found.append(f"  {name}: {root}")
-    return ["These datasets have no folder yet; the run says of each what it expects there:", *found] if found else []
+def _absent_folder(data: MedicalDataModule) -> Path | None:
+    """The folder of the data, if it is not there: a dry run reads no data."""
+    root = getattr(data, "root", None)
+    makes_its_own = isinstance(data, Phantom)
+    return None if root is None or makes_its_own or Path(root).is_dir() else Path(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anomalib_medical.benchmark.build import build_datamodule
+from anomalib_medical.benchmark.build import ready_datamodule
 from anomalib_medical.benchmark.plan import Plan
 from anomalib_medical.benchmark.records import AuditFinding, DatasetInfo, ShortcutResult
 from anomalib_medical.data.audit import audit, collect_splits
@@ -17,9 +17,7 @@ def describe_dataset(plan: Plan, name: str, workers: int = 1) -> DatasetInfo:
     Raises:
         MedicalError: If its test set has not both normal and abnormal images.
     """
-    data = build_datamodule(plan, name)
-    data.prepare_data()
-    data.setup()
+    data = ready_datamodule(plan, name)
     samples = collect_splits(data)
     report = audit(samples, window=data.window, workers=workers, progress=False)
     counts = samples.groupby("split").size()

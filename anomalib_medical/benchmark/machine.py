@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,14 @@ def _commit() -> str:
     return result.stdout.strip()
 
 
-def measure_cost(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Cost:
-    """Measure size and latency.
+def measure_cost(cost: Cost, model: AnomalibModule, image: torch.Tensor, repeats: int) -> Cost:
+    """Add size and latency to what the training cost.
 
     Args:
+        cost: Of the training.
         model: A trained model.
         image: ``(1, 3, H, W)`` in [0, 1], an image of the data at its own size.
         repeats: Timed repeats; fewer where they would take more than half a minute.
-        threads: Threads of OpenVINO, as many as torch has.
     """
     model = model.eval()
     tensors = [*model.model.parameters(), *model.model.buffers()]
@@ -110,11 +111,12 @@ def measure_cost(model: AnomalibModule, image: torch.Tensor, repeats: int, threa
     not_measured: dict[str, str] = {}
     for name, measure in (("torch", _torch_latency), ("openvino", _openvino_latency)):
         try:
-            latency[name] = measure(model, image, repeats, threads)
+            latency[name] = measure(model, image, repeats)
         except Exception as error:  # noqa: BLE001 - whatever fails here must not cost a finished training its scores
             reason = next(iter(str(error).strip().splitlines()), "no message")
             not_measured[f"latency.{name}"] = f"{type(error).__name__}: {reason[:300]}"
-    return Cost(
+    return replace(
+        cost,
         latency=latency,
         parameters=sum(parameter.numel() for parameter in model.model.parameters()),
         model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
@@ -132,8 +134,7 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
-    del threads  # torch has them already
+def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int) -> Latency:
     device = model.device
     image = image.to(device)
 
@@ -146,7 +147,7 @@ def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, thr
         return _time(run, repeats, str(device))
 
 
-def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, threads: int) -> Latency:
+def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int) -> Latency:
     from anomalib_medical.edge.few_shot_device import openvino_core
 
     device = model.device
@@ -155,6 +156,7 @@ def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int, 
         path = model.cpu().to_openvino(Path(folder))
         model.to(device)
         core = openvino_core()
+        threads = torch.get_num_threads()
         hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         compiled: Any = core.compile_model(core.read_model(path), "CPU", hints)
         array = image.cpu().numpy()

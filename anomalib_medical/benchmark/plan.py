@@ -68,18 +68,6 @@ class DatasetPlan:
 
 
 @dataclass(frozen=True)
-class JobSpec(PlannedJob):
-    """One model on one dataset with one seed."""
-
-    settings: ModelPlan  # with the dataset's changes
-
-    @property
-    def planned(self) -> PlannedJob:
-        """What a run folder says of it before it runs."""
-        return PlannedJob(self.job, self.dataset, self.model, self.label, self.seed, self.kind)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Models x datasets x seeds."""
 
@@ -107,44 +95,42 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     teacher_sha256: str = ""  # filled in
 
-    def as_dict(self) -> dict[str, Any]:
-        """The plan as plain values, environment variables unexpanded."""
-        return asdict(self)
-
     @cached_property
-    def jobs(self) -> dict[str, JobSpec]:
+    def jobs(self) -> dict[str, PlannedJob]:
         """All jobs by name: seed by seed, so that a run cut short has whole tables; within a dataset trivial first."""
         found = {}
         names = sorted(self.models, key=lambda name: self.models[name].class_path not in TRIVIAL)
         for seed, dataset, name in itertools.product(self.seeds, self.datasets, names):
-            settings = self._settings(name, dataset)
+            settings = self.settings(name, dataset)
             kind: Literal["trained", "trivial"] = "trivial" if settings.class_path in TRIVIAL else "trained"
             # A trivial score does not change with the seed, but for the random one.
             varies = kind == "trained" or settings.class_path == "RandomScore"
             if not settings.skip and (varies or seed == self.seeds[0]):
                 job = f"{dataset}__{name}__seed{seed}"
-                found[job] = JobSpec(job, dataset, name, settings.label or name, seed, kind, settings)
+                found[job] = PlannedJob(job, dataset, name, settings.label or name, seed, kind)
         return found
 
-    def _settings(self, name: str, dataset: str) -> ModelPlan:
-        model = self.models[name]
-        changes: dict[str, Any] = dict(self.datasets[dataset].models.get(name, {}))
+    def settings(self, model: str, dataset: str) -> ModelPlan:
+        """A model's plan with what differs on a dataset."""
+        general = self.models[model]
+        changes: dict[str, Any] = dict(self.datasets[dataset].models.get(model, {}))
         for key in ("init_args", "trainer"):
-            changes[key] = getattr(model, key) | (changes.get(key) or {})
-        return replace(model, **changes)
+            changes[key] = getattr(general, key) | (changes.get(key) or {})
+        return replace(general, **changes)
 
-    def spec(self, job: JobSpec) -> dict[str, Any]:
+    def spec(self, job: PlannedJob) -> dict[str, Any]:
         """All that a job's result depends on."""
         shared = ("protocol", "backbone", "pre_trained", "eval_batch_size", "num_workers", "threads")
         data = {name: asdict(data) | {"models": {}} for name, data in self.datasets.items()}
+        settings = self.settings(job.model, job.dataset)
         return {
-            **asdict(job.settings),
-            "image_size": job.settings.image_size or self.image_size,
-            "train_batch_size": job.settings.train_batch_size or self.train_batch_size,
+            **asdict(settings),
+            "image_size": settings.image_size or self.image_size,
+            "train_batch_size": settings.train_batch_size or self.train_batch_size,
             **{key: getattr(self, key) for key in (*shared, "target_specificity", "latency_repeats", "gallery")},
             "train_minutes": self.limits.train_minutes,
             "data": data[job.dataset],
-            "other_data": data if job.settings.few_shot else {},  # what a few-shot model learns from
+            "other_data": data if settings.few_shot else {},  # what a few-shot model learns from
         }
 
     def with_teacher_digest(self) -> Plan:
@@ -191,25 +177,33 @@ def make_plan(content: object, source: str) -> Plan:
     if isinstance(content, Mapping) and {"benchmark", "accelerator"} & content.keys():
         msg = f"{source} is a file of anomalib's own benchmark. Run it with: anomalib benchmark --config {source}"
         raise MedicalError(msg)
-    plan: Plan = _build(Plan, content, source)
-    wrong = []
+    try:
+        plan: Plan = _read(Plan, content, "")
+        wrong = _contradiction(plan)
+        for name, data in plan.datasets.items():
+            where = f"datasets.{name}.models"
+            for changed, changes in _section(data.models, where, plan.models).items():
+                _fields(ModelPlan, changes, f"{where}.{changed}.")
+    except MedicalError as error:
+        wrong = str(error)
+    if wrong:
+        msg = f"{source}: {wrong}"
+        raise MedicalError(msg)
+    return plan
+
+
+def _contradiction(plan: Plan) -> str:
+    """What cannot be, though every value can; "" if all is well."""
     if len(set(plan.seeds)) < max(1, len(plan.seeds)):
-        wrong.append(f"seeds is {plan.seeds}, expected each seed once, and at least one.")
+        return f"seeds is {plan.seeds}, expected each seed once, and at least one."
     if plan.pre_trained and plan.teacher_weights:
-        wrong.append("it has both pre_trained: true and teacher_weights: give one of them.")
+        return "it has both pre_trained: true and teacher_weights: give one of them."
     for name, model in plan.models.items():
         if "max_time" in model.trainer:
-            wrong.append(f"models.{name}.trainer has max_time: the cap is limits.train_minutes, the same for all.")
+            return f"models.{name}.trainer has max_time: the cap is limits.train_minutes, the same for all."
         if model.few_shot and len(plan.datasets) < 2:
-            wrong.append(f"models.{name} learns on the other datasets (few_shot), and there is only one dataset.")
-    if wrong:
-        msg = f"{source}: {wrong[0]}"
-        raise MedicalError(msg)
-    for name, data in plan.datasets.items():
-        where = f"datasets.{name}.models"
-        for changed, changes in _section(data.models, plan.models, f"{source}: {where}").items():
-            _parse(ModelPlan, changes, source, f"{where}.{changed}")
-    return plan
+            return f"models.{name} learns on the other datasets (few_shot), and there is only one dataset."
+    return ""
 
 
 def expand(value: _T) -> _T:
@@ -252,36 +246,32 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _build(kind: Any, content: object, source: str, path: str = "") -> Any:  # noqa: ANN401 - a dataclass
-    """Make a dataclass of what stands at a path of the source."""
-    values = _parse(kind, content, source, path)
+def _read(kind: Any, content: object, path: str) -> Any:  # noqa: ANN401 - a dataclass
+    """Make a dataclass of what stands at a path of the plan, which ends in a dot below the top."""
+    values = _fields(kind, content, path)
     for each in fields(kind):
         if each.default is MISSING and each.default_factory is MISSING and not values.get(each.name):
-            msg = f"{source}: {_at(path, each.name)} is missing."
+            msg = f"{path}{each.name} is missing."
             raise MedicalError(msg)
     return kind(**values)
 
 
-def _parse(kind: type, content: object, source: str, path: str) -> dict[str, Any]:
+def _fields(kind: type, content: object, path: str) -> dict[str, Any]:
     """Bring what is given of a dataclass's fields to their types."""
     hints = get_type_hints(kind)
     wanted = {each.name: str(each.type) for each in fields(kind)}
     values: dict[str, Any] = {}
-    for key, value in _section(content, wanted, f"{source}: {path}" if path else source).items():
-        hint, where = hints[key], _at(path, key)
+    for key, value in _section(content, path.removesuffix(".") or "it", wanted).items():
+        hint, where = hints[key], f"{path}{key}"
         of_entries: Any = get_args(hint)[1] if get_origin(hint) is dict else None
         if is_dataclass(hint):
-            values[key] = _build(hint, value, source, where)
+            values[key] = _read(hint, value, f"{where}.")
         elif is_dataclass(of_entries):
-            entries = _section(value, None, f"{source}: {where}")
-            values[key] = {name: _build(of_entries, entry, source, _at(where, name)) for name, entry in entries.items()}
+            entries = _section(value, where).items()
+            values[key] = {name: _read(of_entries, entry, f"{where}.{name}.") for name, entry in entries}
         elif value is not None or type(None) in get_args(hint):  # a key without a value is none
-            values[key] = _typed(hint, value, f"{source}: {where} is {_short(value)}, expected {wanted[key]}.")
+            values[key] = _typed(hint, value, f"{where} is {_short(value)}, expected {wanted[key]}.")
     return values
-
-
-def _at(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
 
 
 def _typed(hint: object, value: object, message: str) -> object:
@@ -296,7 +286,7 @@ def _typed(hint: object, value: object, message: str) -> object:
     return float(found) if isinstance(found, float) else int(found)  # YAML cannot write a PositiveFloat
 
 
-def _section(content: object, known: Mapping[str, object] | None, where: str) -> dict[str, Any]:
+def _section(content: object, where: str, known: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Refuse what is no mapping and keys that are not known, or without known ones cannot name a folder."""
     if not isinstance(content, Mapping):
         msg = f"{where} is {_short(content)}, expected names with values below them."

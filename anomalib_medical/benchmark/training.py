@@ -18,12 +18,14 @@ from lightning.pytorch.trainer.states import RunningStage
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader
 
-from anomalib_medical.benchmark.build import TeacherSource, build_datamodule, build_model, build_tasks
-from anomalib_medical.benchmark.plan import JobSpec, Plan
+from anomalib_medical.benchmark.build import TeacherSource, build_model, build_tasks, ready_datamodule
+from anomalib_medical.benchmark.plan import Plan
+from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.scoring import ScoreCollector, Scored
 from anomalib_medical.benchmark.trivial import TrivialScore
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.data.few_shot.tasks import FewShotTasks
 from anomalib_medical.models.d24fad import D24fad
 from anomalib_medical.post_processing import MedicalPostProcessor
 
@@ -108,10 +110,11 @@ class EpochScores(Callback):
         return float(roc_auc_score(labels, scores)) if np.isfinite(scores).all() else float("nan")
 
 
-def train_and_score(plan: Plan, job: JobSpec, device: str) -> Result:
+def train_and_score(plan: Plan, job: PlannedJob, device: str) -> Result:
     """Run a job with a model on ``cpu`` or ``cuda``; which GPU, the process's environment says."""
     seed_everything(job.seed, workers=True, verbose=False)
-    data = _ready(plan, job, job.settings.train_batch_size)
+    settings = plan.settings(job.model, job.dataset)
+    data = ready_datamodule(plan, job.dataset, settings.train_batch_size)
     model, teacher = build_model(plan, job)
     clock, collector = TrainingClock(plan.limits.train_minutes), ScoreCollector()
     callbacks: list[Callback] = [clock, collector]
@@ -126,9 +129,9 @@ def train_and_score(plan: Plan, job: JobSpec, device: str) -> Result:
         off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
         fixed: dict[str, Any] = dict.fromkeys(off, False)
         fixed |= {"accelerator": "cpu" if device == "cpu" else "gpu", "devices": 1, "default_root_dir": folder}
-        arguments = {"max_epochs": -1, "num_sanity_val_steps": 0, **model.trainer_arguments, **job.settings.trainer}
+        arguments = {"max_epochs": -1, "num_sanity_val_steps": 0, **model.trainer_arguments, **settings.trainer}
         trainer = Trainer(**arguments | fixed, callbacks=callbacks)
-        source = build_tasks(plan, job) if job.settings.few_shot else data
+        source = build_tasks(plan, job) if settings.few_shot else data
         # The threshold is set once, below: validating costs training time.
         trainer.limit_val_batches = 0
         trainer.fit(model, datamodule=source)
@@ -160,17 +163,18 @@ def set_threshold(model: AnomalibModule, trainer: Trainer, data: MedicalDataModu
         trainer.validate(model, datamodule=data, verbose=False)
         return
     # What it learnt from says nothing about the target's threshold, nor does a patient of its support.
-    support = set(getattr(source, "support_patients", ()))
-    rows = [row for row, patient in enumerate(data.val_data.samples.patient_id) if patient not in support]
-    data.val_data = data.val_data.subsample(rows)
+    patients = data.val_data.samples.patient_id
+    if isinstance(source, FewShotTasks):  # which puts the task's name before a patient's
+        rows = np.flatnonzero(~(f"{source.target}/" + patients).isin(source.support_data.samples.patient_id))
+        data.val_data = data.val_data.subsample(rows.tolist())
     # The images and not the datamodule, which would be set up again, with the support's patients.
-    model.recalibrate([image_of(data.val_data, row) for row in range(len(rows))])
+    model.recalibrate([image_of(data.val_data, row) for row in range(len(data.val_data))])
 
 
-def score_trivially(plan: Plan, job: JobSpec) -> Result:
+def score_trivially(plan: Plan, job: PlannedJob) -> Result:
     """Run a job with a trivial score."""
-    data = _ready(plan, job)
-    scorer = TrivialScore(job.settings.class_path, job.seed)
+    data = ready_datamodule(plan, job.dataset)
+    scorer = TrivialScore(plan.settings(job.model, job.dataset).class_path, job.seed)
     started = time.monotonic()
     scorer.fit(image_of(data.train_data, row) for row in range(len(data.train_data)))
     seconds = time.monotonic() - started
@@ -190,10 +194,3 @@ def image_of(data: MedicalDataset, row: int) -> torch.Tensor:
     """An image ``(3, H, W)`` in [0, 1] at its own size."""
     image: Any = data[row].image
     return torch.as_tensor(image).float()
-
-
-def _ready(plan: Plan, job: JobSpec, train_batch_size: int | None = None) -> MedicalDataModule:
-    data = build_datamodule(plan, job.dataset, train_batch_size)
-    data.prepare_data()
-    data.setup()
-    return data

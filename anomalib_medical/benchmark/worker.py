@@ -21,8 +21,17 @@ import torch
 from anomalib_medical.benchmark.datasets import describe_dataset
 from anomalib_medical.benchmark.gallery import write_gallery
 from anomalib_medical.benchmark.machine import measure_cost, peak_memory_mib
-from anomalib_medical.benchmark.plan import JobSpec, Plan, make_plan
-from anomalib_medical.benchmark.records import Cost, GalleryEntry, Job, JobInfo, JobStatus, State, Thresholds
+from anomalib_medical.benchmark.plan import Plan, make_plan
+from anomalib_medical.benchmark.records import (
+    Cost,
+    GalleryEntry,
+    Job,
+    JobInfo,
+    JobStatus,
+    PlannedJob,
+    State,
+    Thresholds,
+)
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.scoring import check_numbers, fault_scores, pixel_result, score_table
 from anomalib_medical.benchmark.training import Result, image_of, score_trivially, train_and_score
@@ -48,7 +57,7 @@ def main(arguments: list[str]) -> int:
     return guarded(run.job(name), lambda: run_job(plan, plan.jobs[name], run, device))
 
 
-def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, Any]:
+def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[str, Any]:
     """Run a job and write all its files but `job.json`; returns what is to stand in that."""
     folder = run.job(job.job)
     result = score_trivially(plan, job) if job.kind == "trivial" else train_and_score(plan, job, device)
@@ -59,21 +68,17 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, 
         steps=result.steps,
         epochs=result.epochs,
         peak_memory_mib=peak_memory_mib(),
-        peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20
-        if result.model is not None and device != "cpu"
-        else None,
         not_measured=dict.fromkeys(("latency.torch", "latency.openvino", "parameters"), _TRIVIAL),
     )
     weights = None
     if result.model is not None:
+        if device != "cpu":
+            cost = replace(cost, peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20)
         weights = keep_weights(plan, folder, result.trainer, result.model, result.data)
-        image, threads = image_of(result.data.test_data, 0)[None], torch.get_num_threads()
-        measured = measure_cost(result.model, image, plan.latency_repeats, threads)
-        names = ("latency", "parameters", "model_bytes", "not_measured")
-        cost = replace(cost, **{name: getattr(measured, name) for name in names})
+        cost = measure_cost(cost, result.model, image_of(result.data.test_data, 0)[None], plan.latency_repeats)
     return {
         "info": JobInfo(
-            **vars(job.planned),
+            **vars(job),
             device=device,
             spec=plan.spec(job),
             teacher=result.teacher,
@@ -89,17 +94,15 @@ def run_job(plan: Plan, job: JobSpec, run: RunFolder, device: str) -> dict[str, 
 
 def _thresholds(plan: Plan, result: Result) -> Thresholds:
     post_processor = result.post_processor
-    image, pixel = (raw_threshold(post_processor, of) for of in ("image", "pixel"))
-    normalised = result.model is not None and post_processor and post_processor.enable_normalization
-    low, high = (post_processor.image_min, post_processor.image_max) if normalised else (float("nan"),) * 2
+    normalised = result.model is not None and post_processor.enable_normalization
     return Thresholds(
-        image=finite_or_none(image),
-        pixel=finite_or_none(pixel),
+        image=finite_or_none(raw_threshold(post_processor, "image")),
+        pixel=finite_or_none(raw_threshold(post_processor, "pixel")),
         target_specificity=plan.target_specificity,
         n_held_out=len(result.held_out.paths),
         source=_HELD_OUT,
-        low=finite_or_none(low),
-        high=finite_or_none(high),
+        low=finite_or_none(post_processor.image_min) if normalised else None,
+        high=finite_or_none(post_processor.image_max) if normalised else None,
     )
 
 

@@ -41,5 +41,4 @@ def run(arguments: Mapping[str, Any]) -> None:
     with needs_extra("report"):
         from anomalib_medical.benchmark.command import run_plan
 
-    options = {name: arguments[name] for name in ("dry_run", "force_new_plan")}
-    run_plan(arguments["config"], arguments["output"], **options)
+    run_plan(**{name: arguments[name] for name in ("config", "output", "dry_run", "force_new_plan")})

@@ -39,7 +39,7 @@ def no_jobs(monkeypatch):
             status = JobStatus("done", 1.0)
             if task.kind == "job":
                 job = plan.jobs[task.name]
-                job = Job(status, JobInfo(**vars(job.planned), device="cpu", spec=plan.spec(job)))
+                job = Job(status, JobInfo(**vars(job), device="cpu", spec=plan.spec(job)))
             elif task.name == "broken":
                 job = Job(JobStatus("failed", 1.0, "no images"))
             else:
@@ -173,15 +173,24 @@ def test_a_run_folder_in_use_is_refused(tmp_path):
         run_plan(path, tmp_path / "run")
 
 
-def test_a_disk_full_at_the_report_says_how_to_go_on(tmp_path, no_jobs, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"The disk is full\. Free some space"),
+        (KeyboardInterrupt(), "Stopped"),
+    ],
+    ids=["full", "Ctrl-C"],
+)
+@pytest.mark.parametrize("during", ["run_jobs", "write_report"])
+@pytest.mark.usefixtures("no_jobs")
+def test_what_ends_a_run_says_how_to_go_on(during, error, told, tmp_path, monkeypatch):
+    def fails(*_):
+        raise error
 
-    monkeypatch.setattr(command, "write_report", full)
-    path = write(tmp_path)
-    with pytest.raises(MedicalError, match=r"The disk is full\. Free some space\. All finished jobs are in .*run; the"):
-        run_plan(path, tmp_path / "run")
-    assert len(no_jobs) == 3
+    monkeypatch.setattr(command, during, fails)
+    going_on = r"All finished jobs are in .*run; the same command with --output .*run goes on where this stopped\."
+    with pytest.raises(MedicalError, match=rf"^{told}\. {going_on}$"):
+        run_plan(write(tmp_path), tmp_path / "run")
 
 
 def test_errors_are_one_line(here, capsys):

@@ -1,6 +1,7 @@
 """Plans: what is refused and how, which jobs they give, what differs between two."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
 
@@ -46,10 +47,10 @@ def test_a_dataset_changes_a_model():
         "rd": {"class_path": "ReverseDistillation", "trainer": {"max_epochs": 3}, "init_args": {"layers": ["layer1"]}}
     }
     datasets = {"a": {"class_path": "Phantom", "models": {"rd": {"trainer": {"max_steps": 9}, "image_size": 32}}}}
-    (job,) = plan(models=models, datasets=datasets, seeds=[0]).jobs.values()
-    assert job.settings.trainer == {"max_epochs": 3, "max_steps": 9}
-    assert job.settings.init_args == {"layers": ["layer1"]}
-    assert job.settings.image_size == 32
+    settings = plan(models=models, datasets=datasets).settings("rd", "a")
+    assert settings.trainer == {"max_epochs": 3, "max_steps": 9}
+    assert settings.init_args == {"layers": ["layer1"]}
+    assert settings.image_size == 32
 
 
 def test_a_result_depends_on_its_own_data_and_of_few_shot_models_on_the_others_too():
@@ -127,7 +128,7 @@ def test_a_missing_teacher_is_refused():
 
 def test_differences_name_the_keys_that_matter():
     other = plan(limits={"train_minutes": 3, "memory_gib": 2}, devices=["cpu"], seeds=[0])
-    found = differences(plan().as_dict(), other.as_dict())
+    found = differences(asdict(plan()), asdict(other))
     assert found == ["limits.train_minutes: 10.0 -> 3.0", "seeds: [0, 1] -> [0]"]
 
 
@@ -138,9 +139,10 @@ def test_unknown_classes_and_arguments_are_refused():
         build_datamodule(plan(datasets={"a": {"class_path": "Folder", "init_args": {"name": "x"}}}), "a")
     unknown = {"nowhere.Model": "nowhere cannot be imported", "RandomScores": "mean 'RandomScore'"}
     for class_path, message in unknown.items():
-        (job,) = plan(models={"m": {"class_path": class_path}}, datasets=ONE, seeds=[0]).jobs.values()
+        made = plan(models={"m": {"class_path": class_path}}, datasets=ONE, seeds=[0])
+        (job,) = made.jobs.values()
         with pytest.raises(MedicalError, match=rf"models\.m: class_path is '{class_path}', .*{message}"):
-            model_class(job)
+            model_class(made, job)
 
 
 @pytest.mark.parametrize("name", ["Patchcore", "Padim", "Stfpm", "ReverseDistillation", "Scrd"])
@@ -193,3 +195,16 @@ def test_a_model_that_asks_for_weights_of_the_hub_gets_them(asked, monkeypatch):
     _, source = build_model(made, next(iter(made.jobs.values())))
     assert source == ("hub" if asked else "random")
     assert any(given) is asked
+
+
+@pytest.mark.parametrize("name", ["Padim", "Scrd"])
+def test_a_model_that_asks_for_weights_of_the_hub_does_not_get_the_plans(name, monkeypatch):
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **given: create(*args, **given | {"pretrained": False}))
+    models = {"m": {"class_path": name, "init_args": {"pre_trained": True}}}
+    made = plan(datasets=ONE, models=models, image_size=64, teacher_weights="others.pth")
+    model, source = build_model(made, next(iter(made.jobs.values())))
+    assert source == "hub"
+    assert getattr(model, "teacher_weights", None) is None

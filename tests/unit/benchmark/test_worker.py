@@ -12,7 +12,6 @@ from anomalib.data import InferenceBatch
 from anomalib_medical import MedicalFolder
 from anomalib_medical.benchmark import worker
 from anomalib_medical.benchmark.plan import make_plan
-from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.scoring import Scored
 from anomalib_medical.benchmark.training import EpochScores, Result
@@ -48,7 +47,7 @@ def run_job(tiny_folder, tmp_path, monkeypatch):
             model=SimpleNamespace(),
         )
         monkeypatch.setattr(worker, "train_and_score", lambda *_: result)
-        monkeypatch.setattr(worker, "measure_cost", lambda *_: Cost())
+        monkeypatch.setattr(worker, "measure_cost", lambda cost, *_: cost)
         folder = RunFolder(tmp_path)
         (job,) = plan.jobs.values()
         worker.guarded(folder.job(job.job), lambda: worker.run_job(plan, job, folder, "cpu"))
