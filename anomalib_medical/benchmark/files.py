@@ -8,7 +8,7 @@ import os
 import tempfile
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -52,13 +52,7 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON
     """Write a dataclass, or what JSON knows; nan becomes null."""
     with atomic(path) as file:
-        json.dump(
-            _plain(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value),
-            file,
-            indent=2,
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        json.dump(_plain(value), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
@@ -69,14 +63,9 @@ def write_csv(path: Path, table: DataFrame) -> None:
 
 
 def read_json(path: Path, kind: type[_T]) -> _T:
-    """Read a dataclass.
-
-    Raises:
-        RunFolderError: If the file is missing, damaged or of another kind.
-    """
+    """Read a dataclass; `RunFolderError` if the file is missing, damaged or of another kind."""
     with explained(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        built: _T = build(kind, content)
+        built: _T = build(kind, json.loads(path.read_text(encoding="utf-8")))
         return built
 
 
@@ -115,12 +104,9 @@ def build(kind: Any, value: Any) -> Any:  # noqa: ANN401 - any type, of JSON
     return {name: build(of[1], each) for name, each in value.items()} if origin is dict else value
 
 
-def mapping(value: object) -> dict[str, Any]:
-    """Take what is no mapping as an empty one."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
 def _plain(value: object) -> object:
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

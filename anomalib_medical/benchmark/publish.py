@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,7 @@ from anomalib_medical.benchmark.files import RunFolderError, atomic, build, expl
 from anomalib_medical.benchmark.records import DatasetInfo, Job, PlannedJob, RunInfo
 from anomalib_medical.benchmark.report.evaluate import PIXEL, evaluate
 from anomalib_medical.benchmark.report.results import Run, load_run
-from anomalib_medical.benchmark.run_folder import (
-    BLUR_COLUMNS,
-    SCORE_COLUMNS,
-    JobFolder,
-    RunFolder,
-    with_numbers,
-)
+from anomalib_medical.benchmark.run_folder import BLUR_COLUMNS, SCORE_COLUMNS, JobFolder, RunFolder, with_numbers
 from anomalib_medical.io import finite_or_none
 
 _JOBS, _SCORES, _RUN = "jobs.csv", "scores.csv.gz", "run"
@@ -46,20 +41,19 @@ _LEFT_OUT = "what it said names a file, and is left out here"
 
 
 class PublishedJob(JobFolder):
-    """A job of a published copy."""
+    """A job of a published copy: ``row`` is its row of jobs.csv."""
 
-    def __init__(self, run: PublishedRun, name: str) -> None:
-        super().__init__(run.path / "jobs" / name)
-        self._run = run
-        self._row = run.rows[name]
+    def __init__(self, run: PublishedRun, row: dict[str, Any]) -> None:
+        super().__init__(run.path / "jobs" / row["info"]["job"])
+        self._run, self._row = run, row
 
     def read(self) -> Job | None:
         """Read what its row says; None if the job had not ended."""
+        if "status" not in self._row:
+            return None
         with explained(self._run.path / _JOBS):
-            known = dict(self._row)
-            if "device" not in known["info"]:
-                del known["info"]
-            job: Job | None = build(Job, known) if "status" in known else None
+            begun = "device" in self._row["info"]
+            job: Job = build(Job, {name: said for name, said in self._row.items() if begun or name != "info"})
             return job
 
     def scores(self) -> DataFrame:
@@ -67,15 +61,12 @@ class PublishedJob(JobFolder):
         with explained(self._run.path / _SCORES):
             table, info = self._run.table, self._row["info"]
             own = _columns(info["model"], info["seed"])
-            jobs = {
-                name for row in self._run.rows.values() for name in _columns(row["info"]["model"], row["info"]["seed"])
-            }
-            rows = table[(table.dataset == info["dataset"]) & (table[next(iter(own))] != "")]
-            found = rows.drop(columns=["dataset", *(name for name in table if name in jobs - own.keys())])
-            found = found.rename(columns=own).reset_index(drop=True)
-            # Metadata of other datasets.
-            found = found[[name for name in found if name in SCORE_COLUMNS or (found[name] != "").any()]]
-            return with_numbers(found, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in found)])
+            others = {name for each in self._run.infos for name in _columns(each["model"], each["seed"])} - own.keys()
+            rows = table[(table.dataset == info["dataset"]) & (table[next(iter(own))] != "")].reset_index(drop=True)
+            rows = rows.drop(columns=["dataset", *others], errors="ignore")
+            # Metadata of other datasets is empty.
+            kept = [name for name in rows if name in SCORE_COLUMNS or (rows[name] != "").any()]
+            return with_numbers(rows[kept].rename(columns=own))
 
 
 class PublishedRun(RunFolder):
@@ -88,11 +79,11 @@ class PublishedRun(RunFolder):
             table = pd.read_csv(self.path / _JOBS, dtype=str, keep_default_na=False)
             return [_nested(row) for row in table.to_dict("records")]
 
-    @cached_property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """Rows of jobs by name."""
+    @property
+    def infos(self) -> list[dict[str, str]]:
+        """What jobs.csv says of the jobs of the plan."""
         with explained(self.path / _JOBS):
-            return {row["info"]["job"]: row for row in self._rows if "data" not in row}
+            return [row["info"] for row in self._rows if "data" not in row]
 
     @cached_property
     def table(self) -> DataFrame:
@@ -107,13 +98,13 @@ class PublishedRun(RunFolder):
         """Read where and how it ran, and all jobs of the plan."""
         names = [each.name for each in fields(PlannedJob)]
         with explained(self.path / _JOBS):
-            planned = [build(PlannedJob, {name: row["info"][name] for name in names}) for row in self.rows.values()]
+            planned = [build(PlannedJob, {name: info[name] for name in names}) for info in self.infos]
         with explained(self.path / "plan.yaml"):
             return build(RunInfo, super().plan()[_RUN]), planned
 
     def job(self, name: str) -> JobFolder:
         """A job."""
-        return PublishedJob(self, name)
+        return PublishedJob(self, next(row for row in self._rows if row.get("info", {}).get("job") == name))
 
     def dataset(self, name: str) -> DatasetInfo | None:
         """Read what is known of a dataset."""
@@ -130,15 +121,7 @@ def open_run(path: str | Path) -> RunFolder:
 def publish(run: RunFolder, target: Path) -> RunFolder:
     """Write what a report is made of, less all that shows or names somebody.
 
-    Args:
-        run: The run folder, which stays as it is.
-        target: A new folder, or one that an earlier call made, which is brought up to date.
-
-    Returns:
-        The copy.
-
-    Raises:
-        RunFolderError: If ``run`` is no run folder, or ``target`` holds something else.
+    ``target`` is a new folder, or one that an earlier call made, which is brought up to date.
     """
     loaded = load_run(run)
     if target.resolve() == run.path.resolve():
@@ -178,10 +161,10 @@ def _row(planned: PlannedJob, job: Job | None, figures: dict[str, list[float | N
         message = _LEFT_OUT if _PATH.search(job.status.message) else job.status.message
         kept = asdict(replace(job, status=replace(job.status, message=message), pixel_figures=figures))
         said |= {name: kept[name] for name in ("status", "thresholds", "cost", "epochs", "pixel_figures")}
-    if job is not None and job.info is not None:
-        # All other settings are in plan.yaml.
-        spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
-        said["info"] = vars(replace(job.info, spec=spec))
+        if job.info is not None:
+            # All other settings are in plan.yaml.
+            spec = {name: job.info.spec.get(name) for name in ("class_path", "protocol")}
+            said["info"] = kept["info"] | {"spec": spec}
     return _flat(said)
 
 
@@ -214,13 +197,12 @@ def _columns(model: str, seed: object) -> dict[str, str]:
 def _pixel_figures(run: Run) -> dict[str, dict[str, list[float | None]]]:
     """Job -> figures of its pixels, which are not in the copy."""
     found: dict[str, dict[str, list[float | None]]] = {}
-    for model in (model for dataset in run.datasets for model in dataset.models):
-        for metric in PIXEL:
-            value = evaluate(model, metric)
-            if value.estimate is not None:
-                ends = [finite_or_none(value.estimate.low), finite_or_none(value.estimate.high)]
-                for training, own in zip(model.trainings, value.trainings, strict=True):
-                    found.setdefault(training.info.job, {})[metric.key] = [own, *ends]
+    for model, metric in product((model for dataset in run.datasets for model in dataset.models), PIXEL):
+        value = evaluate(model, metric)
+        if value.estimate is not None:
+            ends = [finite_or_none(value.estimate.low), finite_or_none(value.estimate.high)]
+            for training, own in zip(model.trainings, value.trainings, strict=True):
+                found.setdefault(training.info.job, {})[metric.key] = [own, *ends]
     return found
 
 

@@ -50,11 +50,7 @@ class _RunFile:
 
 
 class JobFolder:
-    """One job's files.
-
-    Args:
-        path: The folder; made with the first file.
-    """
+    """One job's files, in a folder that is made with the first of them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,15 +67,10 @@ class JobFolder:
         """Read scores.csv; all but labels and scores is text, "" where unknown."""
         file = self.path / "scores.csv"
         with explained(file):
-            table = pd.read_csv(file, keep_default_na=False, dtype=str)
-            return with_numbers(table, ["raw_score", *(blur for blur in BLUR_COLUMNS if blur in table)])
+            return with_numbers(pd.read_csv(file, keep_default_na=False, dtype=str))
 
     def write_scores(self, table: DataFrame) -> None:
-        """Write scores.csv.
-
-        Raises:
-            ValueError: If it has not all `SCORE_COLUMNS`.
-        """
+        """Write scores.csv; `ValueError` if the table has not all `SCORE_COLUMNS`."""
         if missing := [column for column in SCORE_COLUMNS if column not in table]:
             msg = f"scores need the columns {', '.join(SCORE_COLUMNS)}; missing: {', '.join(missing)}."
             raise ValueError(msg)
@@ -108,11 +99,7 @@ class JobFolder:
 
 
 class RunFolder:
-    """A benchmark's folder.
-
-    Args:
-        path: The folder.
-    """
+    """A benchmark's folder; reading raises `RunFolderError` where a file is missing or damaged."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -124,11 +111,7 @@ class RunFolder:
         write_json(self.path / "run.json", _RunFile(info, list(jobs)))
 
     def plan(self) -> dict[str, Any]:
-        """Read the resolved plan.
-
-        Raises:
-            RunFolderError: If there is none, or another version wrote the folder.
-        """
+        """Read the resolved plan."""
         if (self.path / "plan.json").exists() and not (self.path / "run.json").exists():
             msg = f"{self.path} was written by version 0.1, whose files this one does not read: choose another folder."
             raise RunFolderError(msg)
@@ -160,10 +143,10 @@ class RunFolder:
         return {file.parent.name: read_json(file, Job) for file in sorted(self.path.glob(f"jobs/*/{_JOB}"))}
 
 
-def with_numbers(table: DataFrame, scores: Sequence[str]) -> DataFrame:
+def with_numbers(table: DataFrame) -> DataFrame:
     """Make numbers of the labels and of columns with scores, exactly the float32 that were written."""
     table["label"] = table.label.astype(int)
-    for column in scores:
+    for column in ["raw_score", *table.columns.intersection(list(BLUR_COLUMNS))]:
         table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float32).astype(np.float64)
     return table
 

@@ -33,28 +33,18 @@ class Report:
 
 
 def write_report(folder: RunFolder) -> Report:
-    """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv.
-
-    Args:
-        folder: The run folder; jobs that failed or have not run are listed in the report.
-
-    Raises:
-        RunFolderError: If this is no run folder.
-    """
+    """Compute all metrics from the saved scores and write ``report/``: a page, Markdown with figures, metrics.csv."""
     view, target = make_view(load_run(folder), folder.path), folder.path / "report"
     write_csv(target / "metrics.csv", DataFrame(view["records"]))
     for dataset in view["datasets"]:
         if dataset["pictures"]:
             with atomic(target / f"{dataset['anchor']}.svg", "wb") as figures:
                 figures.write(sheet(dataset["pictures"]))
-    lines = "\n".join(line.rstrip() for line in _render("report.md.jinja", view, escape=False).splitlines())
-    pages = {
-        "report.md": re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n",
-        "index.html": _render("page.html.jinja", view, escape=True),
-    }
-    for name, text in pages.items():
-        with atomic(target / name) as file:
-            file.write(text)
+    markdown = re.sub(r" +$", "", _render("report.md.jinja", view, escape=False), flags=re.MULTILINE)
+    with atomic(target / "report.md") as file:
+        file.write(re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n")
+    with atomic(target / "index.html") as file:
+        file.write(_render("page.html.jinja", view, escape=True))
     return Report(target / "index.html", view["best_bundles"])
 
 

@@ -9,8 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Value, evaluate
-from anomalib_medical.benchmark.report.faults import Effect
+from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Effect, Value, evaluate
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training, align
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm

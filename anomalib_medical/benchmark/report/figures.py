@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -88,11 +89,8 @@ def _svg(figure: Figure) -> bytes:
 def colours(datasets: Sequence[Dataset]) -> dict[str, str]:
     """Give every model its colour, the same on all datasets."""
     models = {model.name: model.trivial for dataset in datasets for model in dataset.models}
-    chosen: dict[str, str] = {}
-    for trivial, choice in ((False, PALETTE), (True, GREYS)):
-        names = [name for name, kind in models.items() if kind == trivial]
-        chosen |= {name: choice[place % len(choice)] for place, name in enumerate(names)}
-    return chosen
+    choices = {False: cycle(PALETTE), True: cycle(GREYS)}
+    return {name: next(choices[trivial]) for name, trivial in models.items()}
 
 
 def pictures_of(standing: Standing, colour: Colours) -> list[Picture]:

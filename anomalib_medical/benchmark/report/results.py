@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from pandas import DataFrame
 
-from anomalib_medical.benchmark.files import RunFolderError, mapping
+from anomalib_medical.benchmark.files import RunFolderError
 from anomalib_medical.benchmark.records import DatasetInfo, Job, JobInfo, PixelResult, PlannedJob, RunInfo
 from anomalib_medical.benchmark.run_folder import BLUR_COLUMNS, JobFolder, RunFolder
 from anomalib_medical.edge.manifest import Calibration
@@ -17,6 +18,8 @@ from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics.arrays import FloatArray, IntArray
 
 NOT_MEASURED = "not measured"
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Run:
     """All that a run folder holds."""
 
     info: RunInfo
-    plan: dict[str, object]
+    plan: dict[str, Any]
     planned: list[PlannedJob]  # all jobs of the plan, in its order
     jobs: dict[str, Job]  # those that have ended, well or not
     missing: dict[str, str]  # job of the plan without results -> why, in a few words
@@ -139,11 +142,7 @@ class Run:
 
 
 def load_run(folder: RunFolder) -> Run:
-    """Read a run; a job that cannot be read becomes a problem.
-
-    Raises:
-        RunFolderError: If the folder is none, or its plan cannot be read.
-    """
+    """Read a run; a job that cannot be read becomes a problem, a plan that cannot be read is an error."""
     plan = folder.plan()
     info, planned = folder.read()
     problems: list[Problem] = []
@@ -162,7 +161,7 @@ def load_run(folder: RunFolder) -> Run:
             trainings.append(found)
     problems += [problem for each in trainings for problem in _not_measured(each)]
     datasets = []
-    for name in dict.fromkeys([*mapping(plan.get("datasets")), *(job.dataset for job in planned)]):
+    for name in dict.fromkeys([*(plan.get("datasets") or ()), *(job.dataset for job in planned)]):
         models = _models([each for each in trainings if each.info.dataset == name], problems)
         datasets.append(Dataset(name, _dataset_info(folder, name, problems), models))
     problems.sort(key=lambda problem: problem.what == NOT_MEASURED)
@@ -189,38 +188,39 @@ def align(trainings: Sequence[Training]) -> list[Training] | None:
     return aligned if order else None
 
 
+def by_key(pairs: Iterable[tuple[_K, _V]]) -> dict[_K, list[_V]]:
+    """Key -> its values, both in the order they come in."""
+    found: dict[_K, list[_V]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
 def missing_lines(run: Run, dataset: str) -> list[str]:
     """What is missing on a dataset, a line a reason: ``not begun: SCRD (seed 1), DDAD (seeds 0, 1)``."""
-    reasons: dict[str, dict[str, list[PlannedJob]]] = {}
-    for job in run.of(dataset):
-        if why := run.missing.get(job.job):
-            reasons.setdefault(why, {}).setdefault(job.model, []).append(job)
-    return [
-        f"{why}: "
-        + ", ".join(
-            f"{own[0].label} (seed{'s' if len(own) > 1 else ''} {', '.join(str(job.seed) for job in own)})"
-            for own in models.values()
-        )
-        for why, models in reasons.items()
-    ]
+    missing = by_key((why, job) for job in run.of(dataset) if (why := run.missing.get(job.job)))
+    lines = []
+    for why, jobs in missing.items():
+        models = by_key((job.model, job) for job in jobs).values()
+        seeds = [f"seed{'s' if len(own) > 1 else ''} {', '.join(str(job.seed) for job in own)}" for own in models]
+        names = [f"{own[0].label} ({which})" for own, which in zip(models, seeds, strict=True)]
+        lines.append(f"{why}: {', '.join(names)}")
+    return lines
 
 
 def grouped(problems: Iterable[Problem], jobs: Sequence[PlannedJob]) -> list[Problem]:
     """Say once what several jobs have in common, and name them a dataset and seed at a time."""
     planned = {job.job: job for job in jobs}
-    groups: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        groups.setdefault((problem.what, problem.text), []).append(problem.job)
+    every = by_key(((job.dataset, job.seed), job) for job in jobs)
     found = []
-    for (what, text), names in groups.items():
+    for (what, text), names in by_key(((each.what, each.text), each.job) for each in problems).items():
         if len(names) == 1 or not planned.keys() >= set(names):
             found += [Problem(name, what, text) for name in names]
             continue
-        own = [planned[name] for name in names]
-        for dataset, seed in dict.fromkeys((job.dataset, job.seed) for job in own):
-            here = [job.label for job in own if (job.dataset, job.seed) == (dataset, seed)]
-            every = sum((job.dataset, job.seed) == (dataset, seed) for job in jobs)
-            models = f"all {every} models" if len(here) == every > 1 else ", ".join(here)
+        own = by_key(((planned[name].dataset, planned[name].seed), planned[name].label) for name in names)
+        for (dataset, seed), labels in own.items():
+            most = len(every[dataset, seed])
+            models = f"all {most} models" if len(labels) == most > 1 else ", ".join(labels)
             found.append(Problem(f"{dataset}, seed {seed}: {models}", what, text))
     return found
 
@@ -250,16 +250,13 @@ def _not_measured(training: Training) -> list[Problem]:
     """Costs that could not be measured, less what no trivial score has."""
     if training.job.cost is None or training.info.kind == "trivial":
         return []
-    reasons: dict[str, list[str]] = {}
-    for quantity, why in training.job.cost.not_measured.items():
-        reasons.setdefault(why, []).append(quantity)
+    reasons = by_key((why, quantity) for quantity, why in training.job.cost.not_measured.items())
     return [Problem(training.info.job, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items()]
 
 
 def _models(trainings: list[Training], problems: list[Problem]) -> list[Model]:
     models = []
-    for name in dict.fromkeys(each.info.model for each in trainings):
-        own = [each for each in trainings if each.info.model == name]
+    for name, own in by_key((each.info.model, each) for each in trainings).items():
         aligned = align(own)
         if aligned is None:
             text = "The seeds were tested on different images: only the first is reported."

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import compress
 
 import numpy as np
 
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
-from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, PIXEL, RANKING, Metric, Value
-from anomalib_medical.benchmark.report.faults import FAULTS
-from anomalib_medical.benchmark.report.results import Model, Run
+from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, FAULTS, PIXEL, RANKING, Metric, Value
+from anomalib_medical.benchmark.report.results import Model, Run, by_key
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import agree, counted
@@ -63,9 +65,6 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-Values = Mapping[str, Mapping[str, Value]]  # model -> metric -> value
-
-
 def value_cell(value: Value, sign: str = "") -> Cell:
     """A figure with its interval; hovering shows the trainings, or why there is none. ``+``: of differences."""
     if value.estimate is None:
@@ -79,26 +78,23 @@ def value_cell(value: Value, sign: str = "") -> Cell:
 
 def without(figures: Sequence[tuple[str, Mapping[str, Value]]]) -> list[str]:
     """Say which of the models' figures there are not, and why: tooltips reach few readers, and no file."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    absent = []
     for label, own in figures:
-        absent: dict[str, list[str]] = {}
-        for title, value in own.items():
-            if value.estimate is None:
-                absent.setdefault(value.reason, []).append(title)
-        for reason, titles in absent.items():
-            which = "" if len(titles) == len(own) else f": {', '.join(titles)}"
-            groups.setdefault((which, reason), []).append(label)
+        reasons = by_key((value.reason, title) for title, value in own.items() if value.estimate is None)
+        for reason, titles in reasons.items():
+            absent.append((("" if len(titles) == len(own) else f": {', '.join(titles)}", reason), label))
     return [
         f"Without figures: {'all models' if 1 < len(figures) == len(names) else ', '.join(names)}{which} ({reason})."
-        for (which, reason), names in groups.items()
+        for (which, reason), names in by_key(absent).items()
     ]
 
 
-def metric_table(
-    title: str, models: Sequence[Model], metrics: Sequence[Metric], values: Values, notes: Iterable[str]
-) -> Table:
+def _metric_table(title: str, standing: Standing, metrics: Sequence[Metric], notes: Iterable[str]) -> Table:
     """Models by metrics, less what nobody has, and why figures are missing."""
-    figures = [(model.label, {each.title: values[model.name][each.key] for each in metrics}) for model in models]
+    figures = [
+        (model.label, {each.title: standing.values[model.name][each.key] for each in metrics})
+        for model in standing.dataset.models
+    ]
     measured = {name for _, own in figures for name, value in own.items() if value.estimate}
     shown = [metric.title for metric in metrics if metric.title in measured]
     rows = [
@@ -111,16 +107,16 @@ def metric_table(
 
 def tables_of(standing: Standing) -> list[Table]:
     """All tables of a dataset but the summary and what faults add."""
-    models, values = standing.dataset.models, standing.values
+    models = standing.dataset.models
     sources = sorted({limits.source for m in models for each in m.trainings if (limits := each.job.thresholds)})
     source = [f"The threshold was set without test images: {'; '.join(sources)}."] if sources else []
     dice = ["Dice at the pixel threshold from held-out normals."]
     found = [
-        metric_table("Operating points", models, RANKING[2:], values, [_OPERATING_NOTE]),
-        metric_table("At the threshold", models, DECISION, values, source),
-        metric_table("Localisation", models, PIXEL, values, dice),
-        _patient_table(models, values),
-        metric_table("Calibration of the normalised score", models, CALIBRATION, values, [_CALIBRATION_NOTE]),
+        _metric_table("Operating points", standing, RANKING[2:], [_OPERATING_NOTE]),
+        _metric_table("At the threshold", standing, DECISION, source),
+        _metric_table("Localisation", standing, PIXEL, dice),
+        _patient_table(standing),
+        _metric_table("Calibration of the normalised score", standing, CALIBRATION, [_CALIBRATION_NOTE]),
         _cost_table(models),
     ]
     trained = [model for model in models if not model.trivial] or models
@@ -133,12 +129,14 @@ def tables_of(standing: Standing) -> list[Table]:
     return tables
 
 
-def _patient_table(models: Sequence[Model], values: Values) -> Table | None:
+def _patient_table(standing: Standing) -> Table | None:
     """Ranking metrics on patient scores."""
     rows, reasons = [], set()
-    for model in models:
+    for model in standing.dataset.models:
         for how, words in AGGREGATIONS.items():
-            own = [value for metric in RANKING if (value := values[model.name].get(f"patient_{how}.{metric.key}"))]
+            own = [
+                value for metric in RANKING if (value := standing.values[model.name].get(f"patient_{how}.{metric.key}"))
+            ]
             reasons |= {value.reason for value in own if value.estimate is None}
             if any(value.estimate for value in own):
                 rows.append([Cell(model.label), Cell(words), *map(value_cell, own)])
@@ -180,28 +178,12 @@ def _group_table(models: Sequence[Model], column: str) -> Table | None:
 
 def _cost_table(models: Sequence[Model]) -> Table | None:
     """What the models cost: the mean over trainings, the largest memory."""
-    rows = []
-    for model in models:
-        if costs := [each.job.cost for each in model.trainings if each.job.cost]:
-            cells = {title: _mean(costs, name, show) for title, (name, show) in _COSTS.items()}
-            engines = {title: _latency(costs, engine) for title, engine in _ENGINES.items()}
-            rows.append({"model": Cell(model.label), **cells, **engines})
+    costs = [(model.label, [each.job.cost for each in model.trainings if each.job.cost]) for model in models]
+    rows = [[Cell(label), *(show(own) for show in _COSTS.values())] for label, own in costs if own]
     # No GPU, no column of it.
-    order = ["model", *list(_COSTS)[:5], *_ENGINES, *list(_COSTS)[5:]]
-    shown = [title for title in order if any(row[title].text != NOTHING for row in rows)]
-    return Table("Cost", shown, [[row[title] for title in shown] for row in rows], _COST_NOTES) if rows else None
-
-
-_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "training": ("train_seconds", duration),
-    "steps": ("steps", "{:.0f}".format),
-    "epochs": ("epochs", "{:.0f}".format),
-    "peak memory": ("peak_memory_mib", "{:.0f} MiB".format),
-    "GPU memory": ("peak_gpu_mib", "{:.0f} MiB".format),
-    "parameters": ("parameters", lambda number: f"{number / 1e6:.2f} M"),
-    "size": ("model_bytes", lambda number: f"{number / 2**20:.1f} MiB"),
-}
-_ENGINES = {"torch": "torch", "OpenVINO": "openvino"}
+    filled = [any(cell.text != NOTHING for cell in column) for column in zip(*rows, strict=True)]
+    shown = [list(compress(row, filled)) for row in rows]
+    return Table("Cost", list(compress(["model", *_COSTS], filled)), shown, _COST_NOTES) if rows else None
 
 
 def _mean(costs: Sequence[Cost], name: str, show: Callable[[float], str]) -> Cell:
@@ -217,6 +199,19 @@ def _latency(costs: Sequence[Cost], engine: str) -> Cell:
     median, p95 = float(np.mean([time.median for time in times])), float(np.mean([time.p95 for time in times]))
     title = f"{counted(times[0].repeats, 'repeat')} on {times[0].device}"
     return Cell(f"{median:.1f} ms", f"({p95:.1f})", title=title)
+
+
+_COSTS: dict[str, Callable[[Sequence[Cost]], Cell]] = {
+    "training": partial(_mean, name="train_seconds", show=duration),
+    "steps": partial(_mean, name="steps", show="{:.0f}".format),
+    "epochs": partial(_mean, name="epochs", show="{:.0f}".format),
+    "peak memory": partial(_mean, name="peak_memory_mib", show="{:.0f} MiB".format),
+    "GPU memory": partial(_mean, name="peak_gpu_mib", show="{:.0f} MiB".format),
+    "torch": partial(_latency, engine="torch"),
+    "OpenVINO": partial(_latency, engine="openvino"),
+    "parameters": partial(_mean, name="parameters", show=lambda number: f"{number / 1e6:.2f} M"),
+    "size": partial(_mean, name="model_bytes", show=lambda number: f"{number / 2**20:.1f} MiB"),
+}
 
 
 def effect_tables(standing: Standing) -> list[Table]:
@@ -286,22 +281,16 @@ def _contrast_cell(contrast: Contrast | None) -> Cell:
 def _not_compared(standing: Standing) -> list[str]:
     """Say why models were not compared."""
     labels = {model.name: model.label for model in standing.order}
-    reasons: dict[str, dict[str, None]] = {}
-    for found in standing.contrasts.values():
-        for name, contrast in found.items():
-            if contrast.reason:
-                reasons.setdefault(contrast.reason, {})[labels[name]] = None
-    return [f"Not compared: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
+    found = [pair for contrasts in standing.contrasts.values() for pair in contrasts.items()]
+    reasons = by_key((each.reason, labels[name]) for name, each in found if each.reason)
+    return [f"Not compared: {', '.join(dict.fromkeys(names))} ({reason})." for reason, names in reasons.items()]
 
 
 def _fewer_seeds(standing: Standing, run: Run) -> list[str]:
     """Say which figures are of fewer seeds than planned."""
-    names = [job.model for job in run.of(standing.dataset.name)]
-    fewer = [
-        f"{model.label} {len(model.trainings)} of {names.count(model.name)}"
-        for model in standing.order
-        if len(model.trainings) < names.count(model.name)
-    ]
+    planned = Counter(job.model for job in run.of(standing.dataset.name))
+    counts = [(model.label, len(model.trainings), planned[model.name]) for model in standing.order]
+    fewer = [f"{label} {count} of {most}" for label, count, most in counts if count < most]
     return [f"Of fewer seeds than planned: {', '.join(fewer)}."] if fewer else []
 
 
@@ -312,13 +301,11 @@ def overview_table(run: Run, standings: Mapping[str, Standing]) -> Table | None:
     models = [model for standing in standings.values() for model in standing.order if not model.trivial]
     most = max((len(model.trainings) for model in models), default=1)
     planned = len({job.seed for job in run.planned})
-    labels: dict[str, dict[str, None]] = {}
-    for job in sorted(run.planned, key=lambda job: job.kind == "trivial"):
-        labels.setdefault(job.model, {})[job.label] = None
+    labels = by_key((job.model, job.label) for job in sorted(run.planned, key=lambda job: job.kind == "trivial"))
     rows = [
         [
-            Cell(" / ".join(own)),
-            *(_overview_cell(run, standings, dataset.name, name, most, named=len(own) > 1) for dataset in run.datasets),
+            Cell(" / ".join(dict.fromkeys(own))),
+            *(_overview_cell(run, standings, each.name, name, most, named=len(set(own)) > 1) for each in run.datasets),
         ]
         for name, own in labels.items()
     ]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 from tqdm import tqdm
 
-from anomalib_medical.benchmark.files import mapping
+from anomalib_medical.benchmark.records import GalleryEntry
 from anomalib_medical.benchmark.report import tables
-from anomalib_medical.benchmark.report.cases import best_bundle, bundle_commands, galleries, why_none
 from anomalib_medical.benchmark.report.compare import Standing, by_patient
-from anomalib_medical.benchmark.report.evaluate import METRICS, N_RESAMPLES, evaluate
-from anomalib_medical.benchmark.report.faults import effects
+from anomalib_medical.benchmark.report.evaluate import METRICS, N_RESAMPLES, effects, evaluate
 from anomalib_medical.benchmark.report.figures import colours, pictures_of, raincloud
-from anomalib_medical.benchmark.report.results import Dataset, Run, grouped, missing_lines
+from anomalib_medical.benchmark.report.results import Dataset, Run, Training, grouped, missing_lines
+from anomalib_medical.benchmark.weights import bundle_command
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.io import agree, counted
 
@@ -33,6 +35,9 @@ _INTERVALS = (
     "seed, whose values stand beside it."
 )
 _TEACHERS = {"hub": "weights from timm's hub", "random": "random weights: its figures are floors"}
+_WIDTH = 420
+# Mistakes first.
+_OUTCOMES = ("false positive", "false negative", "true positive", "true negative", "")
 _NUMBERS = ("value", "low", "high", "n_images", "n_patients")
 
 
@@ -125,7 +130,7 @@ def _records(standing: Standing) -> Iterator[dict[str, object]]:
 def _settings(plan: Mapping[str, Any]) -> str:
     """What all models have in common, in words."""
     words = []
-    if minutes := mapping(plan.get("limits")).get("train_minutes"):
+    if minutes := (plan.get("limits") or {}).get("train_minutes"):
         most = f"{minutes:g} {agree(minutes, 'minute', 'minutes')}"
         words.append(f"Training of at most {most} for each model; PatchCore and PaDiM make one pass.")
     if size := plan.get("image_size"):
@@ -150,3 +155,85 @@ def _teachers(run: Run) -> list[str]:
             what = _TEACHERS.get(info.teacher, f"local file, sha256 {info.teacher_sha256}")
             found[f"{model.label}: {what}"] = None
     return list(found)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture of a case."""
+
+    outcome: str  # `true positive`, ...; "" without a threshold
+    place: str  # such as `highest-scoring normal`
+    score: str  # its raw score
+    data: str  # the picture as an address that holds it
+
+
+def galleries(dataset: Dataset) -> list[tuple[str, list[Case]]]:
+    """Title and cases of each model's first seed, the mistakes first."""
+    found = []
+    for model in dataset.models:
+        folder = model.first.folder.path / "gallery"
+        cases = [
+            _case(model.first, entry, file)
+            for entry in model.first.job.gallery
+            if (file := folder / entry.file).is_file()
+        ]
+        if cases:
+            cases.sort(key=lambda case: _OUTCOMES.index(case.outcome))
+            found.append((f"{model.label} on {dataset.name}, seed {model.first.info.seed}", cases))
+    return found
+
+
+def why_none(dataset: Dataset, wanted: object) -> str:
+    """Why there are no pictures; ``wanted`` is the plan's ``gallery``."""
+    if wanted == 0:
+        return "No pictures of cases: the plan asked for none (gallery: 0)."
+    if not any(model.first.has_maps for model in dataset.models):
+        return "No pictures of cases: no model here makes anomaly maps."
+    return "No pictures of cases: this copy of the run folder holds none, as they show patients."
+
+
+def _case(training: Training, entry: GalleryEntry, file: Path) -> Case:
+    """A picture, and what the threshold makes of the image; a score equal to it is normal, as everywhere."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((_WIDTH, _WIDTH))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    data = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    place = f"{entry.kind}-scoring {'abnormal' if entry.label else 'normal'}"
+    try:
+        called = entry.raw_score > training.threshold
+        outcome = f"{'true' if called == bool(entry.label) else 'false'} {'positive' if called else 'negative'}"
+    except ValueError:
+        outcome = ""
+    return Case(outcome, place, f"{entry.raw_score:.4g}", data)
+
+
+def bundle_commands(standing: Standing, run: Path) -> list[tuple[str, str]]:
+    """Label and command of every trained model's first seed whose weights are there, highest AUROC first.
+
+    ``run`` is the run folder as the commands are to name it.
+    """
+    return [
+        (f"{model.label}, seed {model.first.info.seed}", command)
+        for model in standing.order
+        if (command := bundle_command(model.first.folder, run, model.first.job)) is not None
+    ]
+
+
+def best_bundle(standing: Standing, run: Path) -> str:
+    """Which trained model was best, by what, and how to bundle it; "" where no weights are kept."""
+    best = next((model for model in standing.order if not model.trivial), None)
+    estimate = standing.auroc(best).estimate if best else None
+    if best is None or estimate is None or not bundle_commands(standing, run):
+        return ""
+    several = len(best.trainings) > 1
+    words = (
+        f"{standing.dataset.name}: of the trained models {best.label} has the highest AUROC on the test set, "
+        f"{estimate.value:.3f} ({'mean over its seeds, ' if several else ''}chosen on the images it is measured on, "
+        "which favours it)."
+    )
+    command = bundle_command(best.first.folder, run, best.first.job)
+    if command is None:
+        return f"{words} Its weights are not kept."
+    return f"{words} To bundle its {'first ' if several else ''}seed {best.first.info.seed}:\n  {command}"

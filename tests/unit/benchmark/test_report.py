@@ -15,12 +15,11 @@ from sklearn.metrics import roc_auc_score
 from anomalib_medical.benchmark.files import RunFolderError
 from anomalib_medical.benchmark.records import AuditFinding, GalleryEntry
 from anomalib_medical.benchmark.report import write_report
-from anomalib_medical.benchmark.report.cases import galleries, why_none
 from anomalib_medical.benchmark.report.compare import Standing, contrasts
-from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
-from anomalib_medical.benchmark.report.faults import effects
+from anomalib_medical.benchmark.report.evaluate import METRICS, effects, evaluate
 from anomalib_medical.benchmark.report.results import Dataset, Problem, grouped, load_run, missing_lines
 from anomalib_medical.benchmark.report.tables import brief_lines, overview_table, summary_table
+from anomalib_medical.benchmark.report.view import galleries, why_none
 from anomalib_medical.benchmark.run_folder import RunFolder
 from tests.helpers.run_folders import make_run, planned_job, write_job
 

@@ -10,8 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from anomalib_medical.benchmark.report.compare import contrasts, group_columns, groups
-from anomalib_medical.benchmark.report.evaluate import METRICS, evaluate
-from anomalib_medical.benchmark.report.faults import effects
+from anomalib_medical.benchmark.report.evaluate import METRICS, effects, evaluate
 from anomalib_medical.benchmark.report.figures import Picture, raincloud, spread
 from anomalib_medical.benchmark.report.results import align, load_run
 from anomalib_medical.benchmark.run_folder import RunFolder

@@ -12,10 +12,10 @@ from jsonargparse import ArgumentParser
 
 from anomalib_medical import MedicalFolder, Scrd
 from anomalib_medical.benchmark.plan import make_plan
-from anomalib_medical.benchmark.report.cases import best_bundle, bundle_commands
 from anomalib_medical.benchmark.report.compare import Standing
 from anomalib_medical.benchmark.report.evaluate import RANKING, evaluate
 from anomalib_medical.benchmark.report.results import load_run
+from anomalib_medical.benchmark.report.view import best_bundle, bundle_commands
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.weights import bundle_command, keep_weights
 from anomalib_medical.cli.bundle import add_arguments
