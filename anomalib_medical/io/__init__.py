@@ -4,14 +4,13 @@ Edge devices read with a copy of this folder: it imports itself relatively, and 
 nibabel, which is optional there, NIfTI files are refused.
 """
 
-from .address import ImageAddress
-from .dicom_header import DicomFacts, dicom_facts, is_dicom_file
-from .dicom_kinds import OWN_MANUFACTURER, kind_of_file
+from .dicom_file import is_dicom_file
+from .dicom_header import OWN_MANUFACTURER, DicomFacts, dicom_facts, kind_of_file
 from .errors import ImageReadError, NoImageError
-from .files import finite_or_none, picture_sha256, sha256
+from .files import ImageAddress, irregular, on_disk, picture_sha256, sha256
 from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
 from .masks import MaskRule, labels_in
-from .names import composed, names_nobody, normalise_id, on_disk, readable
+from .options import NAMED_WINDOWS, Axis, Slicing, Window
 from .pairing import pair_masks, require_same_size
 from .reader import (
     FORMATS,
@@ -24,10 +23,7 @@ from .reader import (
     require_file,
     three_planes,
 )
-from .signatures import irregular
-from .slicing import Axis, Slicing
-from .windows import NAMED_WINDOWS, Window
-from .words import agree, counted
+from .text import agree, composed, counted, finite_or_none, names_nobody, normalise_id, readable
 
 __all__ = [
     "FORMATS",

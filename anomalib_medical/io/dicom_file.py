@@ -1,13 +1,21 @@
-"""A DICOM file's elements up to its pixels: read to their end, or refused."""
+"""DICOM files: what is one, and its elements up to the pixels, read to their end or refused.
+
+No value of a header gets into warnings, logs or error messages.
+"""
 
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -16,45 +24,44 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
-from .errors import ImageReadError
+from .errors import COPY_AGAIN, DECODING_ERRORS, Errors, ImageReadError, quiet
+from .signatures import head_of
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED = 0xFFFFFFFF
 
+# What pydicom and its decoders raise on broken content.
+_ERRORS: Errors = (*DECODING_ERRORS, AssertionError, AttributeError, BytesLengthException, InvalidDicomError)
+# pydicom's loggers quote values of the header; logging sends what they take straight to the root's handlers.
+_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
+
+# The first elements of a data set without preamble: its identifying group, or the file meta group before it.
+_FIRST_GROUPS = (0x0002, 0x0008)
+_ELEMENTS_TO_BE_SURE = 3
+_VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
+
 
 @dataclass(frozen=True)
 class PixelElement:
-    """The element that holds the pixels.
-
-    Attributes:
-        keyword: Its keyword.
-        vr: Its VR, None in implicit VR.
-        length: Its length in bytes, None where it is undefined: the pixels are compressed.
-        start: Where in the stream its value starts.
-    """
+    """The element that holds the pixels."""
 
     keyword: str
-    vr: str | None
-    length: int | None
-    start: int
+    vr: str | None  # None in implicit VR
+    length: int | None  # in bytes, None where it is undefined: the pixels are compressed
+    start: int  # of its value in the stream
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A header that was read to its end.
+    """A header that was read to its end."""
 
-    Attributes:
-        header: The elements asked for; ``file_meta`` always holds a transfer syntax, a likely one where none is given.
-        stream: The file, inflated where it is deflated.
-        size: The stream's length in bytes.
-        pixels: Where the pixels are, None if there are none.
-    """
-
-    header: Dataset
-    stream: BinaryIO
-    size: int
-    pixels: PixelElement | None
+    header: Dataset  # the elements asked for; `file_meta` always holds a transfer syntax, else a likely one
+    stream: BinaryIO  # the file, inflated where it is deflated
+    size: int  # the stream's length in bytes
+    pixels: PixelElement | None  # None if there are none
 
 
 class _Walk:
@@ -96,12 +103,61 @@ class _Walk:
 
 def damaged(path: Path) -> ImageReadError:
     """Return the error for what pydicom cannot read: its own message may quote values of the header."""
-    return ImageReadError.of(
-        path,
-        found=f"a DICOM file whose header or pixel data is damaged or cut off ({path.stat().st_size} bytes)",
-        expected="a complete DICOM image",
-        remedy="Copy or export the file again, or remove it from the data folder.",
-    )
+    found = f"a DICOM file whose header or pixel data is damaged or cut off ({path.stat().st_size} bytes)"
+    return ImageReadError.of(path, found, "a complete DICOM image", COPY_AGAIN)
+
+
+@contextmanager
+def sanitised(path: Path) -> Generator[None, None, None]:
+    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header."""
+    try:
+        with quiet(*_LOGGERS):
+            yield
+    except (ImageReadError, FileNotFoundError, PermissionError):
+        raise
+    except _ERRORS:
+        raise damaged(path) from None
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Tell from a file's first bytes whether it is DICOM, with preamble or, as older software wrote it, without.
+
+    Without preamble, the bytes must parse as known elements in ascending order, three at least.
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    order = next((o for o in "<>" if struct.unpack_from(f"{o}H", head)[0] in _FIRST_GROUPS), None)
+    return order is not None and _leading_elements(head, order) >= _ELEMENTS_TO_BE_SURE
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Tell from its content whether a file is DICOM."""
+    return looks_like_dicom(head_of(path))
+
+
+def _leading_elements(head: bytes, order: str) -> int:
+    """Count the plausible elements at the start; 0 if something there is none."""
+    offset, count, last = 0, 0, 0
+    while offset + 12 <= len(head):
+        group, element = struct.unpack_from(f"{order}HH", head, offset)
+        if count and head.startswith(b"\x02\x00") and group != 0x0002:
+            return count  # behind the file meta group, the encoding may be another
+        tag, vr = group << 16 | element, head[offset + 4 : offset + 6]
+        if tag <= last or (group % 2 == 0 and element != 0 and not dictionary_has_tag(tag)):
+            return 0
+        last, count = tag, count + 1
+        if vr in _LONG_VRS:
+            length, start = struct.unpack_from(f"{order}L", head, offset + 8)[0], 12
+        elif vr in _VRS:
+            length, start = struct.unpack_from(f"{order}H", head, offset + 6)[0], 8
+        elif order == ">":  # big-endian is always written with VRs
+            return 0
+        else:
+            length, start = struct.unpack_from(f"{order}L", head, offset + 4)[0], 8
+        offset += start + length  # an undefined length, 0xFFFFFFFF, ends the loop as well
+    return count
 
 
 def read_header(path: Path, file: BinaryIO, keywords: list[str]) -> DicomFile:

@@ -14,7 +14,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from .dicom_module import PixelModule, first_number
 from .dicom_tables import Table, read_table
 from .errors import ImageReadError
-from .windows import Window
+from .options import Window
 
 _RESCALE_TAGS = ("RescaleIntercept", "RescaleSlope")
 _WINDOW_TAGS = ("VOILUTFunction", "WindowCenter", "WindowWidth")
@@ -97,12 +97,9 @@ def _map_values(
         return np.zeros(values.shape, dtype=np.float32)
     low, high = float(counted.min()), float(counted.max())
     if not math.isfinite(high - low):
-        raise ImageReadError.of(
-            path,
-            found="a DICOM file with values that are NaN, infinite or too large to calculate with",
-            expected="finite values",
-            remedy="Replace them, for instance by the padding value, and save again.",
-        )
+        found = "a DICOM file with values that are NaN, infinite or too large to calculate with"
+        remedy = "Replace them, for instance by the padding value, and save again."
+        raise ImageReadError.of(path, found, "finite values", remedy)
     grey = _window_values(path, values, header, module, window)
     if grey is None:
         grey = _stretch(values, *(_stored_range(header, module) or (low, high)))
@@ -140,12 +137,9 @@ def _rescale(path: Path, stored: NDArray[Any], header: Dataset, module: PixelMod
         return stored
     slope, intercept = 1 if slope is None else slope, 0 if intercept is None else intercept
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file with rescale slope {slope:g} and intercept {intercept:g}",
-            expected="two finite numbers, the slope not being 0",
-            remedy="Correct them, or export the file again.",
-        )
+        found = f"a DICOM file with rescale slope {slope:g} and intercept {intercept:g}"
+        expected = "two finite numbers, the slope not being 0"
+        raise ImageReadError.of(path, found, expected, "Correct them, or export the file again.")
     header.RescaleSlope, header.RescaleIntercept = slope, intercept
     return np.asarray(apply_modality_lut(stored, header))
 

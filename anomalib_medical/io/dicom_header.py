@@ -1,57 +1,48 @@
-"""DICOM headers, read without letting their values into warnings, logs or error messages."""
+"""What a DICOM header says besides the pixels: what the object is, where it comes from, and where its frames lie."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-import struct
-import zlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.datadict import dictionary_has_tag
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+from pydicom.uid import UID
 
-from .dicom_file import damaged, read_header
+from .dicom_file import is_dicom_file, read_header, sanitised
 from .dicom_module import first_number
-from .errors import ImageReadError
-from .names import names_nobody, normalise_id
-from .quiet import quiet
-from .signatures import HEAD_BYTES
+from .errors import ImageReadError, NoImageError
+from .files import ImageAddress
+from .text import names_nobody, normalise_id
 
-# What pydicom and its decoders raise on broken content.
-_ERRORS: tuple[type[Exception], ...] = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+# What our runtime writes into its results, whose captures have the SOP class of a film scanner's images.
+OWN_MANUFACTURER = "anomalib-medical"
+KIND_TAGS = ["Manufacturer", "SOPClassUID"]
+
+# The standard calls what is an image "... Image Storage", with these exceptions.
+_IMAGES = frozenset(
+    {
+        "Corneal Topography Map Storage",
+        "DICOS 2D AIT Storage",
+        "DICOS 3D AIT Storage",
+        "Enhanced US Volume Storage",
+        "Ophthalmic Thickness Map Storage",
+    }
 )
-
-# pydicom's loggers quote values of the header; logging sends what they take straight to the root's handlers.
-_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
-
-# The first elements of a data set without preamble: its identifying group, or the file meta group before it.
-_FIRST_GROUPS = (0x0002, 0x0008)
-_ELEMENTS_TO_BE_SURE = 3
-_VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
-_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
+# Younger than the dictionary of some versions of pydicom.
+_YOUNG = {
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+# What a mask may be all the same; of Parametric Maps, which hold fractions, a threshold makes one.
+_MASKS = frozenset({"Label Map Segmentation", "Parametric Map", "Segmentation"})
+_SOP_CLASS, _MANUFACTURER = 0x00080016, 0x00080070
 
 _DIGEST_DOMAIN = b"anomalib-medical dicom\0"
 _DIGEST_DIGITS = 16
@@ -70,15 +61,67 @@ _FREE_TEXT_TAGS = {"manufacturer": "Manufacturer", "model": "ManufacturerModelNa
 _FACT_TAGS = [
     *(keyword for keyword, _ in _CODED_TAGS.values()),
     *_FREE_TEXT_TAGS.values(),
-    "Columns",
-    "ImageLaterality",
-    "IssuerOfPatientID",
-    "Laterality",
-    "PatientID",
-    "Rows",
-    "SeriesInstanceUID",
-    "StudyInstanceUID",
+    *("Columns", "ImageLaterality", "IssuerOfPatientID", "PatientID", "Rows", "SeriesInstanceUID", "StudyInstanceUID"),
 ]
+
+_PLACE_TAGS = [
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+]
+# In mm, and as a part of a direction's length.
+_SAME_POSITION = 0.1
+_SAME_DIRECTION = 1e-3
+
+
+def sop_class(header: Dataset) -> str:
+    """Name what an object is of, from its ``KIND_TAGS``: its UID where nobody has named that, empty if it has none."""
+    meta = getattr(header, "file_meta", None) or Dataset()
+    uid = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    return _YOUNG.get(uid) or UID(uid).name
+
+
+def is_image_class(name: str) -> bool:
+    """Tell whether objects of an SOP class are images; of private classes nothing is known."""
+    return "Image Storage" in name or name in _IMAGES
+
+
+def kind_of(header: Dataset, *, of_mask: bool = False) -> str | None:
+    """Name what an object is that shows no patient to score (a mask may be a Segmentation), from its ``KIND_TAGS``."""
+    name = sop_class(header)
+    if "Storage" in name and not is_image_class(name):
+        kind = name.replace(" Storage", "")
+        return None if of_mask and kind in _MASKS else kind
+    return "result of anomalib-medical" if header.get("Manufacturer") == OWN_MANUFACTURER else None
+
+
+def refuse_kinds(path: Path, header: Dataset, *, of_mask: bool) -> None:
+    """Refuse an object that shows no patient to score."""
+    if (kind := kind_of(header, of_mask=of_mask)) is not None:
+        found = f"a DICOM file without an image to learn from or to score ({kind})"
+        expected = "a mask, such as a Segmentation" if of_mask else "an image of a patient"
+        error = NoImageError.of(path, found, expected, "Remove it from the data folder.")
+        error.kind = kind
+        raise error
+
+
+def kind_of_file(path: Path, *, of_mask: bool = False) -> str | None:
+    """Name what a file holds that `kind_of` names; None also for what is no DICOM, or is damaged."""
+    if not is_dicom_file(path):
+        return None
+    try:
+        with sanitised(path), path.open("rb") as file:
+            # Both tags stand at the beginning: the rest of the header is not read.
+            header = read_partial(
+                file,
+                stop_when=lambda tag, _vr, _length: tag > _MANUFACTURER,
+                force=True,
+                specific_tags=[_SOP_CLASS, _MANUFACTURER],
+            )
+            return kind_of(header, of_mask=of_mask)
+    except ImageReadError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -87,83 +130,18 @@ class DicomFacts:
 
     The digests are the same for the same id wherever they are made, so that whoever can guess an id can check the
     guess: what is written to files goes through `PatientHasher` as well.
-
-    Attributes:
-        patient: Digest of PatientID, None where the file has no id.
-        issuer: Digest of its issuer, which some files of a patient may lack.
-        names_nobody: Whether PatientID is what anonymisers write, such as ``ANONYMOUS`` or ``0``.
-        study: Digest of the study's UID.
-        series: Digest of the series' UID.
-        metadata: Coded properties by name; ``other`` where a coded field holds what cannot be a code.
     """
 
-    patient: str | None = None
-    study: str | None = None
+    patient: str | None = None  # digest of PatientID, None where the file has no id
+    study: str | None = None  # digests of their UIDs
     series: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    issuer: str | None = None
-    names_nobody: bool = False
-
-
-@contextmanager
-def sanitised(path: Path) -> Generator[None, None, None]:
-    """Silence pydicom, and turn what it raises into an error that quotes nothing of the header."""
-    try:
-        with quiet(*_LOGGERS):
-            yield
-    except (ImageReadError, FileNotFoundError, PermissionError):
-        raise
-    except _ERRORS:
-        raise damaged(path) from None
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Tell from a file's first bytes whether it is DICOM, with preamble or, as older software wrote it, without.
-
-    Without preamble, the bytes must parse as known elements in ascending order, three at least.
-    """
-    if head[128:132] == b"DICM":
-        return True
-    if len(head) < 8:
-        return False
-    order = next((o for o in "<>" if struct.unpack_from(f"{o}H", head)[0] in _FIRST_GROUPS), None)
-    return order is not None and _leading_elements(head, order) >= _ELEMENTS_TO_BE_SURE
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Tell from its content whether a file is DICOM."""
-    with path.open("rb") as file:
-        return looks_like_dicom(file.read(HEAD_BYTES))
-
-
-def _leading_elements(head: bytes, order: str) -> int:
-    """Count the plausible elements at the start; 0 if something there is none."""
-    offset, count, last = 0, 0, 0
-    while offset + 12 <= len(head):
-        group, element = struct.unpack_from(f"{order}HH", head, offset)
-        if count and head.startswith(b"\x02\x00") and group != 0x0002:
-            return count  # behind the file meta group, the encoding may be another
-        tag, vr = group << 16 | element, head[offset + 4 : offset + 6]
-        if tag <= last or (group % 2 == 0 and element != 0 and not dictionary_has_tag(tag)):
-            return 0
-        last, count = tag, count + 1
-        if vr in _LONG_VRS:
-            length, start = struct.unpack_from(f"{order}L", head, offset + 8)[0], 12
-        elif vr in _VRS:
-            length, start = struct.unpack_from(f"{order}H", head, offset + 6)[0], 8
-        elif order == ">":  # big-endian is always written with VRs
-            return 0
-        else:
-            length, start = struct.unpack_from(f"{order}L", head, offset + 4)[0], 8
-        offset += start + length  # an undefined length, 0xFFFFFFFF, ends the loop as well
-    return count
+    metadata: dict[str, str] = field(default_factory=dict)  # coded properties; `other` where one cannot be a code
+    issuer: str | None = None  # digest of the id's issuer, which some files of a patient may lack
+    names_nobody: bool = False  # whether PatientID is what anonymisers write, such as ANONYMOUS or 0
 
 
 def dicom_facts(path: Path) -> DicomFacts:
     """Read what a header says of where an image comes from.
-
-    Args:
-        path: DICOM file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -210,3 +188,36 @@ def _digest(identifier: str) -> str | None:
         return None
     content = _DIGEST_DOMAIN + f"{identifier}\0".encode("utf-8", errors="surrogatepass")
     return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]
+
+
+def distance_apart(first: ImageAddress, second: ImageAddress) -> float:
+    """Return how far the corners of two pictures are apart, in mm: 0 where a file does not say, infinity if turned."""
+    places = [_place(address) for address in (first, second)]
+    if places[0] is None or places[1] is None:
+        return 0.0
+    (corner, axes), (other_corner, other_axes) = places[0], places[1]
+    if np.abs(axes - other_axes).max() > _SAME_DIRECTION:
+        return float("inf")
+    apart = float(np.linalg.norm(corner - other_corner))
+    return apart if apart > _SAME_POSITION else 0.0
+
+
+def _place(address: ImageAddress) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    if not is_dicom_file(address.path):
+        return None
+    with sanitised(address.path), address.path.open("rb") as file:
+        header = read_header(address.path, file, _PLACE_TAGS).header
+        groups = [header]
+        frames = header.get("PerFrameFunctionalGroupsSequence") or []
+        index = dict(address.selection).get("frame", 0)
+        groups += [*(header.get("SharedFunctionalGroupsSequence") or []), *frames[index : index + 1]]
+        corner = _numbers(groups, "PlanePositionSequence", "ImagePositionPatient")
+        axes = _numbers(groups, "PlaneOrientationSequence", "ImageOrientationPatient")
+    return (corner, axes) if len(corner) == 3 and len(axes) == 6 else None
+
+
+def _numbers(groups: list[Dataset], sequence: str, keyword: str) -> NDArray[np.float64]:
+    values = [group.get(keyword) for group in groups]
+    values += [item.get(keyword) for group in groups for item in group.get(sequence) or []]
+    found = [value for value in values if value]
+    return np.array([float(number) for number in found[-1]] if found else [], dtype=np.float64)

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 
 from .dicom_file import DicomFile
-from .errors import ImageReadError
+from .errors import CORRECT_ELEMENT, ImageReadError
 
 SIZE_TAGS = ["Columns", "NumberOfFrames", "Rows"]
 MODULE_TAGS = [
@@ -26,14 +26,8 @@ MODULE_TAGS = [
     "SamplesPerPixel",
 ]
 _SAMPLES = {
-    "MONOCHROME1": 1,
-    "MONOCHROME2": 1,
-    "PALETTE COLOR": 1,
-    "RGB": 3,
-    "YBR_FULL": 3,
-    "YBR_FULL_422": 3,
-    "YBR_ICT": 3,
-    "YBR_RCT": 3,
+    **dict.fromkeys(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 1),
+    **dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3),
 }
 # Named by DICOM, and so no secret.
 _UNSUPPORTED = frozenset({"ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_420", "YBR_PARTIAL_422"})
@@ -72,7 +66,7 @@ def first_number(data: Dataset, keyword: str) -> float | None:
         return math.nan
 
 
-def named(keyword: str) -> str:
+def _named(keyword: str) -> str:
     """Name an element by keyword and tag."""
     tag = tag_for_keyword(keyword) or 0
     return f"{keyword} ({tag >> 16:04x},{tag & 0xFFFF:04x})"
@@ -80,18 +74,12 @@ def named(keyword: str) -> str:
 
 def element_error(path: Path, keyword: str, problem: str, expected: str) -> ImageReadError:
     """Return the error for an element that cannot be used."""
-    return ImageReadError.of(
-        path,
-        found=f"a DICOM file {problem} {named(keyword)}",
-        expected=expected,
-        remedy="Correct the element, or export the file again.",
-    )
+    return ImageReadError.of(path, f"a DICOM file {problem} {_named(keyword)}", expected, CORRECT_ELEMENT)
 
 
 def count_frames(path: Path, header: Dataset) -> int:
     """Return the number of frames; absent, empty and 0 mean 1, as in every reader."""
-    frames = _number(path, header, "NumberOfFrames", range(2**31), default=1)
-    return frames or 1
+    return _number(path, header, "NumberOfFrames", range(2**31), default=1) or 1
 
 
 def read_module(path: Path, file: DicomFile) -> PixelModule:

@@ -17,25 +17,18 @@ from pydicom.pixels.processing import convert_color_space
 from . import dicom_jpeg12
 from .dicom_file import DicomFile, PixelElement, damaged
 from .dicom_module import PixelModule, element_error, first_number, read_module
-from .dicom_streams import Stream, compressed_frame, mark_colours, read_stream
-from .errors import ImageReadError
-from .words import counted
+from .dicom_streams import FAMILIES, Stream, compressed_frame, mark_colours, read_stream
+from .errors import CORRECT_ELEMENT, CORRECT_HEADER, ImageReadError
+from .text import counted
 
 # One plug-in of pydicom for each compression, whatever else is installed, so that pixels are the same everywhere; and
 # the package that brings it.
-_JPEG_2000 = ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")
 _PLUGINS = {
-    uid.HTJ2K: _JPEG_2000,
-    uid.HTJ2KLossless: _JPEG_2000,
-    uid.HTJ2KLosslessRPCL: _JPEG_2000,
-    uid.JPEG2000: _JPEG_2000,
-    uid.JPEG2000Lossless: _JPEG_2000,
+    **dict.fromkeys(FAMILIES["JPEG 2000"], ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")),
     uid.JPEGBaseline8Bit: ("pillow", "pillow"),
     uid.JPEGExtended12Bit: (dicom_jpeg12.PLUGIN, "imagecodecs"),
-    uid.JPEGLSLossless: ("pyjpegls", "pyjpegls"),
-    uid.JPEGLSNearLossless: ("pyjpegls", "pyjpegls"),
-    uid.JPEGLossless: ("gdcm", "python-gdcm"),
-    uid.JPEGLosslessSV1: ("gdcm", "python-gdcm"),
+    **dict.fromkeys(FAMILIES["JPEG-LS"], ("pyjpegls", "pyjpegls")),
+    **dict.fromkeys(FAMILIES["lossless JPEG"], ("gdcm", "python-gdcm")),
     uid.RLELossless: ("pydicom", "pydicom"),
 }
 _LOSSY = {uid.HTJ2K, uid.JPEG2000, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless}
@@ -49,12 +42,9 @@ def read_frame(path: Path, file: DicomFile, index: int) -> tuple[NDArray[Any], P
     syntax = file.header.file_meta.TransferSyntaxUID
     plugin = _plugin(path, syntax, file.header)
     if file.pixels is None:
-        raise ImageReadError.of(
-            path,
-            found="a DICOM file without pixel data (the header only, or a file cut off)",
-            expected="a DICOM file with an image",
-            remedy="Export the file again with its pixels, or remove it from the data folder.",
-        )
+        found = "a DICOM file without pixel data (the header only, or a file cut off)"
+        remedy = "Export the file again with its pixels, or remove it from the data folder."
+        raise ImageReadError.of(path, found, "a DICOM file with an image", remedy)
     module = read_module(path, file)
     if file.pixels.length is None or syntax.is_encapsulated:
         frame, photometric, lossy = _decompressed(path, file, file.pixels, module, index, plugin)
@@ -77,24 +67,19 @@ def _plugin(path: Path, syntax: uid.UID, header: Dataset) -> str:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file whose transfer syntax is {_syntax_name(syntax)}",
-            expected="one that pydicom decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000",
-            remedy="Convert the file to Explicit VR Little Endian.",
-        ) from None
+        found = f"a DICOM file whose transfer syntax is {_syntax_name(syntax)}"
+        expected = "one that pydicom decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000"
+        remedy = "Convert the file to Explicit VR Little Endian."
+        raise ImageReadError.of(path, found, expected, remedy) from None
     if not syntax.is_encapsulated:
         return ""
     plugin, package = _PLUGINS[syntax]
     if syntax == uid.JPEGExtended12Bit and first_number(header, "BitsStored") == 8:
         plugin, package = _PLUGINS[uid.JPEGBaseline8Bit]
     if plugin not in decoder.available_plugins:
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file in the transfer syntax {_syntax_name(syntax)}, whose decoder is not installed",
-            expected=f"pydicom's {plugin} plug-in for it",
-            remedy=f"Install it with: pip install {package}",
-        )
+        found = f"a DICOM file in the transfer syntax {_syntax_name(syntax)}, whose decoder is not installed"
+        expected = f"pydicom's {plugin} plug-in for it"
+        raise ImageReadError.of(path, found, expected, f"Install it with: pip install {package}")
     return plugin
 
 
@@ -133,8 +118,7 @@ def _native(path: Path, file: DicomFile, pixels: PixelElement, module: PixelModu
         swapped = pixels.vr == "OW" and not syntax.is_little_endian
         return _one_bit(file, pixels, module, index, swapped=swapped)
     file.stream.seek(pixels.start)
-    options = _options(module, pixels, module.frames)
-    frame, _ = get_decoder(syntax).as_array(file.stream, index=index, **options)
+    frame, _ = get_decoder(syntax).as_array(file.stream, index=index, **_options(module, pixels, module.frames))
     return np.asarray(frame)
 
 
@@ -168,16 +152,13 @@ def _check_length(path: Path, file: DicomFile, pixels: PixelElement, module: Pix
         file.stream.seek(pixels.start + expected)
         if not any(file.stream.read(excess)):
             return
-    raise ImageReadError.of(
-        path,
-        found=(
-            f"a DICOM file with {length} bytes of {pixels.keyword}, while {counted(module.frames, 'frame')} of "
-            f"{counted(module.rows, 'row')} and {counted(module.columns, 'column')} in {module.photometric}, "
-            f"{samples} x {module.allocated} bits a pixel, would take {expected}"
-        ),
-        expected="its header to describe its pixels: a tool may have decompressed them and left the header as it was",
-        remedy="Correct the header, or export the file again.",
+    found = (
+        f"a DICOM file with {length} bytes of {pixels.keyword}, while {counted(module.frames, 'frame')} of "
+        f"{counted(module.rows, 'row')} and {counted(module.columns, 'column')} in {module.photometric}, "
+        f"{samples} x {module.allocated} bits a pixel, would take {expected}"
     )
+    agreement = "its header to describe its pixels: a tool may have decompressed them and left the header as it was"
+    raise ImageReadError.of(path, found, agreement, CORRECT_HEADER)
 
 
 def _decompressed(
@@ -188,12 +169,9 @@ def _decompressed(
     if pixels.length is not None:
         file.stream.seek(pixels.start)
         if file.stream.read(4) != b"\xfe\xff\x00\xe0":
-            raise ImageReadError.of(
-                path,
-                found=f"a DICOM file whose pixels are not compressed and whose transfer syntax is {syntax.name}",
-                expected="TransferSyntaxUID (0002,0010) to say how the pixels are stored",
-                remedy="Correct the element, or export the file again.",
-            )
+            found = f"a DICOM file whose pixels are not compressed and whose transfer syntax is {syntax.name}"
+            expected = "TransferSyntaxUID (0002,0010) to say how the pixels are stored"
+            raise ImageReadError.of(path, found, expected, CORRECT_ELEMENT)
     encoded = compressed_frame(path, file, pixels, index, module.frames)
     stream = read_stream(path, encoded, syntax if plugin else None)
     if not plugin:
@@ -209,12 +187,8 @@ def _decompressed(
     elif stream.family == "lossless JPEG":
         # GDCM aborts the whole process where it should clear unused bits of others than 16, which we do ourselves.
         options["bits_allocated"] = options["bits_stored"] = 8 if stream.precision <= 8 else 16
-    frame, properties = get_decoder(syntax).as_array(
-        encapsulate([encoded], has_bot=False),
-        index=0,
-        decoding_plugin=plugin,
-        **options,
-    )
+    content = encapsulate([encoded], has_bot=False)
+    frame, properties = get_decoder(syntax).as_array(content, index=0, decoding_plugin=plugin, **options)
     photometric = "RGB" if is_rgb else str(properties["photometric_interpretation"])
     return np.asarray(frame), photometric, stream if syntax in _LOSSY else None
 
@@ -223,16 +197,12 @@ def _check_stream(path: Path, stream: Stream, module: PixelModule) -> None:
     shape = (module.rows, module.columns, module.samples)
     if stream.shape not in {None, shape} or stream.precision > module.allocated or module.allocated == 1:
         rows, columns, samples = stream.shape or shape
-        raise ImageReadError.of(
-            path,
-            found=(
-                f"a DICOM file with a {stream.family} stream of {rows} rows and {columns} columns, {samples} x "
-                f"{stream.precision or 8} bits a pixel, while the header says {module.rows} and {module.columns}, "
-                f"{module.samples} x {module.allocated}"
-            ),
-            expected="its header to describe its pixels",
-            remedy="Correct the header, or export the file again.",
+        found = (
+            f"a DICOM file with a {stream.family} stream of {rows} rows and {columns} columns, {samples} x "
+            f"{stream.precision or 8} bits a pixel, while the header says {module.rows} and {module.columns}, "
+            f"{module.samples} x {module.allocated}"
         )
+        raise ImageReadError.of(path, found, "its header to describe its pixels", CORRECT_HEADER)
     if stream.family != "JPEG 2000":
         _refuse_jpeg_2000_colours(path, module)
     elif module.photometric in _YBR | _JPEG_2000_COLOURS and stream.transformed == (module.photometric in _YBR):
@@ -266,6 +236,5 @@ def _stored_bits(path: Path, frame: NDArray[Any], module: PixelModule, lossy: St
     unextended = module.signed and least >= 0 and most < 2**module.stored + margin
     if lossy.reversible or unextended:
         return stored
-    raise element_error(
-        path, "BitsStored", f"with bits in a lossy {lossy.family} stream above the {module.stored} of its", "none there"
-    )
+    problem = f"with bits in a lossy {lossy.family} stream above the {module.stored} of its"
+    raise element_error(path, "BitsStored", problem, "none there")

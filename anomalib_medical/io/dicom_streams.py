@@ -10,8 +10,8 @@ from pydicom import uid
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 from .dicom_file import DicomFile, PixelElement, damaged
-from .errors import ImageReadError
-from .words import counted
+from .errors import CORRECT_ELEMENT, ImageReadError
+from .text import counted
 
 OFFSET_TAGS = ["ExtendedOffsetTable"]
 _ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE
@@ -22,7 +22,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0"
 _NO_SOF = {0xC4, 0xC8, 0xCC}
 
 # The transfer syntaxes of streams that one decoder reads, and what they are called.
-_FAMILIES = {
+FAMILIES = {
     "JPEG": {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit},
     "lossless JPEG": {uid.JPEGLossless, uid.JPEGLosslessSV1},
     "JPEG-LS": {uid.JPEGLSLossless, uid.JPEGLSNearLossless},
@@ -33,23 +33,14 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Stream:
-    """What a compressed frame says of itself.
+    """What a compressed frame says of itself."""
 
-    Attributes:
-        family: Its compression.
-        syntax: A transfer syntax that decodes it.
-        shape: Rows, columns and components; None for RLE, which does not say.
-        precision: Bits of a component; 0 for RLE.
-        reversible: Whether its compression loses nothing, as long as nothing was cut away.
-        transformed: Whether it is a JPEG 2000 whose decoder makes RGB of transformed colours.
-    """
-
-    family: str
-    syntax: uid.UID
-    shape: tuple[int, int, int] | None
-    precision: int = 0
-    reversible: bool = True
-    transformed: bool = False
+    family: str  # of compressions
+    syntax: uid.UID  # one that decodes it
+    shape: tuple[int, int, int] | None  # rows, columns and components; None for RLE, which does not say
+    precision: int = 0  # bits of a component; 0 for RLE
+    reversible: bool = True  # whether its compression loses nothing, as long as nothing was cut away
+    transformed: bool = False  # whether it is a JPEG 2000 whose decoder makes RGB of transformed colours
 
 
 def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: int, frames: int) -> bytes:
@@ -67,12 +58,8 @@ def compressed_frame(path: Path, file: DicomFile, pixels: PixelElement, index: i
         if len(starts) != frames:
             starts = [start for start in starts if start == starts[0] or _starts_image(file, start + 8)]
     if len(starts) != frames:
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file that holds {counted(len(starts), 'compressed frame')} and says that it holds {frames}",
-            expected="NumberOfFrames (0028,0008) to be right",
-            remedy="Correct the element, or export the file again.",
-        )
+        found = f"a DICOM file that holds {counted(len(starts), 'compressed frame')} and says that it holds {frames}"
+        raise ImageReadError.of(path, found, "NumberOfFrames (0028,0008) to be right", CORRECT_ELEMENT)
     end = starts[index + 1] if index + 1 < frames else file.size
     fragments: list[bytes] = []
     position = starts[index]
@@ -98,35 +85,22 @@ def _is_image(head: bytes) -> bool:
 
 
 def read_stream(path: Path, frame: bytes, syntax: uid.UID | None) -> Stream:
-    """Read a compressed frame's own header.
-
-    Args:
-        path: The file, for errors.
-        frame: The stream.
-        syntax: The transfer syntax, None where the file names none that is compressed.
-    """
+    """Read a compressed frame's own header; the syntax is None where the file names none that is compressed."""
     try:
         stream = _parse(frame)
     except (IndexError, ValueError, struct.error):
         stream = None
     if stream is None and syntax is not None:
         raise damaged(path)
+    expected = "TransferSyntaxUID (0002,0010) to name the compression"
     if stream is None:
-        raise ImageReadError.of(
-            path,
-            found="a DICOM file with compressed pixels, of no known kind, and without the transfer syntax of such",
-            expected="TransferSyntaxUID (0002,0010) to name the compression",
-            remedy="Correct the element, or export the file again.",
-        )
+        found = "a DICOM file with compressed pixels, of no known kind, and without the transfer syntax of such"
+        raise ImageReadError.of(path, found, expected, CORRECT_ELEMENT)
     is_deep = syntax == uid.JPEGBaseline8Bit and stream.precision > 8
-    if syntax is not None and (is_deep or syntax not in _FAMILIES[stream.family]):
+    if syntax is not None and (is_deep or syntax not in FAMILIES[stream.family]):
         kind = f"{stream.family} of {stream.precision} bits" if is_deep else stream.family
-        raise ImageReadError.of(
-            path,
-            found=f"a DICOM file whose pixels are {kind} and whose transfer syntax is {syntax.name}",
-            expected="TransferSyntaxUID (0002,0010) to name the compression",
-            remedy="Correct the element, or export the file again.",
-        )
+        found = f"a DICOM file whose pixels are {kind} and whose transfer syntax is {syntax.name}"
+        raise ImageReadError.of(path, found, expected, CORRECT_ELEMENT)
     # Decoders may fill up what a stream without an end lacks.
     if frame.startswith(_JPEG) and not frame.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
         raise damaged(path)

@@ -15,17 +15,11 @@ from .dicom_module import element_error
 
 @dataclass(frozen=True)
 class Table:
-    """A lookup table.
-
-    Attributes:
-        entries: Unsigned values.
-        first: The input that the first entry stands for.
-        bits: Bits of an entry, 8 to 16 by DICOM.
-    """
+    """A lookup table."""
 
     entries: NDArray[np.uint16]
-    first: int
-    bits: int
+    first: int  # the input that the first entry stands for
+    bits: int  # of an entry, 8 to 16 by DICOM
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Look values up, rounded to whole numbers; those before and behind the table become its ends."""
@@ -41,15 +35,10 @@ class Table:
 
 
 def read_table(path: Path, item: Dataset, descriptor: str, data: str, *, signed: bool) -> Table:
-    """Read a table.
+    """Read a table from the elements of these two keywords.
 
-    Args:
-        path: The file, for errors.
-        item: What holds the two elements.
-        descriptor: Keyword of the number of entries (0 is 65536), the first input and the bits of an entry.
-        data: Keyword of the entries; a name that starts with Segmented has them in segments.
-        signed: Whether inputs may be negative, and so the first one is a signed number, whatever its VR is. It is one
-            as well where the file, not pydicom's guess, has written it as SS.
+    The descriptor is the number of entries (0 is 65536), the first input and the bits of an entry. The first input is a
+    signed number if inputs may be, whatever its VR is, and where the file, not pydicom's guess, has written it as SS.
     """
     for keyword in (descriptor, data):
         if item.get(keyword) in (None, "", b""):

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .dicom_kinds import kind_of_file
+from .dicom_header import kind_of_file
+from .files import irregular
 from .reader import FORMATS, is_image
-from .signatures import HEAD_BYTES, describe, irregular
+from .signatures import describe, head_of
 
 RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm"})
 # A folder is searched by these names; of files with other names or none, such as DICOM's IM0001, the content decides.
@@ -25,16 +26,12 @@ _NOBODY = "no patient to learn from or to score"
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        images: The files to read, in a fixed order.
-        unread: What is no companion of images and cannot be read, by kind: files of other formats, pipes, broken links.
-        no_images: DICOM objects that show no patient to learn from or to score, by kind.
-    """
-
-    images: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)  # the files to read, in a fixed order
+    # What is no companion of images and cannot be read, by kind: files of other formats, pipes, broken links.
     unread: Mapping[str, list[Path]] = field(default_factory=dict)
+    # DICOM objects that show no patient to learn from or to score, by kind.
     no_images: Mapping[str, list[Path]] = field(default_factory=dict)
 
     def __add__(self, other: Listing) -> Listing:
@@ -44,11 +41,7 @@ class Listing:
         )
 
     def left_out(self, *, names: bool = True) -> str:
-        """Say in one sentence what is left out and why; empty if nothing is.
-
-        Args:
-            names: Whether to name a file of each kind.
-        """
+        """Say in one sentence what is left out and why, naming a file of each kind; empty if nothing is."""
         parts = [
             f"{count} {what if count > 1 else one} ({_enumerate(files, names=names)})"
             for files, one, what in (
@@ -95,7 +88,7 @@ def list_folder(folder: Path, *, of_masks: bool = False, deep: bool = True) -> L
         if (kind := irregular(path)) is not None:
             unread.setdefault(kind.removeprefix("a "), []).append(path)
         elif not _has_image_name(path) and not is_image(path):
-            if path.suffix.lower() in _DRAWINGS or not _is_text(path):
+            if path.suffix.lower() in _DRAWINGS or describe(head_of(path)) != "text":
                 unread.setdefault(path.suffix.lower() or "without suffix", []).append(path)
         elif path.suffix.lower() not in RASTER_SUFFIXES and (kind := kind_of_file(path, of_mask=of_masks)) is not None:
             no_images.setdefault(kind, []).append(path)
@@ -128,8 +121,3 @@ def image_stem(path: Path) -> str:
 
 def _has_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES or path.name.lower().endswith(_NII_GZ)
-
-
-def _is_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        return describe(file.read(HEAD_BYTES)) == "text"

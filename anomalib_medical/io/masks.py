@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageReadError
-from .words import agree, counted
+from .text import agree, counted
 
 # Numbers this near to a whole one are taken for it: what rounding, compression and scaling leave behind.
-ROUNDING = 1e-3
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,10 @@ class MaskRule:
     Values are those that a file stores (NIfTI: scaled by its header), such as 0 to 255 in a PNG of 8 bits. Without
     labels and threshold every pixel that is not 0 (of a colour mask: not black) counts. NaN and infinite values never
     do.
-
-    Attributes:
-        labels: Whole numbers that count, alone.
-        threshold: Values above it count, whole numbers or not.
     """
 
-    labels: tuple[int, ...] = ()
-    threshold: float | None = None
+    labels: tuple[int, ...] = ()  # whole numbers that count, alone
+    threshold: float | None = None  # values above it count, whole numbers or not
 
     def __post_init__(self) -> None:
         """Refuse rules that contradict themselves."""
@@ -51,11 +47,7 @@ class MaskRule:
         return cls(tuple(labels or ()), threshold)
 
     def select(self, path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where values (H, W), or colours (H, W, 3), count.
-
-        Args:
-            path: The mask's file, for errors.
-            values: What it stores.
+        """Return where the values (H, W), or colours (H, W, 3), that a mask stores count; its path is for errors.
 
         Raises:
             ImageReadError: If there are fractions and no threshold, or colours and labels or a threshold.
@@ -63,12 +55,9 @@ class MaskRule:
         values = _grey(values)
         if values.ndim == 3:
             if self.labels or self.threshold is not None:
-                raise ImageReadError.of(
-                    path,
-                    found="a mask of colours",
-                    expected="one number a pixel to compare with mask_labels or mask_threshold",
-                    remedy="Save its labels as grey values, or leave the two out: all that is not black counts then.",
-                )
+                expected = "one number a pixel to compare with mask_labels or mask_threshold"
+                remedy = "Save its labels as grey values, or leave the two out: all that is not black counts then."
+                raise ImageReadError.of(path, "a mask of colours", expected, remedy)
             return np.asarray((values != 0).any(axis=-1))
         if self.threshold is not None:
             return np.asarray(_finite(values) > self.threshold)
@@ -81,13 +70,9 @@ def halved(path: Path, pixels: NDArray[Any], largest: int = 255) -> NDArray[np.u
     brightest = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
     bright = brightest > largest // 2
     if brightest.any() and not bright.any():
-        raise ImageReadError.of(
-            path,
-            found=f"a lossy mask with values up to {brightest.max()}",
-            expected=f"white ({largest}) on black: where compression is lossy, what is brighter than half belongs to "
-            "the mask",
-            remedy="Save masks without loss, as PNG.",
-        )
+        found = f"a lossy mask with values up to {brightest.max()}"
+        where = "where compression is lossy, what is brighter than half belongs to the mask"
+        raise ImageReadError.of(path, found, f"white ({largest}) on black: {where}", "Save masks without loss, as PNG.")
     return np.where(bright, np.uint8(255), np.uint8(0))
 
 
@@ -120,15 +105,15 @@ def _whole(path: Path, values: NDArray[Any]) -> NDArray[Any]:
         return values
     values = _finite(values)
     nearest = np.rint(values)
-    fractions = values[np.abs(values - nearest) > ROUNDING]
+    fractions = values[np.abs(values - nearest) > _ROUNDING]
     if fractions.size:
+        are = agree(fractions.size, "is a fraction", "are fractions")
+        ends = f"from {fractions.min():g} to {fractions.max():g}"
         raise ImageReadError.of(
             path,
-            found=f"a mask of which {fractions.size} of {counted(values.size, 'value')} "
-            f"{agree(fractions.size, 'is a fraction', 'are fractions')}, from {fractions.min():g} to "
-            f"{fractions.max():g}",
-            expected=f"whole numbers (to {ROUNDING:g}), as labels are",
-            remedy="Interpolation leaves such behind: save the mask resampled by nearest neighbour, or say above which "
-            "value it begins with mask_threshold, such as 0.5.",
+            f"a mask of which {fractions.size} of {counted(values.size, 'value')} {are}, {ends}",
+            f"whole numbers (to {_ROUNDING:g}), as labels are",
+            "Interpolation leaves such behind: save the mask resampled by nearest neighbour, or say above which value "
+            "it begins with mask_threshold, such as 0.5.",
         )
     return np.asarray(nearest)

@@ -1,4 +1,30 @@
-"""NIfTI: slices of volumes, the same way up in whatever order they are stored."""
+"""NIfTI: slices of volumes, the same way up in whatever order they are stored.
+
+Single-file NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``) of up to four dimensions are read.
+
+**Pictures.** Each slice across the chosen axis is one, such as ``brain.nii.gz#axial=57``, counted from inferior,
+posterior or left. Of a series (4-D) every slice of every volume is one: ``#volume=0,axial=57``. What is flat along
+just one axis (2-D files, single slices) is one picture without a selection, whatever the chosen axis. Trailing
+dimensions of one voxel do not count; vectors and matrices (5-D) are refused.
+
+**Which way is up.** Axes are reordered and flipped to the closest right-anterior-superior order and not resampled:
+a voxel is a pixel, whatever its size in millimetres. Then, as radiologists look at them:
+
+======== ======== =======================
+axis     top      left side of the picture
+======== ======== =======================
+axial    anterior the patient's right
+coronal  superior the patient's right
+sagittal superior anterior
+======== ======== =======================
+
+**Grey values.** A given window applies to the scaled values (``scl_slope``, ``scl_inter``; a slope of 0 means
+none). Without one, black is the 0.5th and white the 99.5th percentile of the whole volume's foreground, the same
+for all its slices; each volume of a series has its own. Foreground is every finite voxel that differs from the
+value most common in the volume's eight corners: else the zeros around a skull-stripped brain would decide. If the
+two percentiles are one value, the smallest and the largest finite voxel take their place; a constant volume is
+black. NaN and infinite voxels are black. RGB voxels are divided by 255, their alpha dropped.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +35,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .address import ImageAddress
 from .errors import ImageReadError
-from .nifti_header import NiftiFile, decoding, is_nifti, read_header
-from .nifti_masks import grid_change, is_nifti_file, take_slice
+from .files import ImageAddress
+from .nifti_header import NiftiFile, decoding, is_nifti, is_nifti_file, read_header
+from .nifti_masks import grid_change, take_slice
 from .nifti_voxels import robust_range, scale, stored_voxels
-from .slicing import Slicing
-from .windows import Window
-from .words import counted
+from .options import Slicing, Window
+from .text import counted
 
 # The axis of the body (0 right, 1 anterior, 2 superior) that slices lie across.
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -31,90 +56,60 @@ class _Place:
     index: int
 
 
-class NiftiReader:
-    """Reads single-file NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``) of up to four dimensions.
+def can_read(head: bytes) -> bool:
+    """Tell from a file's first bytes whether it is NIfTI, plain or gzipped."""
+    return is_nifti(head)
 
-    **Pictures.** Each slice across the chosen axis is one, such as ``brain.nii.gz#axial=57``, counted from inferior,
-    posterior or left. Of a series (4-D) every slice of every volume is one: ``#volume=0,axial=57``. What is flat along
-    just one axis (2-D files, single slices) is one picture without a selection, whatever the chosen axis. Trailing
-    dimensions of one voxel do not count; vectors and matrices (5-D) are refused.
 
-    **Which way is up.** Axes are reordered and flipped to the closest right-anterior-superior order and not resampled:
-    a voxel is a pixel, whatever its size in millimetres. Then, as radiologists look at them:
+def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
+    """Return one address a slice; those belong to the range whose middle lies in it."""
+    del of_mask
+    file = read_header(path)
+    volumes = [(("volume", volume),) for volume in range(file.volumes)] if file.volumes > 1 else [()]
+    slices: list[tuple[tuple[str, int], ...]] = [()]
+    if _flat_axis(file) is None:
+        count = file.shape[_AXES[slicing.axis]]
+        slices = [((slicing.axis, index),) for index in _slices_in(count, slicing.slice_range)]
+    return [ImageAddress(path, (*volume, *place)) for volume in volumes for place in slices]
 
-    ======== ======== =======================
-    axis     top      left side of the picture
-    ======== ======== =======================
-    axial    anterior the patient's right
-    coronal  superior the patient's right
-    sagittal superior anterior
-    ======== ======== =======================
 
-    **Grey values.** A given window applies to the scaled values (``scl_slope``, ``scl_inter``; a slope of 0 means
-    none). Without one, black is the 0.5th and white the 99.5th percentile of the whole volume's foreground, the same
-    for all its slices; each volume of a series has its own. Foreground is every finite voxel that differs from the
-    value most common in the volume's eight corners: else the zeros around a skull-stripped brain would decide. If the
-    two percentiles are one value, the smallest and the largest finite voxel take their place; a constant volume is
-    black. NaN and infinite voxels are black. RGB voxels are divided by 255, their alpha dropped.
+def size(address: ImageAddress) -> tuple[int, int]:
+    """Return (height, width) from the header."""
+    file = read_header(address.path)
+    width, height = np.delete(file.shape, _find(file, address).axis).tolist()
+    return height, width
+
+
+def read(address: ImageAddress, window: Window | None = None) -> NDArray[np.float32]:
+    """Return a slice in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
+    file = read_header(address.path)
+    place = _find(file, address)
+    with decoding(file.path):
+        stored = _slice(file, place)
+        if file.is_colour:
+            return _colours(stored).astype(np.float32) / np.float32(255)
+        if window is None:
+            low, high = robust_range(file, place.volume)
+        else:
+            low, high = window.center - window.width / 2, window.center + window.width / 2
+        return _stretch(scale(file, stored), low, high)
+
+
+def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
+    """Return the scaled values of a slice, as (H, W), or its colours as (H, W, 3).
+
+    The slice is that which lies over the image, if that is one of a NIfTI volume, see `grid_change`.
     """
-
-    @staticmethod
-    def can_read(head: bytes) -> bool:
-        """Tell from a file's first bytes whether it is NIfTI, plain or gzipped."""
-        return is_nifti(head)
-
-    @staticmethod
-    def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[ImageAddress]:
-        """Return one address a slice; those belong to the range whose middle lies in it."""
-        del of_mask
-        file = read_header(path)
-        volumes = [(("volume", volume),) for volume in range(file.volumes)] if file.volumes > 1 else [()]
-        slices: list[tuple[tuple[str, int], ...]] = [()]
-        if _flat_axis(file) is None:
-            count = file.shape[_AXES[slicing.axis]]
-            slices = [((slicing.axis, index),) for index in _slices_in(count, slicing.slice_range)]
-        return [ImageAddress(path, (*volume, *place)) for volume in volumes for place in slices]
-
-    @staticmethod
-    def size(address: ImageAddress) -> tuple[int, int]:
-        """Return (height, width) from the header."""
-        file = read_header(address.path)
-        width, height = np.delete(file.shape, _find(file, address).axis).tolist()
-        return height, width
-
-    @staticmethod
-    def read(address: ImageAddress, window: Window | None = None) -> NDArray[np.float32]:
-        """Return a slice in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
-        file = read_header(address.path)
-        place = _find(file, address)
-        with decoding(file.path):
-            stored = _slice(file, place)
-            if file.is_colour:
-                return _colours(stored).astype(np.float32) / np.float32(255)
-            if window is None:
-                low, high = robust_range(file, place.volume)
-            else:
-                low, high = window.center - window.width / 2, window.center + window.width / 2
-            return _stretch(scale(file, stored), low, high)
-
-    @staticmethod
-    def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
-        """Return the scaled values of a slice, as (H, W), or its colours as (H, W, 3).
-
-        Args:
-            address: The slice; the volume alone where ``image`` says which slice.
-            image: The slice of an image volume that the mask is laid over, see `grid_change`.
-        """
-        file = read_header(address.path)
-        if image is not None and is_nifti_file(image.path):
-            image_file = read_header(image.path)
-            change = grid_change(file, image_file)
-            if change is not None:
-                return _resampled(file, change, image_file, _find(image_file, image))
-            address = replace(address, selection=image.selection)
-        place = _find(file, address)
-        with decoding(file.path):
-            return _numbers(file, _slice(file, place))
+    file = read_header(address.path)
+    if image is not None and is_nifti_file(image.path):
+        image_file = read_header(image.path)
+        change = grid_change(file, image_file)
+        if change is not None:
+            return _resampled(file, change, image_file, _find(image_file, image))
+        address = replace(address, selection=image.selection)
+    place = _find(file, address)
+    with decoding(file.path):
+        return _numbers(file, _slice(file, place))
 
 
 def _flat_axis(file: NiftiFile) -> int | None:
@@ -141,13 +136,10 @@ def _find(file: NiftiFile, address: ImageAddress) -> _Place:
     if set(chosen) != set(counts) or any(chosen[key] >= count for key, count in counts.items()):
         selection = str(address).rpartition("#")[2] if chosen else "none of its pictures"
         valid = ",".join(f"{key}=(0 to {count - 1})" for key, count in counts.items())
-        raise ImageReadError.of(
-            file.path,
-            found=f"{counted(file.volumes, 'volume')} of {' x '.join(map(str, file.shape))} voxels, asked for "
-            f"{selection}",
-            expected=f"#{valid} behind the path" if valid else "no selection behind the path",
-            remedy="list_pictures names the pictures in a file; instead of axial, coronal and sagittal work too.",
-        )
+        held = f"{counted(file.volumes, 'volume')} of {' x '.join(map(str, file.shape))} voxels"
+        expected = f"#{valid} behind the path" if valid else "no selection behind the path"
+        remedy = "list_pictures names the pictures in a file; instead of axial, coronal and sagittal work too."
+        raise ImageReadError.of(file.path, f"{held}, asked for {selection}", expected, remedy)
     volume = chosen.get("volume", 0)
     return _Place(volume, _AXES[name], chosen[name]) if flat is None else _Place(volume, flat, 0)
 

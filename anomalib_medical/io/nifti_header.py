@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imagecodecs import DeflateError
 from nibabel import Nifti1Header, Nifti2Header
 from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from .errors import ImageReadError
+from .errors import DECODING_ERRORS, Errors, ImageReadError
+from .signatures import head_of
 
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
@@ -28,21 +28,9 @@ _LARGEST_RATIO = 1032
 # Vectors, matrices, complex numbers and fields of bits are no intensities.
 _READABLE_KINDS = frozenset("iuf")
 _COLOUR_NAMES = ("R", "G", "B")
+_ERRORS: Errors = (*DECODING_ERRORS, HeaderDataError)
 # What nibabel users (the identity) and ITK write for an array that comes from nowhere.
 _DEFAULT_AFFINES = (np.eye(4), np.diag([-1.0, -1, 1, 1]))
-
-_DECODING_ERRORS: tuple[type[Exception], ...] = (
-    ArithmeticError,
-    DeflateError,
-    EOFError,
-    HeaderDataError,
-    LookupError,
-    MemoryError,
-    OSError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
 
 
 @contextmanager
@@ -53,49 +41,29 @@ def decoding(path: Path) -> Generator[None, None, None]:
             yield
     except (ImageReadError, FileNotFoundError, PermissionError):
         raise
-    except _DECODING_ERRORS as error:
-        raise ImageReadError.of(
-            path,
-            found=f"a damaged or truncated file ({path.stat().st_size} bytes; decoder: {error})",
-            expected="a complete NIfTI volume",
-            remedy="Copy or export the file again, or remove it from the data folder.",
-        ) from error
+    except _ERRORS as error:
+        raise ImageReadError.damaged(path, "a complete NIfTI volume", error) from error
 
 
 @dataclass(frozen=True)
 class NiftiFile:
-    """A NIfTI file as its header describes it; equal as long as the file is not written again.
-
-    Attributes:
-        path: The file.
-        modified: Time of its last change, in nanoseconds.
-        bytes: Its size.
-        compressed: Whether it is gzipped.
-        stored_shape: Voxels along its three stored axes, and its number of volumes.
-        dtype: Type of the stored values, with their byte order.
-        offset: Where they start, unpacked.
-        slope: What they are multiplied by.
-        intercept: What is added then.
-        orientation: For each stored axis the axis of the body (0 right, 1 anterior, 2 superior) and 1 or -1 for its
-            direction, as nibabel's ``io_orientation`` gives it.
-        affine: From stored voxels to millimetres: the sform, else the qform, else voxel sizes alone.
-        placed: Whether the first or second of them is given, and is not what libraries write for an array alone.
-        placed_twice: Whether sform and qform are given and differ.
-    """
+    """A NIfTI file as its header describes it; equal as long as the file is not written again."""
 
     path: Path
-    modified: int
-    bytes: int
-    compressed: bool
-    stored_shape: tuple[int, int, int, int]
-    dtype: np.dtype[np.generic]
-    offset: int
-    slope: float
-    intercept: float
+    modified: int  # time of its last change, in nanoseconds
+    bytes: int  # its size
+    compressed: bool  # whether it is gzipped
+    stored_shape: tuple[int, int, int, int]  # voxels along its three stored axes, and its number of volumes
+    dtype: np.dtype[np.generic]  # of the stored values, with their byte order
+    offset: int  # where they start, unpacked
+    slope: float  # what they are multiplied by
+    intercept: float  # what is added then
+    # For each stored axis the axis of the body (0 right, 1 anterior, 2 superior) and 1 or -1 for its direction, as
+    # nibabel's `io_orientation` gives it.
     orientation: tuple[tuple[int, int], ...]
-    affine: tuple[tuple[float, ...], ...]
-    placed: bool
-    placed_twice: bool
+    affine: tuple[tuple[float, ...], ...]  # from voxels to millimetres: the sform, else the qform, else voxel sizes
+    placed: bool  # whether sform or qform is given, and is not what libraries write for an array alone
+    placed_twice: bool  # whether both are given and differ
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -127,6 +95,11 @@ class NiftiFile:
 def is_nifti(head: bytes) -> bool:
     """Tell from a file's first bytes whether it is a single-file NIfTI-1 or NIfTI-2, plain or gzipped."""
     return _header_class(_unpack_head(head)) is not None
+
+
+def is_nifti_file(path: Path) -> bool:
+    """Tell from its content whether a file is NIfTI."""
+    return is_nifti(head_of(path))
 
 
 def read_header(path: Path) -> NiftiFile:
@@ -194,12 +167,10 @@ def _volume_shape(path: Path, dims: tuple[int, ...]) -> tuple[int, int, int, int
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
-        raise ImageReadError.of(
-            path,
-            found=f"dimensions {' x '.join(str(size) for size in dims)}",
-            expected="two to four dimensions of at least one voxel: a picture, a volume or a series of volumes",
-            remedy="Save each component of vectors and matrices as its own volume, or export the file again.",
-        )
+        found = f"dimensions {' x '.join(map(str, dims))}"
+        expected = "two to four dimensions of at least one voxel: a picture, a volume or a series of volumes"
+        remedy = "Save each component of vectors and matrices as its own volume, or export the file again."
+        raise ImageReadError.of(path, found, expected, remedy)
     shape += [1] * (4 - len(shape))
     return shape[0], shape[1], shape[2], shape[3]
 
@@ -207,18 +178,13 @@ def _volume_shape(path: Path, dims: tuple[int, ...]) -> tuple[int, int, int, int
 def _readable_dtype(path: Path, dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     if dtype.kind in _READABLE_KINDS or (dtype.names or ())[:3] == _COLOUR_NAMES:
         return dtype
-    raise ImageReadError.of(
-        path,
-        found=f"voxels of type {dtype.name}",
-        expected="integers, floating-point numbers or RGB colours",
-        remedy="Save the part that you want to look at (such as the magnitude) as numbers of one of these types.",
-    )
+    expected = "integers, floating-point numbers or RGB colours"
+    remedy = "Save the part that you want to look at (such as the magnitude) as numbers of one of these types."
+    raise ImageReadError.of(path, f"voxels of type {dtype.name}", expected, remedy)
 
 
 def _orientation(
-    path: Path,
-    affine: NDArray[np.float64],
-    shape: tuple[int, int, int, int],
+    path: Path, affine: NDArray[np.float64], shape: tuple[int, int, int, int]
 ) -> tuple[tuple[int, int], ...]:
     axes: NDArray[np.float64] = np.full((3, 2), np.nan)
     if np.isfinite(affine).all() and affine.any():
@@ -228,12 +194,9 @@ def _orientation(
         # The third axis of a flat picture may have no direction: it is the one that the other two leave.
         axes[missing[0]] = 3 - np.nansum(axes[:, 0]), 1
     elif len(missing):
-        raise ImageReadError.of(
-            path,
-            found="a header that does not say how the volume lies in the body (its affine is singular)",
-            expected="a qform, an sform or voxel sizes above 0",
-            remedy="Export the file again with its orientation.",
-        )
+        found = "a header that does not say how the volume lies in the body (its affine is singular)"
+        expected = "a qform, an sform or voxel sizes above 0"
+        raise ImageReadError.of(path, found, expected, "Export the file again with its orientation.")
     return tuple((int(axis), int(direction)) for axis, direction in axes)
 
 
@@ -256,9 +219,5 @@ def _is_placed_twice(header: Nifti1Header) -> bool:
 def _check_length(file: NiftiFile) -> None:
     promised = file.unpacked_bytes
     if promised > file.bytes * (_LARGEST_RATIO if file.compressed else 1):
-        raise ImageReadError.of(
-            file.path,
-            found=f"a damaged or truncated file ({file.bytes} bytes)",
-            expected=f"{promised} bytes{', unpacked,' if file.compressed else ''} for the dimensions in its header",
-            remedy="Copy or export the file again, or remove it from the data folder.",
-        )
+        unpacked = ", unpacked," if file.compressed else ""
+        raise ImageReadError.damaged(file.path, f"{promised} bytes{unpacked} for the dimensions in its header")

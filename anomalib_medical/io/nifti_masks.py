@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache, reduce
-from pathlib import Path
 
 import numpy as np
 from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
 
 from .errors import ImageReadError
-from .nifti_header import NiftiFile, is_nifti
-from .signatures import HEAD_BYTES
+from .nifti_header import NiftiFile
 
 # Two grids are one if none of their corners is farther apart than this share of the smallest voxel side.
 _SAME_GRID = 0.1
@@ -54,15 +52,7 @@ def grid_change(mask: NiftiFile, image: NiftiFile) -> NDArray[np.float64] | None
 def take_slice(
     voxels: NDArray[np.generic], change: NDArray[np.float64], shape: tuple[int, ...], axis: int, index: int
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Resample a mask to one slice of its image's grid, by nearest neighbour.
-
-    Args:
-        voxels: The mask.
-        change: What `grid_change` returned.
-        shape: Shape of the image's grid.
-        axis: The axis that the slice lies across.
-        index: Its index along that axis.
-    """
+    """Resample a mask's voxels to one slice of its image's grid, of that shape, and say which of it lie inside."""
     places = [np.arange(count) for count in shape]
     places[axis] = np.array([index])
     x, y, z = np.ix_(*places)
@@ -115,9 +105,3 @@ def _refusal(mask: NiftiFile, image: NiftiFile, found: str) -> ImageReadError:
         "since lesions might land elsewhere: save the mask with its image's affine (sform or qform) if they share "
         "their voxels, or resample it onto the image."
     )
-
-
-def is_nifti_file(path: Path) -> bool:
-    """Tell from its content whether a file is NIfTI."""
-    with path.open("rb") as file:
-        return is_nifti(file.read(HEAD_BYTES))

@@ -1,10 +1,17 @@
-"""The voxels of a NIfTI file, one volume of it at a time, in the order right, anterior, superior."""
+"""The voxels of a NIfTI file, one volume of it at a time, in the order right, anterior, superior.
+
+Unpacked volumes are kept, so that one is not unpacked again for each of its slices.
+"""
 
 from __future__ import annotations
 
 import gzip
 import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import imagecodecs
@@ -12,16 +19,54 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 from numpy.typing import NDArray
 
-from .errors import ImageReadError
+from .errors import EXPORT_AGAIN, ImageReadError
 from .nifti_header import NiftiFile
-from .volume_cache import VolumeCache
 
 logger = logging.getLogger(__name__)
 
-cache = VolumeCache()
-
+# Room for two of the larger CTs. Each process has its own: with DataLoader workers, each of them.
+_DEFAULT_LIMIT = 512 * 2**20
 # Share of the foreground that may be darker than black, and as much brighter than white.
 _CLIPPED = 0.005
+
+
+class VolumeCache:
+    """Unpacked files, up to a limit in bytes; those used longest ago make room before it is passed.
+
+    One is unpacked at a time, by whichever thread comes first. A forked process (a DataLoader worker) starts empty.
+    """
+
+    def __init__(self, limit: int = _DEFAULT_LIMIT) -> None:
+        self.limit = limit
+        self.clear()
+        if hasattr(os, "register_at_fork"):
+            # The fork may come while another thread holds the lock or moves entries.
+            os.register_at_fork(after_in_child=self.clear)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lock = Lock()
+        self._buffers: OrderedDict[Hashable, bytearray] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """What is taken now."""
+        return sum(len(buffer) for buffer in self._buffers.values())
+
+    def get(self, key: Hashable, size: int, unpack: Callable[[], bytearray]) -> bytearray:
+        """Return what belongs to a key; room is made for its bytes first, and what no limit holds is not kept."""
+        with self._lock:
+            if key in self._buffers:
+                self._buffers.move_to_end(key)
+                return self._buffers[key]
+            if size > self.limit:
+                return unpack()
+            while self.bytes + size > self.limit:
+                self._buffers.popitem(last=False)
+            return self._buffers.setdefault(key, unpack())
+
+
+cache = VolumeCache()
 
 
 def stored_voxels(file: NiftiFile, volume: int) -> NDArray[Any]:
@@ -68,12 +113,8 @@ def robust_range(file: NiftiFile, volume: int) -> tuple[float, float]:
         low, high = found.min(), found.max()
     black, white = sorted(scale(file, np.asarray([low, high])).tolist())
     if not np.isfinite([black, white]).all():
-        raise ImageReadError.of(
-            file.path,
-            found="a volume without a finite value" if not found.size else "values too large for 64 bits",
-            expected="numbers",
-            remedy="Export the file again, or remove it from the data folder.",
-        )
+        problem = "values too large for 64 bits" if found.size else "a volume without a finite value"
+        raise ImageReadError.of(file.path, problem, "numbers", EXPORT_AGAIN)
     return black, white
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from .address import ImageAddress
-from .dicom_places import distance_apart
+from .dicom_header import distance_apart
 from .errors import ImageReadError
+from .files import ImageAddress
+from .options import Slicing
 from .reader import image_size, list_pictures
-from .slicing import Slicing
-from .words import counted
+from .text import counted
 
 
 def pair_masks(
@@ -31,7 +31,7 @@ def pair_masks(
         ImageReadError: If mask and image do not match one to one.
     """
     # Here, for devices may lack nibabel; they read no masks.
-    from .nifti_masks import is_nifti_file
+    from .nifti_header import is_nifti_file
 
     is_volume, is_mask_volume = is_nifti_file(image.path), is_nifti_file(mask.path)
     masks = [mask] if mask.selection else list_pictures(mask.path, slicing, of_mask=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from .dicom_streams import read_stream
 from .errors import ImageReadError
+from .masks import halved
 from .signatures import is_lossy_webp
 
 _GREY = frozenset({PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MASK})
@@ -21,15 +23,7 @@ _JPEG_2000 = frozenset(
     {COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.APERIO_JP2000_RGB, COMPRESSION.JPEG_2000_LOSSY}
 )
 _KEEPS_SAMPLES = frozenset(
-    {
-        COMPRESSION.NONE,
-        COMPRESSION.LZW,
-        COMPRESSION.ADOBE_DEFLATE,
-        COMPRESSION.DEFLATE,
-        COMPRESSION.LZMA,
-        COMPRESSION.PACKBITS,
-        COMPRESSION.ZSTD,
-    }
+    COMPRESSION[name] for name in ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "LZMA", "PACKBITS", "ZSTD")
 )
 _PHOTOMETRIC, _COEFFICIENTS, _BLACK_WHITE = 262, 529, 532
 _ASSOCIATED_ALPHA = 1
@@ -46,13 +40,13 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
     with tifffile.TiffFile(path) as tiff:
         if len(tiff.pages) != 1:
-            raise _refused(path, f"a TIFF of {len(tiff.pages)} pages", "one page", "Save each page as its own file.")
+            found = f"a TIFF of {len(tiff.pages)} pages"
+            raise ImageReadError.of(path, found, "one page", "Save each page as its own file.")
         page = tiff.pages.first
         if (colours := _colours_not_read(page)) is not None:
-            raise _refused(
-                path, f"a TIFF of {colours}", "a grey, palette, RGB or YCbCr picture", "Save it as plain grey or RGB."
-            )
-        check_complete(tiff.filehandle, page)
+            expected = "a grey, palette, RGB or YCbCr picture"
+            raise ImageReadError.of(path, f"a TIFF of {colours}", expected, "Save it as plain grey or RGB.")
+        _check_complete(tiff.filehandle, page)
         pixels, axes = np.asarray(page.asarray()), page.axes
 
     if pixels.ndim != len(axes) or pixels.size == 0:
@@ -62,7 +56,8 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     if axes == "SYX":
         pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
     if axes not in {"YX", "YXS"}:
-        raise _refused(path, f"a TIFF with the axes {axes}", "one plane of pixels", "Save each plane as its own file.")
+        remedy = "Save each plane as its own file."
+        raise ImageReadError.of(path, f"a TIFF with the axes {axes}", "one plane of pixels", remedy)
     samples = pixels if axes == "YXS" else pixels[..., None]
     if page.photometric == PHOTOMETRIC.PALETTE:
         return _look_up(np.asarray(page.colormap), samples[..., 0])
@@ -72,7 +67,35 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     return _drop_extra(page, scaled)
 
 
-def check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
+def tiff_numbers(path: Path, content: bytes) -> NDArray[np.generic] | None:
+    """Return a mask's stored numbers, or its colours, as (H, W, 3); None where only `read_tiff` knows them."""
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        page = tiff.pages.first
+        if len(tiff.pages) != 1 or page.axes not in {"YX", "YXS", "SYX"}:
+            return None
+        if _is_lossy(path, page):
+            return halved(path, np.rint(read_tiff(path) * 255).astype(np.uint8))
+        _check_complete(tiff.filehandle, page)
+        pixels = np.asarray(page.asarray())
+        if page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None and page.axes == "YX":
+            return palette_indices(pixels, np.moveaxis(np.asarray(page.colormap), 0, -1)[pixels])
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else np.atleast_3d(pixels)
+        is_grey = page.photometric in _GREY - {PHOTOMETRIC.MASK} and pixels.shape[-1] <= 2
+        if not is_grey and (page.photometric != PHOTOMETRIC.RGB or pixels.shape[-1] < 3):
+            return None
+        pixels = pixels[..., 0] if is_grey else pixels[..., :3]  # without alpha
+        if page.photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
+            return ~pixels if pixels.dtype == np.bool_ else np.asarray(2**page.bitspersample - 1 - pixels)
+        return pixels
+
+
+def palette_indices(indices: NDArray[np.generic], colours: NDArray[np.generic]) -> NDArray[np.generic] | None:
+    """Return a palette's indices if index 0 is black; of those that are black in colour 0."""
+    visible = (colours != 0).any(axis=-1)
+    return None if (visible & (indices == 0)).any() else np.where(visible, indices, 0)
+
+
+def _check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
     """Refuse strips and tiles that are absent or cut off, which tifffile and its decoders fill up."""
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         is_whole = offset > 0 and length > 0 and offset + length <= file.size
@@ -85,16 +108,16 @@ def check_complete(file: tifffile.FileHandle, page: tifffile.TiffPage) -> None:
             raise ValueError(msg)
 
 
-def is_lossy(path: Path, page: tifffile.TiffPage) -> bool:
+def _is_lossy(path: Path, page: tifffile.TiffPage) -> bool:
     """Whether a page's compression may have changed values."""
     if page.compression not in _JPEG_2000 | {COMPRESSION.WEBP}:
         return page.compression in _JPEG
     file = page.parent.filehandle
     file.seek(page.dataoffsets[0])
     piece = file.read(page.databytecounts[0])
-    return (
-        is_lossy_webp(piece) if page.compression == COMPRESSION.WEBP else not read_stream(path, piece, None).reversible
-    )
+    if page.compression == COMPRESSION.WEBP:
+        return is_lossy_webp(piece)
+    return not read_stream(path, piece, None).reversible
 
 
 def _colours_not_read(page: tifffile.TiffPage) -> str | None:
@@ -187,16 +210,12 @@ def _scale(path: Path, pixels: NDArray[np.generic], bits: int) -> NDArray[np.flo
     to_map = "Map the values to that range (the window is yours to choose) and save again."
     if pixels.dtype.kind != "f":
         expected = "unsigned integers of up to 16 bits, or floating point in [0, 1]"
-        raise _refused(path, f"a TIFF of {pixels.dtype.name} values", expected, to_map)
+        raise ImageReadError.of(path, f"a TIFF of {pixels.dtype.name} values", expected, to_map)
     if not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         remedy = "Replace them (for instance by 0) and save again."
-        raise _refused(path, f"values that are NaN or infinite ({count})", "finite values in [0, 1]", remedy)
+        raise ImageReadError.of(path, f"values that are NaN or infinite ({count})", "finite values in [0, 1]", remedy)
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
-        raise _refused(path, f"floating-point values from {low:g} to {high:g}", "values in [0, 1]", to_map)
+        raise ImageReadError.of(path, f"floating-point values from {low:g} to {high:g}", "values in [0, 1]", to_map)
     return pixels.astype(np.float32, order="C")
-
-
-def _refused(path: Path, found: str, expected: str, remedy: str) -> ImageReadError:
-    return ImageReadError.of(path, found=found, expected=expected, remedy=remedy)

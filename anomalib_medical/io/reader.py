@@ -9,19 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .address import ImageAddress
-from .dicom import DicomReader
+from . import dicom, raster
 from .errors import ImageReadError
+from .files import ImageAddress, irregular, on_disk
 from .masks import MaskRule
-from .names import on_disk
-from .raster import RasterReader
-from .signatures import HEAD_BYTES, describe, irregular
-from .slicing import Slicing
-from .windows import Window
+from .options import Slicing, Window
+from .signatures import describe, head_of
 
 
 class ImageReader(Protocol):
-    """Reads one family of file formats."""
+    """A module that reads one family of file formats."""
 
     def can_read(self, head: bytes) -> bool:
         """Tell from a file's first ``HEAD_BYTES`` bytes whether this reader is the one."""
@@ -32,7 +29,7 @@ class ImageReader(Protocol):
     def size(self, address: ImageAddress) -> tuple[int, int]:
         """Return (height, width) from the header, without decoding the pixels."""
 
-    def read(self, address: ImageAddress, window: Window | None) -> NDArray[np.float32]:
+    def read(self, address: ImageAddress, window: Window | None = None) -> NDArray[np.float32]:
         """Return the pixels in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
 
     def read_mask(self, address: ImageAddress, image: ImageAddress | None = None) -> NDArray[Any]:
@@ -41,59 +38,46 @@ class ImageReader(Protocol):
 
 def _nifti_readers() -> tuple[ImageReader, ...]:
     try:
-        from .nifti import NiftiReader
+        from . import nifti
     except ModuleNotFoundError as error:
         if error.name != "nibabel":
             raise
         return ()
-    return (NiftiReader(),)
+    return (nifti,)
 
 
 FORMATS = "PNG, JPEG, TIFF, WebP, BMP, PBM, PGM, PPM, DICOM or NIfTI"
 # DICOM first: its preamble may be the head of a TIFF.
-_READERS: tuple[ImageReader, ...] = (DicomReader(), RasterReader(), *_nifti_readers())
+_READERS: tuple[ImageReader, ...] = (dicom, raster, *_nifti_readers())
 _HAS_NIFTI = len(_READERS) == 3
 
 
 def require_file(path: Path) -> None:
-    """Refuse pipes, devices, folders and broken links, which are not opened; what does not exist passes.
-
-    Raises:
-        ImageReadError: If it is one of these.
-    """
+    """Refuse pipes, devices, folders and broken links, which are not opened; what does not exist passes."""
     if (kind := irregular(path)) is not None:
-        raise ImageReadError.of(
-            path, found=kind, expected="a file", remedy="Put the image itself there, or remove it from the data folder."
-        )
+        remedy = "Put the image itself there, or remove it from the data folder."
+        raise ImageReadError.of(path, kind, "a file", remedy)
+
+
+def _reader_of(head: bytes) -> ImageReader | None:
+    return next((reader for reader in _READERS if reader.can_read(head)), None)
 
 
 def _find_reader(path: Path) -> ImageReader:
     require_file(path)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    for reader in _READERS:
-        if reader.can_read(head):
-            return reader
+    head = head_of(path)
+    if (reader := _reader_of(head)) is not None:
+        return reader
     if not _HAS_NIFTI and path.name.lower().endswith((".nii", ".nii.gz")):
-        raise ImageReadError.of(
-            path,
-            found="a NIfTI file, by its name, whose reader is not installed",
-            expected="the package nibabel",
-            remedy="Install it with: pip install nibabel",
-        )
-    raise ImageReadError.of(
-        path,
-        found=describe(head),
-        expected=f"a {FORMATS} file",
-        remedy="Convert the file to one of these, or remove it from the data folder.",
-    )
+        found = "a NIfTI file, by its name, whose reader is not installed"
+        raise ImageReadError.of(path, found, "the package nibabel", "Install it with: pip install nibabel")
+    remedy = "Convert the file to one of these, or remove it from the data folder."
+    raise ImageReadError.of(path, describe(head), f"a {FORMATS} file", remedy)
 
 
 def is_image(path: Path) -> bool:
     """Tell from a file's content whether one of the readers knows its format."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return any(reader.can_read(head) for reader in _READERS)
+    return _reader_of(head_of(path)) is not None
 
 
 def list_pictures(path: str | Path, slicing: Slicing | None = None, *, of_mask: bool = False) -> list[ImageAddress]:
@@ -167,19 +151,9 @@ def read_mask_values(path: str | Path | ImageAddress, image: str | Path | ImageA
 
 
 def read_mask_pixels(
-    path: str | Path | ImageAddress,
-    rule: MaskRule | None = None,
-    image: str | Path | ImageAddress | None = None,
+    path: str | Path | ImageAddress, rule: MaskRule | None = None, image: str | Path | ImageAddress | None = None
 ) -> NDArray[np.bool_]:
-    """Read a mask: every pixel that is not 0 belongs to it, or those that a rule says.
-
-    Args:
-        path: Mask, see `read_mask_values`.
-        rule: Which values belong to it.
-        image: The picture that the mask is laid over.
-
-    Returns:
-        Shape (H, W).
+    """Read a mask, see `read_mask_values`, as (H, W): what is not 0 belongs to it, or what a rule says.
 
     Raises:
         FileNotFoundError: If there is no such file.

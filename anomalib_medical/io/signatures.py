@@ -1,8 +1,7 @@
-"""What a file is, told from its first bytes, and whether it is one."""
+"""What a file is, told from its first bytes."""
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 HEAD_BYTES = 1024  # enough of a compressed NIfTI file to unpack its header
@@ -42,23 +41,10 @@ _JPEG_FRAMES = {
 }
 
 
-_IRREGULAR = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a device",
-    stat.S_IFCHR: "a device",
-}
-
-
-def irregular(path: Path) -> str | None:
-    """Name what is at a path if it is no file, None also if there is nothing; a pipe is not opened and waited for."""
-    try:
-        return _IRREGULAR.get(stat.S_IFMT(path.stat().st_mode))
-    except PermissionError:
-        return None
-    except OSError:
-        return "a broken link" if path.is_symlink() else None
+def head_of(path: Path) -> bytes:
+    """Return a file's first bytes, by which its format is told."""
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def is_webp(head: bytes) -> bool:

@@ -192,6 +192,11 @@ class FewShotTasks(MedicalDataModule):
         addresses = [ImageAddress.parse(path) for path in self.support_data.samples.image_path]
         return read_pictures(addresses, self.window, self.trainer.default_root_dir if self.trainer else None)
 
+    @property
+    def support_patients(self) -> set[str]:
+        """Patients of the target's support, as its own datamodule names them."""
+        return {patient.removeprefix(f"{self.target}/") for patient in self.support_data.samples.patient_id}
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Load episodes, drawn anew in every epoch."""
         return self._episodes(self.train_data, self.train_batch_size, shuffle=True)

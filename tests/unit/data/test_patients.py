@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from anomalib_medical.data import MedicalFolder, MedicalPredictDataset, make_medical_folder_dataset
-from anomalib_medical.io import dicom_facts
-from anomalib_medical.io.names import names_nobody, normalise_id
+from anomalib_medical.io import dicom_facts, names_nobody, normalise_id
 from tests.helpers.dicom_files import STUDY, write_dicom
 
 PIXELS = np.zeros((8, 8), np.uint8)

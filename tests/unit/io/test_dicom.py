@@ -19,9 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_voi_lut, convert_color_space, get_decoder
 
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.io import ImageReadError, Window, image_size, list_pictures
-from anomalib_medical.io.address import ImageAddress
-from anomalib_medical.io.dicom import DicomReader
+from anomalib_medical.io import ImageAddress, ImageReadError, Window, dicom, image_size, list_pictures
 from anomalib_medical.io.reader import is_image
 from tests.helpers.dicom_files import NATIVE, make_dicom, write_dicom
 
@@ -36,7 +34,7 @@ TWELVE = {"BitsStored": 12, "HighBit": 11}
 
 
 def read(path: Path, window: tuple[float, float] | None = None) -> np.ndarray:
-    return DicomReader.read(ImageAddress.parse(path), Window.of(window))
+    return dicom.read(ImageAddress.parse(path), Window.of(window))
 
 
 def stretched(values: np.ndarray) -> np.ndarray:

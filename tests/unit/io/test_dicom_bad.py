@@ -22,8 +22,7 @@ from pydicom.fileset import FileSet
 from pydicom.pixels import get_decoder, pixel_array
 
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.io import ImageReadError, image_size, list_pictures
-from anomalib_medical.io.dicom import dicom_facts
+from anomalib_medical.io import ImageReadError, dicom_facts, image_size, list_pictures
 from tests.helpers.dicom_files import make_dicom, write_dicom
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (64, 48), dtype=np.uint16)

@@ -14,8 +14,7 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_color_lut, apply_rescale
 
 from anomalib_medical.data.images import read_image, read_mask
-from anomalib_medical.io import ImageReadError, NoImageError, image_size, list_pictures
-from anomalib_medical.io.dicom import dicom_facts
+from anomalib_medical.io import ImageReadError, NoImageError, dicom_facts, image_size, list_pictures
 
 _ROOT = os.environ.get("ANOMALIB_MEDICAL_DATA")
 FILES = sorted(Path(_ROOT, "formats", "dicom").glob("*.dcm")) if _ROOT else []

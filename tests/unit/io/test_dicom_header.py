@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from anomalib_medical.io import ImageReadError
-from anomalib_medical.io.dicom import dicom_facts
+from anomalib_medical.io import ImageReadError, dicom_facts
 from tests.helpers.dicom_files import STUDY, make_dicom, write_dicom
 
 PIXELS = np.zeros((4, 6), np.uint16)

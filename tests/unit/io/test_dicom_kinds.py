@@ -9,7 +9,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, UID_dictionary
 
 from anomalib_medical.io import NoImageError, list_pictures, read_mask_pixels
-from anomalib_medical.io.dicom_kinds import OWN_MANUFACTURER, kind_of, kind_of_file
+from anomalib_medical.io.dicom_header import OWN_MANUFACTURER, kind_of, kind_of_file
 from tests.helpers.dicom_files import make_dicom, write_dicom
 
 PIXELS = np.eye(8, dtype=np.uint8)

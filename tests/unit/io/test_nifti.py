@@ -20,10 +20,10 @@ from anomalib_medical.io import (
     Slicing,
     image_size,
     list_pictures,
+    nifti,
     nifti_header,
     nifti_voxels,
 )
-from anomalib_medical.io.nifti import NiftiReader
 from anomalib_medical.io.signatures import HEAD_BYTES
 from tests.helpers.nifti_files import AFFINE, AXES, ORIENTATIONS, VOLUME, read_values, save_nifti, stored_as
 
@@ -91,7 +91,7 @@ def test_versions_byte_orders_and_names(tmp_path: Path, version: int, order: str
     content = kind(VOLUME, AFFINE, header).to_bytes()
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    assert NiftiReader.can_read(path.read_bytes()[:HEAD_BYTES])
+    assert nifti.can_read(path.read_bytes()[:HEAD_BYTES])
     assert np.array_equal(read_values(f"{path}#axial=3"), VOLUME[::-1, ::-1, 3].T)
     path.rename(tmp_path / "renamed.png")
     assert image_size(f"{tmp_path / 'renamed.png'}#axial=3") == (5, 4)
@@ -101,12 +101,12 @@ def test_versions_byte_orders_and_names(tmp_path: Path, version: int, order: str
     "content", [b"", b"text", bytes(2000), b"\x1f\x8b", gzip.compress(b"text", mtime=0), b"\x1f\x8b" * 400]
 )
 def test_other_content_is_left_to_others(content: bytes) -> None:
-    assert not NiftiReader.can_read(content[:HEAD_BYTES])
+    assert not nifti.can_read(content[:HEAD_BYTES])
 
 
 def test_pairs_of_header_and_pixels_are_left_to_others(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Pair(VOLUME, AFFINE), tmp_path / "a.hdr")
-    assert not NiftiReader.can_read((tmp_path / "a.hdr").read_bytes())
+    assert not nifti.can_read((tmp_path / "a.hdr").read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from anomalib_medical.data.images import read_image, read_mask
 from anomalib_medical.io import Slicing, list_pictures, nifti_voxels
-from anomalib_medical.io.volume_cache import VolumeCache
+from anomalib_medical.io.nifti_voxels import VolumeCache
 from tests.helpers.nifti_files import AXES, VOLUME, read_values, save_nifti
 
 

@@ -195,7 +195,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_the_error_travels_between_processes() -> None:
     # As a DataLoader does: the worker sends the type and the message.
-    error = ImageReadError(str(ImageReadError.of(Path("a"), found="b", expected="c", remedy="d")))
+    error = ImageReadError(str(ImageReadError.of(Path("a"), "b", "c", "d")))
     assert str(error) == "Cannot read the image a: found b, expected c. d"
 
 

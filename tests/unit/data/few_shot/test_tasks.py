@@ -232,6 +232,7 @@ def test_datamodules_by_name(root: Path) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     assert set(datamodule.train_data.samples.task) == {"LUNG", "SKIN"}
+    assert datamodule.support_patients <= set(tasks["BRAIN"].train_data.samples.patient_id)
 
 
 def test_the_models_resize_reaches_queries_and_supports(root: Path) -> None:

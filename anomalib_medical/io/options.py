@@ -1,28 +1,39 @@
-"""Intensity windows: which values become black and which white."""
+"""What users choose: how volumes become slices, and which values become black and which white."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+Axis = Literal["axial", "coronal", "sagittal"]
 # (center, width) in Hounsfield units, as radiology departments use them on CT.
-NAMED_WINDOWS = {
-    "bone": (300.0, 1500.0),
-    "brain": (40.0, 80.0),
-    "lung": (-600.0, 1500.0),
-    "soft_tissue": (50.0, 400.0),
-}
+NAMED_WINDOWS = {"bone": (300.0, 1500.0), "brain": (40.0, 80.0), "lung": (-600.0, 1500.0), "soft_tissue": (50.0, 400.0)}
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How volumes become slices."""
+
+    axis: Axis = "axial"  # the axis of the body that slices lie across
+    # First and last slice as shares of the extent: (0.2, 0.8) leaves out the first and the last fifth.
+    slice_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that hold nothing."""
+        start, stop = self.slice_range
+        if self.axis not in get_args(Axis):
+            msg = f"axis is {self.axis!r}, expected axial, coronal or sagittal."
+            raise ValueError(msg)
+        if not 0 <= start < stop <= 1:
+            msg = f"slice_range is [{start:g}, {stop:g}], expected two shares with 0 <= first < last <= 1."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A linear window.
-
-    Attributes:
-        center: Its middle, in the units of the rescaled values (Hounsfield units on CT).
-        width: Its width, positive.
-    """
+    """A linear window on rescaled values, which are Hounsfield units on CT."""
 
     center: float
     width: float

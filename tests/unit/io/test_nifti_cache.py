@@ -8,7 +8,7 @@ from time import sleep
 
 import pytest
 
-from anomalib_medical.io.volume_cache import VolumeCache
+from anomalib_medical.io.nifti_voxels import VolumeCache
 
 
 class Unpacker:

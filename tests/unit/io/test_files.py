@@ -1,7 +1,8 @@
-"""Names that Unicode spells in two ways meet; names that are no text can be written."""
+"""Files and pictures in them: addresses, digests, and names that Unicode spells in two ways."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from pathlib import Path
@@ -10,9 +11,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_medical.io import composed, image_size, list_pictures, on_disk, read_mask_pixels, read_pixels, readable
+from anomalib_medical.io import (
+    ImageAddress,
+    image_size,
+    list_pictures,
+    on_disk,
+    picture_sha256,
+    read_mask_pixels,
+    read_pixels,
+    sha256,
+)
 
 NFC, NFD = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
+
+
+def test_a_file_of_just_this_name_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "scan#axial=3"
+    assert ImageAddress.parse(path).selection == (("axial", 3),)
+    path.touch()
+    assert ImageAddress.parse(path) == ImageAddress(path)
+
+
+def test_pictures_of_one_file_have_digests_of_their_own(tmp_path):
+    path = tmp_path / "cine.dcm"
+    path.write_bytes(b"any content")
+    digest = hashlib.sha256(b"any content").hexdigest()
+    assert picture_sha256(ImageAddress(path)) == sha256(path) == digest
+    assert picture_sha256(ImageAddress(path, (("frame", 3),))) == f"{digest}#frame=3"
 
 
 def put(path: Path, value: int) -> Path:
@@ -47,13 +72,3 @@ def test_a_file_that_comes_later_is_found_too(tmp_path: Path) -> None:
 def test_a_missing_file_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"{NFC}.png"):
         read_pixels(tmp_path / f"{NFC}.png")
-
-
-def test_names_are_compared_in_one_spelling() -> None:
-    assert composed(NFD) == composed(NFC) == NFC
-    assert composed("plain_1") == "plain_1"
-
-
-def test_names_that_are_no_text_become_text() -> None:
-    assert readable(os.fsdecode(b"caf\xe9_\xc3\xa9.png")) == "caf\\udce9_é.png"
-    assert readable("脑.png") == "脑.png"
