@@ -163,10 +163,9 @@ def set_threshold(model: AnomalibModule, trainer: Trainer, data: MedicalDataModu
         trainer.validate(model, datamodule=data, verbose=False)
         return
     # What it learnt from says nothing about the target's threshold, nor does a patient of its support.
-    patients = data.val_data.samples.patient_id
-    if isinstance(source, FewShotTasks):  # which puts the task's name before a patient's
-        rows = np.flatnonzero(~(f"{source.target}/" + patients).isin(source.support_data.samples.patient_id))
-        data.val_data = data.val_data.subsample(rows.tolist())
+    if isinstance(source, FewShotTasks):
+        others = ~data.val_data.samples.patient_id.isin(source.support_patients)
+        data.val_data = data.val_data.subsample(np.flatnonzero(others).tolist())
     # The images and not the datamodule, which would be set up again, with the support's patients.
     model.recalibrate([image_of(data.val_data, row) for row in range(len(data.val_data))])
 
