@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from PIL import Image
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
-from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, first_free, numbered, readable
+from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, numbered, readable
 
 from .audit import AuditReport
 
@@ -52,15 +53,10 @@ def format_report(report: AuditReport, name: str) -> str:
 
 def claim_folder(wanted: Path) -> Path:
     """Make ``wanted``, or the first free of ``wanted_1``, ``wanted_2``, ... where it holds something already."""
-
-    def take(number: int) -> Path:
-        folder = numbered(wanted.parent, wanted.name, number)
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise FileExistsError
-        return folder
-
-    return first_free(take)
+    names = (numbered(wanted.parent, wanted.name, number) for number in itertools.count())
+    folder = next(name for name in names if not name.exists() or not any(name.iterdir()))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def write_report(
