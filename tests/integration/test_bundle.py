@@ -83,7 +83,7 @@ def test_every_bundle_s_thresholds_are_those_of_the_training(made):
     assert processing == device_facts(model.post_processor)
     compare_post_processing(model, processing)
     told = {
-        "Patchcore": "Set so that 50% of held-out normal images (1) score no more.",
+        "Patchcore": ", which was set so that 50% of held-out normal images (1) score no more.",
         "Padim": "Set where F1 is best on validation images (number not recorded). It is their highest score",
         "ReverseDistillation": "Set where F1 is best on validation images (1). It is their highest score",
         "Stfpm": "Set by a percentile of the validation images' scores (number not recorded).",
