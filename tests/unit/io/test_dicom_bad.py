@@ -254,7 +254,9 @@ def test_nothing_of_the_header_gets_out(
 ) -> None:
     path = plant(tmp_path / "a", INVALID | ({fatal: FATAL[fatal]} if fatal else {}))
     said = []
+    # What writing the file said, where an earlier test has set up logging.
     caplog.clear()
+    capfd.readouterr()
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         for function in (read_image, read_mask, image_size, list_pictures, dicom_facts):
