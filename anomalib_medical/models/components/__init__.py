@@ -4,7 +4,7 @@ from .anomaly_map import GaussianBlur, cosine_distance_maps, feature_distances, 
 from .arguments import check_choice, check_image_size, check_precision, check_seed
 from .checkpoints import read_checkpoint
 from .module import OPSET, MedicalModuleMixin
-from .noise import add_noise_patches
+from .noise import add_noise_patches, add_varied_anomalies
 from .numerics import derived_seed, in_float32, seeded
 from .resize import AntialiasedPreProcessor, exportable
 from .teacher import DistillationMixin, Teacher
@@ -17,6 +17,7 @@ __all__ = [
     "OPSET",
     "Teacher",
     "add_noise_patches",
+    "add_varied_anomalies",
     "check_choice",
     "check_image_size",
     "check_precision",
