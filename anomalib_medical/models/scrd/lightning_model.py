@@ -47,7 +47,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         scale_balance: What keeps the learnt weights from collapsing onto one scale; 0 lets them.
         contrast: ``ratio`` (the paper's): the student sees clean images, and the ratio is that of whole images'
             distances to both teachers. ``local``: it sees the anomaly and learns to leave it out, by the ratio where
-            the anomaly is. ``none``: distillation only. (True and False, as older versions had them, are ``ratio`` and ``none``.)
+            the anomaly is. ``none``: distillation only. (True and False, of older versions: ``ratio`` and ``none``.)
         warmup_steps: Optimizer steps of plain distillation before the contrast sets in.
         noise: Synthetic anomalies: a rectangle of ``simplex`` noise (the paper's) or ``gaussian`` noise, or ``varied``
             ones (several shapes; noise, shifts of intensity, pieces of other images, blur).
