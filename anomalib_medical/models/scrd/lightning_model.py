@@ -155,7 +155,7 @@ class Scrd(DistillationMixin, AnomalibModule):
 
     def _local_loss(self, images: torch.Tensor, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Loss and scale weights of a student that sees the noisy images and is to rebuild the clean ones."""
-        features = self.model(noisy, images)
+        features = self.model(noisy, images)  # in this order: the student sees the first
         clean, student, seen = features.noisy_teacher, features.student, features.teacher
         changed = (noisy != images).any(dim=1, keepdim=True)
         loss: torch.Tensor = self.loss(
