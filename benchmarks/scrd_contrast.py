@@ -109,13 +109,18 @@ def _page(lines: list[dict[str, Any]]) -> str:
         means = [f"{np.mean([run[name] for run in runs]):.3f}" for name in SCORES]
         cells = [*row, len(runs), *means, f"{np.mean([run['seconds'] for run in runs]):.0f}"]
         page.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    settings = "\n".join(f"- {name}: `{json.dumps(given)}`" for name, given in SETTINGS.items())
+    settings = "\n".join(
+        f"- {name}: `{json.dumps(given)}`"
+        for name, given in SETTINGS.items()
+        if any(name == line["setting"] for line in lines)
+    )
     return _HEAD + "\n".join(page) + f"\n\nSettings, beside the defaults of `Scrd`:\n\n{settings}\n"
 
 
 _HEAD = """# SCRD's contrasts and synthetic anomalies
 
-Made by `benchmarks/scrd_contrast.py` (its text says how); one line a run is in `scrd_contrast.jsonl`.
+Made by `benchmarks/scrd_contrast.py` (its text says how); one line a run is in `scrd_contrast.jsonl`. Means over seeds;
+batches of 16, the last weights. Other jobs shared the machine: the seconds say little.
 
 """
 
