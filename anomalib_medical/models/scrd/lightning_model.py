@@ -11,10 +11,13 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 
 from anomalib_medical.models.components import (
+    TOP_SHARE,
     DistillationMixin,
+    MapScore,
     add_noise_patches,
     add_varied_anomalies,
     check_choice,
+    check_score,
     check_seed,
     derived_seed,
     feature_distances,
@@ -54,7 +57,11 @@ class Scrd(DistillationMixin, AnomalibModule):
         noise_strength: Factor of the noise and largest shift, for images in [0, 1].
         noise_size: Smallest and largest side of the anomaly, as fractions of the image's side.
         noise_octaves: Octaves of the simplex noise.
-        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map.
+        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map, or as mean of its highest
+            pixels (``top_k``).
+        map_normalization: ``pixel`` divides what each pixel of the map exceeds held-out normal images' mean by their
+            standard deviation; ``none`` leaves the map as it is.
+        top_share: Share of the map's pixels that ``top_k`` takes.
         learning_rate: Adam's learning rate.
         seed: Fixes initial weights, noise and data order; None leaves them to the global random state. The same weights
             come out on one machine's CPU; GPUs add up in an order of their own.
@@ -82,7 +89,9 @@ class Scrd(DistillationMixin, AnomalibModule):
         noise_strength: float = 0.2,
         noise_size: tuple[float, float] = (10 / 256, 31 / 256),
         noise_octaves: int = 6,
-        score_reduction: Literal["mean", "max"] = "mean",
+        score_reduction: Literal["mean", "max", "top_k"] = "mean",
+        map_normalization: Literal["none", "pixel"] = "none",
+        top_share: float = TOP_SHARE,
         learning_rate: float = 1e-3,
         seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
@@ -101,7 +110,7 @@ class Scrd(DistillationMixin, AnomalibModule):
             msg = f"warmup_steps: got {warmup_steps}, expected 0 or more optimizer steps."
             raise ValueError(msg)
         check_choice("noise", noise, ("simplex", "gaussian", "varied"))
-        check_choice("score_reduction", score_reduction, ("mean", "max"))
+        check_score(score_reduction, map_normalization, top_share)
         if not 0 < noise_size[0] <= noise_size[1] <= 1:
             msg = f"noise_size: got {noise_size}, expected fractions of the image, 0 < smallest <= largest <= 1."
             raise ValueError(msg)
@@ -129,7 +138,8 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.learning_rate = learning_rate
         self.seed = seed
         with seeded(seed):
-            self.model = ScrdModel(backbone, weighting, score_reduction, layers, image_size)
+            map_score = MapScore(score_reduction, map_normalization, top_share)
+            self.model = ScrdModel(backbone, weighting, map_score, layers, image_size)
         self.loss = ScrdLoss(balance=scale_balance)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
