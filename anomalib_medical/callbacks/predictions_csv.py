@@ -17,7 +17,6 @@ from torch import Tensor
 
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.visualizer import HEATMAPS
-from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import counted, numbered
 from anomalib_medical.post_processing import raw_threshold
 
@@ -89,11 +88,6 @@ class PredictionsCSV(Callback):
         """Fail before hours of work, not after, if the run's folder cannot be written."""
         del pl_module, stage
         self._folder = self.part.folder if self.part else Path(trainer.default_root_dir)
-        if self.part and trainer.world_size > 1:
-            msg = (
-                f"Got {trainer.world_size} devices for a part, expected 1: divide into more parts, and run one on each."
-            )
-            raise MedicalError(msg)
         if trainer.is_global_zero:
             check_writable(self._folder)
         if self.part:

@@ -23,7 +23,7 @@ import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_part import PartOfArchive
 from anomalib_medical.cli import audit, benchmark, bundle, configs, quickstart, report, retarget
-from anomalib_medical.cli.part_options import add_part_options, make_part, part_of
+from anomalib_medical.cli.part_options import add_part_options, make_part, one_device, part_of
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
@@ -124,6 +124,8 @@ class MedicalCLI(AnomalibCLI):
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
             # Before the trainer is built, which asks for libraries of other precisions first.
             check_precision(trainer.precision)
+        if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
+            trainer.devices = one_device(trainer.devices)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
@@ -157,7 +159,7 @@ class MedicalCLI(AnomalibCLI):
         del kwargs["data_path"]
         kwargs["dataset"] = self._part.dataset
         # All parts write to the folder of the user's choice; anomalib's is one that each process finds or makes anew.
-        self.engine._setup_workspace = lambda **_: None  # type: ignore[method-assign]
+        self.engine._setup_workspace = lambda **_: None  # type: ignore[method-assign]  # noqa: SLF001 - no other way
         for callback in self.config_init["predict"].trainer.callbacks:
             if isinstance(callback, PredictionsCSV):
                 callback.part = self._part

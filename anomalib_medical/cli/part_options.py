@@ -64,3 +64,15 @@ def make_part(options: Mapping[str, Any], data: object) -> PartOfArchive | None:
         model=hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest(),
         resume=options["resume"],
     )
+
+
+def one_device(devices: Any) -> Any:  # noqa: ANN401 - as Lightning takes them
+    """The device of a part: that which is asked for, or any one; a MedicalError for several."""
+    if devices == "auto":
+        return 1
+    if (len(devices) if isinstance(devices, list) else devices) in {1, "1"}:
+        return devices
+    msg = (
+        f"Got --trainer.devices {devices} for a part, expected one: divide into more parts, and run one on each device."
+    )
+    raise MedicalError(msg)

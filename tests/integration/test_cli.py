@@ -220,8 +220,8 @@ def test_the_predictions_of_parts_are_those_of_one_run(trained, archive, here):
     assert [row for file in files for row in read_predictions(file)] == rows
 
 
-@pytest.mark.parametrize("stop", [1, 4, 6])
-def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, monkeypatch, capsys):
+@pytest.mark.parametrize("stop", [1, 6])
+def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, monkeypatch, caplog):
     (archive / "0" / "2.png").write_text("no image")
     monkeypatch.setattr("anomalib_medical.io.archive._PROGRESS_SECONDS", 0.0)
     with pytest.raises(SystemExit):
@@ -234,16 +234,17 @@ def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, mo
             raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
         return AnomalibModule.predict_step(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(Scrd, "predict_step", stopping, raising=False)
-        predict(trained, archive, *part(1, 1))
+        with pytest.raises(SystemExit):
+            predict(trained, archive, *part(1, 1))
     partial = here / "out" / "predictions_part-1-of-1_partial.csv"
     with partial.open("ab") as file:
         file.write(b'"torn, row')
     with pytest.raises(SystemExit) as status:
         predict(trained, archive, *part(1, 1), "--resume")
     assert status.value.code == 1
-    assert "Some files could not be read: out/failed_part-1-of-1.csv says why." in capsys.readouterr().err
+    assert "Some files could not be read: out/failed_part-1-of-1.csv says why." in caplog.text
     for name in ("predictions_part-1-of-1.csv", "failed_part-1-of-1.csv"):
         found, whole = ([line.split(",")[0] for line in (here / folder / name).open()] for folder in ("out", "whole"))
         assert found == whole
@@ -257,7 +258,7 @@ def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, mo
         (["--part=0", "--parts=3"], "Got part 0 of 3, expected a part from 1"),
         (["--resume"], "expected --part K --parts N, with or without --resume"),
         (["--parts=3"], "expected --part K --parts N, with or without --resume"),
-        (["--part=1", "--parts=3", "--trainer.devices=2"], "Got 2 devices for a part, expected 1"),
+        (["--part=1", "--parts=3", "--trainer.devices=2"], "Got --trainer.devices 2 for a part, expected one"),
         (["--part=1", "--parts=3", "--data=MedicalFolder"], "--part divides files: expected a folder or a list"),
     ],
 )
@@ -268,8 +269,8 @@ def test_a_part_that_cannot_be_scored_is_one_clear_line(options, message, archiv
 
 
 def test_two_predictions_of_one_part_are_refused(trained, archive, here, capsys):
+    (here / "out").mkdir()
     with locked(here / "out" / ".part-1-of-3.lock"), pytest.raises(SystemExit):
-        (here / "out").mkdir(exist_ok=True)
         predict(trained, archive, *part(1))
     assert "Another process is at part 1 of 3 in out: wait for its end" in capsys.readouterr().err
     predict(trained, archive, *part(1))
