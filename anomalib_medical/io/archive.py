@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .errors import ArchiveError
+from .files import on_disk
 from .listing import has_image_name, is_companion, walk_folder
 from .text import counted
 
@@ -109,7 +110,7 @@ class Archive:
 
 
 def _in_order(sources: Sequence[str | Path]) -> list[Path]:
-    paths = sorted(map(Path, sources), key=lambda path: (path.suffix.lower() in LISTS, path))
+    paths = sorted((on_disk(Path(source)) for source in sources), key=lambda path: (path.suffix.lower() in LISTS, path))
     folders = [(path.resolve(), path) for path in paths if path.is_dir()]
     for path in paths:
         if str(path) != STANDARD_INPUT and not os.path.lexists(path):
@@ -141,7 +142,7 @@ def _lines_of(source: Path) -> Iterator[Path]:
     elif source.suffix.lower() in LISTS and source.is_file():
         with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             names = _column(source, lines) if source.suffix.lower() == ".csv" else lines
-            yield from (source.parent / name.rstrip("\r\n") for name in names if name.strip())
+            yield from (on_disk(source.parent / name.rstrip("\r\n")) for name in names if name.strip())
     else:
         yield source
 

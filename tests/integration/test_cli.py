@@ -259,7 +259,6 @@ def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, mo
         (["--resume"], "expected --part K --parts N, with or without --resume"),
         (["--parts=3"], "expected --part K --parts N, with or without --resume"),
         (["--part=1", "--parts=3", "--trainer.devices=2"], "Got --trainer.devices 2 for a part, expected one"),
-        (["--part=1", "--parts=3", "--data=MedicalFolder"], "--part divides files: expected a folder or a list"),
     ],
 )
 def test_a_part_that_cannot_be_scored_is_one_clear_line(options, message, archive, trained, capsys):

@@ -94,6 +94,13 @@ def test_names_that_are_no_text_come_back_as_they_are(tmp_path):
     assert {path.name for path in Archive([tmp_path])} == set(names)
 
 
+def test_a_list_finds_names_that_unicode_spells_otherwise(folder):
+    decomposed = folder / "c" / "a\u0308.png"
+    (folder / "c" / "ä.png").rename(decomposed)
+    (folder / "list.txt").write_text("c/ä.png\n", encoding="utf-8")
+    assert list(Archive([folder / "list.txt"])) == [decomposed]
+
+
 def test_a_file_that_comes_later_changes_nothing(folder):
     archive = Archive([folder])
     before = list(archive)
