@@ -186,9 +186,7 @@ def without_download() -> Iterator[list[nn.Module]]:
         if find_spec("open_clip"):  # WinCLIP's
             open_clip = import_module("open_clip")
             whole = partial(open_clip.create_model_and_transforms, pretrained=None)
-            stack.enter_context(
-                patch.object(open_clip, "create_model_and_transforms", lambda name, **_: whole(name))
-            )
+            stack.enter_context(patch.object(open_clip, "create_model_and_transforms", lambda name, **_: whole(name)))
         yield asked
 
 
@@ -205,7 +203,9 @@ def load_into_backbone(model: nn.Module, asked: Sequence[nn.Module], path: str |
     """
     networks = list(asked) or [
         # torchvision's, which anomalib cuts to the features it wants; copies in losses and the like share modules.
-        each for each in model.modules() if isinstance(each, GraphModule)
+        each
+        for each in model.modules()
+        if isinstance(each, GraphModule)
     ]
     name = type(model).__name__
     if not networks:
@@ -228,4 +228,4 @@ def load_into_backbone(model: nn.Module, asked: Sequence[nn.Module], path: str |
 def _name_of(network: Any) -> str:  # noqa: ANN401 - timm's and torchvision's networks share no class
     """The architecture, as far as the network says it."""
     config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
-    return str(config.get("architecture") or network._get_name())
+    return str(config.get("architecture") or type(network).__name__)
