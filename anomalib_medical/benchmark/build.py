@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import timm
+from anomalib.data import BMAD
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from jsonargparse import ArgumentParser
+from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.benchmark.plan import Plan, expand
@@ -17,6 +19,7 @@ from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
+from anomalib_medical.data.published.bmad import MedicalBMAD
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.backbones import normalization
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
@@ -38,10 +41,13 @@ def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = No
     data = plan.datasets[dataset]
     where = f"datasets.{dataset}"
     cls = find_datamodule(data.class_path, f"{where}: class_path")
+    if cls is BMAD:
+        cls = MedicalBMAD
     if not issubclass(cls, MedicalDataModule):
         msg = (
             f"{where}: {cls.__name__} is anomalib's own, which knows no patients and may validate on the test set. Use "
-            "MedicalFolder (it reads the same folders), or another datamodule of anomalib_medical."
+            "MedicalFolder (it reads the same folders), or another datamodule of anomalib_medical; of anomalib's own "
+            "BMAD alone is taken, and read by patients."
         )
         raise MedicalError(msg)
     shared = {
@@ -105,7 +111,7 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
     package = find_package(backbone) if given["pre_trained"] and not weights else None
     file = weights or (package and package[-1])
     # Others than ours are told to ask for the hub's weights, which shows where a file belongs.
-    foreign = "teacher_weights" not in accepted and file is not None
+    foreign = "teacher_weights" not in accepted and bool(file)
     given["pre_trained"] |= foreign
     arguments: dict[str, Any] = {
         "evaluator": False,
@@ -117,11 +123,14 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
         arguments["pre_processor"] = _pre_processor(size, of_backbone, normalize=settings.normalize)
     arguments = {name: value for name, value in (arguments | given).items() if name in accepted}
     offline = foreign or not given["pre_trained"]
-    with without_download() if offline else contextlib.nullcontext([]) as asked:
+    asked: list[nn.Module] = []
+    with contextlib.ExitStack() as stack:
+        if offline:
+            asked = stack.enter_context(without_download())
         model = cls(**arguments)
     if not (asked or _BACKBONES.intersection(accepted) or own.get("teacher_weights")):
         return model, "none"
-    if foreign:
+    if foreign and file:
         load_into_backbone(model.model, asked, file)
     if weights:
         return model, "file"

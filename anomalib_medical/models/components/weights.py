@@ -174,7 +174,7 @@ def without_download() -> Iterator[list[nn.Module]]:
     build = timm.create_model
 
     def create_model(*args: Any, pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
-        network: nn.Module = build(*args, pretrained=False, **kwargs)
+        network: nn.Module = build(*args, **kwargs)
         if pretrained:
             asked.append(network)
         return network
