@@ -140,7 +140,8 @@ def test_a_file_for_another_backbone_or_for_none_is_refused(tmp_path):
 
 def test_an_entry_has_its_own_teacher_beside_the_plans(tmp_path):
     files = {
-        name: write(tmp_path, timm.create_model(name, pretrained=False), name) for name in ("resnet18", "resnet34")
+        name: write(tmp_path, timm.create_model(name, pretrained=False), f"{name}.safetensors")
+        for name in ("resnet18", "resnet34")
     }
     own = {"backbone": "resnet34", "teacher_weights": files["resnet34"]}
     models = {"plans": {"class_path": "Padim"}, "own": {"class_path": "Patchcore", "init_args": own}}
