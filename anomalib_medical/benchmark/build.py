@@ -23,7 +23,12 @@ from anomalib_medical.data.published.bmad import MedicalBMAD
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.backbones import normalization
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_medical.models.components.weights import find_package, load_into_backbone, without_download
+from anomalib_medical.models.components.weights import (
+    find_package,
+    load_into_backbone,
+    torchvision_backbones,
+    without_download,
+)
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.registration import find_datamodule, find_model
 
@@ -128,7 +133,8 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
         if offline:
             asked = stack.enter_context(without_download())
         model = cls(**arguments)
-    if not (asked or _BACKBONES.intersection(accepted) or own.get("teacher_weights")):
+    has_one = asked or _BACKBONES.intersection(accepted) or torchvision_backbones(model.model)
+    if not (has_one or own.get("teacher_weights")):
         return model, "none"
     if foreign and file:
         load_into_backbone(model.model, asked, file)

@@ -190,6 +190,11 @@ def without_download() -> Iterator[list[nn.Module]]:
         yield asked
 
 
+def torchvision_backbones(model: nn.Module) -> list[nn.Module]:
+    """The networks of torchvision in a model, which anomalib cuts to the features it wants."""
+    return [each for each in model.modules() if isinstance(each, GraphModule)]
+
+
 def load_into_backbone(model: nn.Module, asked: Sequence[nn.Module], path: str | Path) -> str:
     """Load a file into the networks of a model that would have got a hub's weights; returns the file's sha256.
 
@@ -201,12 +206,7 @@ def load_into_backbone(model: nn.Module, asked: Sequence[nn.Module], path: str |
     Raises:
         MedicalError: If it has no such network or several different ones, or the file does not fit.
     """
-    networks = list(asked) or [
-        # torchvision's, which anomalib cuts to the features it wants; copies in losses and the like share modules.
-        each
-        for each in model.modules()
-        if isinstance(each, GraphModule)
-    ]
+    networks = list(asked) or torchvision_backbones(model)
     name = type(model).__name__
     if not networks:
         msg = (
