@@ -34,6 +34,7 @@ _TINY_VIT = {"encoder_name": "vit_small_patch14_reg4_dinov2"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "AnomalyDINO": {"image_size": 126, "init_args": {"encoder_name": "vit_small_patch14_dinov2"}},
     "Cflow": {"trainer": {"max_epochs": 1, "limit_train_batches": 1}},
+    "Dfkde": {"init_args": {"n_pca_components": 4}},  # of 18 images
     "Dinomaly": {"image_size": 126, "init_args": _TINY_VIT | {"target_layers": [2, 4, 6, 8]}},
     "Draem": {"init_args": {"dtd_dir": "${RIVALS}/textures/noise"}},
     "Dsr": {"image_size": 128, "trainer": {"max_epochs": 2, "limit_train_batches": 1}},
