@@ -28,6 +28,7 @@ DATAMODULES = (
     "anomalib_medical.data.FewShotTasks",
     "anomalib_medical.data.ISIC2018",
     "anomalib_medical.data.LAG",
+    "anomalib_medical.data.MedicalBMAD",
     "anomalib_medical.data.MedicalFolder",
     "anomalib_medical.data.Phantom",
     "anomalib_medical.data.RSNA",

@@ -135,7 +135,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 from openvino import opset13 as ops
-from edge_models import write_bundle
+from edge_latency import write_bundle
 images = ops.parameter([1, 3, -1, -1], np.float32, name="images")
 maps = ops.reduce_mean(images, np.array([1]), keep_dims=True)
 scores = ops.reduce_mean(maps, np.array([1, 2, 3]))

@@ -6,9 +6,12 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
+import timm
+from anomalib.data import BMAD
+from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from jsonargparse import ArgumentParser
+from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_medical.benchmark.plan import Plan, expand
@@ -16,20 +19,22 @@ from anomalib_medical.benchmark.records import PlannedJob
 from anomalib_medical.benchmark.trivial import TRIVIAL
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
+from anomalib_medical.data.published.bmad import MedicalBMAD
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.models.components.backbones import normalization
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_medical.models.components.weights import load_backbone, without_download
+from anomalib_medical.models.components.weights import (
+    find_package,
+    load_into_backbone,
+    torchvision_backbones,
+    without_download,
+)
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.registration import find_datamodule, find_model
 
-# Where anomalib's models keep the frozen backbone, below `model.model`.
-_TEACHER_MODULES = {
-    "Padim": "feature_extractor",
-    "Patchcore": "feature_extractor",
-    "ReverseDistillation": "encoder",
-    "Stfpm": "teacher_model",
-}
-TeacherSource = Literal["file", "hub", "random", "none"]
+# How models name the argument that chooses a pretrained backbone.
+_BACKBONES = frozenset({"backbone", "encoder_name", "rgb_backbone", "teacher_backbone"})
+TeacherSource = Literal["file", "hub", "package", "random", "none"]
 
 
 def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = None) -> MedicalDataModule:
@@ -41,10 +46,13 @@ def build_datamodule(plan: Plan, dataset: str, train_batch_size: int | None = No
     data = plan.datasets[dataset]
     where = f"datasets.{dataset}"
     cls = find_datamodule(data.class_path, f"{where}: class_path")
+    if cls is BMAD:
+        cls = MedicalBMAD
     if not issubclass(cls, MedicalDataModule):
         msg = (
             f"{where}: {cls.__name__} is anomalib's own, which knows no patients and may validate on the test set. Use "
-            "MedicalFolder (it reads the same folders), or another datamodule of anomalib_medical."
+            "MedicalFolder (it reads the same folders), or another datamodule of anomalib_medical; of anomalib's own "
+            "BMAD alone is taken, and read by patients."
         )
         raise MedicalError(msg)
     shared = {
@@ -94,32 +102,45 @@ def build_model(plan: Plan, job: PlannedJob) -> tuple[AnomalibModule, TeacherSou
     settings = plan.settings(job.model, job.dataset)
     size = settings.image_size or plan.image_size
     own = expand(settings.init_args)
+    backbone = str(own.get("backbone", plan.backbone))
     # The same for all that take it, but where their own entry says otherwise.
     given: dict[str, Any] = {
-        "backbone": plan.backbone,
+        "backbone": backbone,
         "image_size": size,
         "pre_trained": plan.pre_trained,
-        # A model that asks for weights of the hub gets them.
-        "teacher_weights": None if own.get("pre_trained") else expand(plan.teacher_weights),
+        "teacher_weights": expand(plan.teacher_of(job)),
         "seed": job.seed,
         **own,
     }
+    weights = given["teacher_weights"]
+    package = find_package(backbone) if given["pre_trained"] and not weights else None
+    file = weights or (package and package[-1])
+    # Others than ours are told to ask for the hub's weights, which shows where a file belongs.
+    foreign = "teacher_weights" not in accepted and bool(file)
+    given["pre_trained"] |= foreign
     arguments: dict[str, Any] = {
         "evaluator": False,
         "visualizer": False,
         "post_processor": MedicalPostProcessor(target_specificity=plan.target_specificity),
     }
     if "image_size" not in accepted:
-        arguments["pre_processor"] = _pre_processor(size, normalize=settings.normalize)
-    arguments |= {name: value for name, value in given.items() if name in accepted}
-    with contextlib.nullcontext() if given["pre_trained"] else without_download():
+        of_backbone = backbone if "backbone" in accepted else ""
+        arguments["pre_processor"] = _pre_processor(size, of_backbone, normalize=settings.normalize)
+    arguments = {name: value for name, value in (arguments | given).items() if name in accepted}
+    offline = foreign or not given["pre_trained"]
+    asked: list[nn.Module] = []
+    with contextlib.ExitStack() as stack:
+        if offline:
+            asked = stack.enter_context(without_download())
         model = cls(**arguments)
-    if "backbone" not in accepted:
+    has_one = asked or _BACKBONES.intersection(accepted) or torchvision_backbones(model.model)
+    if not (has_one or own.get("teacher_weights")):
         return model, "none"
-    weights = given["teacher_weights"]
-    if weights is not None and "teacher_weights" not in accepted:
-        load_backbone(_teacher(model, job), weights, str(given["backbone"]).partition(".")[0])
-    return model, "file" if weights else "hub" if given["pre_trained"] else "random"
+    if foreign and file:
+        load_into_backbone(model.model, asked, file)
+    if weights:
+        return model, "file"
+    return model, "random" if not given["pre_trained"] else "package" if package else "hub"
 
 
 def model_class(plan: Plan, job: PlannedJob) -> tuple[type[AnomalibModule], list[str]]:
@@ -131,7 +152,8 @@ def model_class(plan: Plan, job: PlannedJob) -> tuple[type[AnomalibModule], list
     where = f"models.{job.model}"
     settings = plan.settings(job.model, job.dataset)
     cls = find_model(settings.class_path, f"{where}: class_path", TRIVIAL)
-    return cls, _check_arguments(cls, settings.init_args, where)
+    # A file of weights may be given to all that have a backbone.
+    return cls, _check_arguments(cls, [name for name in settings.init_args if name != "teacher_weights"], where)
 
 
 def _check_arguments(cls: type, arguments: Iterable[str], where: str) -> list[str]:
@@ -144,20 +166,10 @@ def _check_arguments(cls: type, arguments: Iterable[str], where: str) -> list[st
     return accepted
 
 
-def _pre_processor(size: int, *, normalize: bool) -> PreProcessor:
+def _pre_processor(size: int, backbone: str, *, normalize: bool) -> PreProcessor:
     # Without antialiasing, as our own models: exported graphs cannot antialias.
-    resize = Resize((size, size), antialias=False)
-    return PreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)] if normalize else [resize]))
-
-
-def _teacher(model: AnomalibModule, job: PlannedJob) -> Any:  # noqa: ANN401 - a module
-    name = type(model).__name__
-    if name not in _TEACHER_MODULES:
-        msg = (
-            f"models.{job.model}: where {name} keeps its frozen backbone is not known, so that teacher_weights "
-            f"cannot be loaded into it, but into {', '.join(_TEACHER_MODULES)} and ours. Leave the model out, or "
-            "give it timm's weights: init_args: {pre_trained: true}"
-        )
-        raise MedicalError(msg)
-    extractor = model.model.get_submodule(_TEACHER_MODULES[name])
-    return extractor.feature_extractor if isinstance(extractor, TimmFeatureExtractor) else extractor
+    steps: list[Any] = [Resize((size, size), antialias=False)]
+    if normalize:
+        known = timm.is_model(backbone.partition(".")[0])
+        steps.append(Normalize(*normalization(backbone) if known else (IMAGENET_MEAN, IMAGENET_STD)))
+    return PreProcessor(Compose(steps))

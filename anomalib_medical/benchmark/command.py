@@ -156,7 +156,7 @@ def _changed(plan: Plan, ended: dict[str, Job]) -> set[str]:
     def same(name: str, info: JobInfo | None) -> bool:
         if info is None or name not in plan.jobs or info.spec != plan.spec(plan.jobs[name]):
             return False
-        return info.teacher_sha256 in {"", plan.teacher_sha256}  # "": it did not use the file
+        return info.teacher_sha256 in {"", plan.teacher_digest(plan.jobs[name])}  # "": it did not use the file
 
     return {name for name, job in ended.items() if not same(name, job.info)}
 

@@ -155,6 +155,9 @@ def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int) 
         # Exporting changes nothing in the model but its device.
         path = model.cpu().to_openvino(Path(folder))
         model.to(device)
+        if path is None:
+            msg = f"{type(model).__name__} has no export in anomalib"
+            raise NotImplementedError(msg)
         core = openvino_core()
         threads = torch.get_num_threads()
         hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}

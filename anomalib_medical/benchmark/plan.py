@@ -94,6 +94,7 @@ class Plan:
     devices: str | list[str] = "auto"  # all GPUs, or the CPU without one; or such as ["cuda:0", "cuda:1"], a job each
     limits: Limits = field(default_factory=Limits)
     teacher_sha256: str = ""  # filled in
+    own_teachers: dict[str, str] = field(default_factory=dict)  # file of an entry's init_args -> sha256; filled in
 
     @cached_property
     def jobs(self) -> dict[str, PlannedJob]:
@@ -133,22 +134,40 @@ class Plan:
             "other_data": data if settings.few_shot else {},  # what a few-shot model learns from
         }
 
+    def teacher_of(self, job: PlannedJob) -> str | None:
+        """The file with the weights of a job's backbone, as the plan names it; its own entry comes first."""
+        own = self.settings(job.model, job.dataset).init_args
+        if "teacher_weights" in own:
+            return None if own["teacher_weights"] is None else str(own["teacher_weights"])
+        # A model that asks for weights of the hub gets them.
+        return None if own.get("pre_trained") else self.teacher_weights
+
+    def teacher_digest(self, job: PlannedJob) -> str:
+        """The sha256 of that file; "" without one."""
+        file = self.teacher_of(job)
+        return "" if file is None else self.own_teachers.get(file, self.teacher_sha256)
+
     def with_teacher_digest(self) -> Plan:
-        """Fill in the sha256 of the teacher's file.
+        """Fill in the sha256 of the teachers' files.
 
         Raises:
             MedicalError: If there is no such file.
         """
-        if self.teacher_weights is None:
-            return self
-        path = Path(expand(self.teacher_weights))
+        files = {self.teacher_weights, *map(self.teacher_of, self.jobs.values())} - {None}
+        digests = {str(file): self._digest(str(file)) for file in sorted(map(str, files))}
+        own = {file: digest for file, digest in digests.items() if file != self.teacher_weights}
+        return replace(self, teacher_sha256=digests.get(str(self.teacher_weights), ""), own_teachers=own)
+
+    def _digest(self, file: str) -> str:
+        path = Path(expand(file))
         if not path.is_file():
             msg = (
-                f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of {self.backbone}, or "
-                "leave teacher_weights out for random weights (results are then floors)."
+                f"teacher_weights: there is no file {path}. Give a .safetensors or .pth file of the model's backbone "
+                f"(the plan's is {self.backbone}), or leave teacher_weights out for random weights (results are then "
+                "floors)."
             )
             raise MedicalError(msg)
-        return replace(self, teacher_sha256=sha256(path))
+        return sha256(path)
 
 
 # What may change in a run folder without making results incomparable.

@@ -79,7 +79,7 @@ class JobInfo(PlannedJob):
 
     device: str
     spec: dict[str, Any]  # all settings that its result depends on
-    teacher: Literal["file", "hub", "random", "none"] = "none"  # where the teacher's weights came from
+    teacher: Literal["file", "hub", "package", "random", "none"] = "none"  # where the teacher's weights came from
     teacher_sha256: str = ""  # of the file
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from anomalib import LearningType
 from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
@@ -134,7 +135,9 @@ def train_and_score(plan: Plan, job: PlannedJob, device: str) -> Result:
         source = build_tasks(plan, job) if settings.few_shot else data
         # The threshold is set once, below: validating costs training time.
         trainer.limit_val_batches = 0
-        trainer.fit(model, datamodule=source)
+        # As anomalib's engine does: the others have no training step.
+        if model.learning_type == LearningType.ONE_CLASS:
+            trainer.fit(model, datamodule=source)
         trainer.limit_val_batches = 1.0
         seconds = clock.time_elapsed()
         set_threshold(model, trainer, data, source)

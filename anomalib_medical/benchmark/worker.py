@@ -82,7 +82,7 @@ def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[st
             device=device,
             spec=plan.spec(job),
             teacher=result.teacher,
-            teacher_sha256=plan.teacher_sha256 if result.teacher == "file" else "",
+            teacher_sha256=plan.teacher_digest(job) if result.teacher == "file" else "",
         ),
         "thresholds": thresholds,
         "cost": cost,

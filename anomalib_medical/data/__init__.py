@@ -8,6 +8,7 @@ from anomalib_medical.data.folder.datamodule import MedicalFolder, make_medical_
 from anomalib_medical.data.images import read_support
 from anomalib_medical.data.phantom.datamodule import Phantom, make_phantom_dataset
 from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
+from anomalib_medical.data.published.bmad import MedicalBMAD, make_bmad_dataset
 from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
 from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
 from anomalib_medical.data.published.datamodule import PublishedDataModule
@@ -23,6 +24,7 @@ __all__ = [
     "FewShotTasks",
     "ISIC2018",
     "LAG",
+    "MedicalBMAD",
     "MedicalDataModule",
     "MedicalDataset",
     "MedicalFolder",
@@ -32,6 +34,7 @@ __all__ = [
     "RSNA",
     "VinDrCXR",
     "make_aptos2019_dataset",
+    "make_bmad_dataset",
     "make_brain_tumor_mri_dataset",
     "make_camelyon16_dataset",
     "make_isic2018_dataset",

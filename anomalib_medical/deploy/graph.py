@@ -37,6 +37,10 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
             reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             msg = f"{type(model).__name__} cannot be exported ({type(error).__name__}: {reason})."
             raise MedicalError(msg) from error
+        if onnx is None:
+            # Some warn and return nothing, AnomalyVFM for one.
+            msg = f"{type(model).__name__} has no export in anomalib: there is nothing to bundle."
+            raise MedicalError(msg)
         graph = openvino.convert_model(onnx)
     names = [output.get_any_name() for output in graph.outputs]
     if SCORE not in names:

@@ -107,11 +107,16 @@ def write_camelyon16(root: Path, count: int = 6, size: int = 32) -> Path:
     return root
 
 
-def write_anomalib_bmad(root: Path, count: int = 6, size: int = 32) -> Path:
-    """Write BMAD's folders as anomalib's own ``BMAD`` reads them, the set below the root."""
+def write_anomalib_bmad(
+    root: Path, count: int = 6, size: int = 32, category: str = "Histopathology", name: str = "{}"
+) -> Path:
+    """Write BMAD's folders as anomalib's own ``BMAD`` reads them, the set below the root.
+
+    ``name`` is of the files, with the image's number in its place: from 1000 on, in each part anew.
+    """
     for folder in ("train/good", "valid/good/img", "valid/Ungood/img", "test/good/img", "test/Ungood/img"):
         for number in range(count):
-            write_image(root / "Histopathology" / folder / f"{1000 + number}.png", size)
+            write_image(root / category / folder / f"{name.format(1000 + number)}.png", size)
     return root
 
 

@@ -34,7 +34,11 @@ _INTERVALS = (
     "strata of class, of the mean over the seeds. They say how a figure varies with the patients, not with the "
     "seed, whose values stand beside it."
 )
-_TEACHERS = {"hub": "weights from timm's hub", "random": "random weights: its figures are floors"}
+_TEACHERS = {
+    "hub": "weights from timm's hub",
+    "package": "weights of a package of the Python registry",
+    "random": "random weights: its figures are floors",
+}
 _WIDTH = 420
 # Mistakes first.
 _OUTCOMES = ("false positive", "false negative", "true positive", "true negative", "")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from anomalib_medical.data.download import Archive
-from anomalib_medical.data.entries import NORMAL_CLASS
+from anomalib_medical.data.published.bmad import SLIDE, list_bmad, named_patients
 from anomalib_medical.data.published.datamodule import PublishedDataModule
 from anomalib_medical.data.published.dataset import Protocol, PublishedCounts, PublishedSet, apply_protocol
-from anomalib_medical.data.published.layouts import image_names, image_row, list_class_folders, own_patient
-from anomalib_medical.data.samples import with_left_out
-from anomalib_medical.io import Listing, agree, counted, list_folder
-
-logger = logging.getLogger(__name__)
 
 ABOUT = PublishedSet(
     name="Camelyon16",
@@ -35,11 +29,6 @@ or, in test/, good/img/*.png and Ungood/{img,label}/*.png; or all of this in <ro
     # All six sets of BMAD, where anomalib's own datamodule has them from. We have not seen this archive.
     archives=(Archive("https://huggingface.co/datasets/code-dev05/BMAD/resolve/main/bmad.zip", "bmad.zip"),),
 )
-_ABNORMAL = "Ungood"
-_CLASSES = {"train": (NORMAL_CLASS,), "test": (NORMAL_CLASS, _ABNORMAL)}
-_MASKS = "label"
-# A slide's name in the name of a patch that was cut from it.
-_SLIDE = r"((?:normal|tumor|test)_\d{3})(?=[_-])"
 
 
 def make_camelyon16_dataset(
@@ -55,43 +44,13 @@ def make_camelyon16_dataset(
     `apply_protocol`; the files give the split.
     """
     samples = ABOUT.samples_in(Path(root), _list_patches)
-    samples = samples.assign(patient_id=_slides(samples))
+    samples = samples.assign(patient_id=named_patients(samples, SLIDE, ABOUT.name, "slide"))
     return apply_protocol(samples, ABOUT, protocol, deduplicate=deduplicate, seed=seed)
 
 
 def _list_patches(root: Path) -> DataFrame:
     base = root if (root / "train").exists() else root / "Histopathology"
-    rows = []
-    listing = Listing()
-    for part, expected in _CLASSES.items():
-        for label, of_class in list_class_folders(base / part, expected).items():
-            listing += of_class
-            folder = base / part / label / _MASKS
-            masks = {path.stem: path for path in of_class.images if path.is_relative_to(folder)}
-            images = [path for path in of_class.images if not path.is_relative_to(folder)]
-            # A normal patch's mask is empty.
-            used = masks if label == _ABNORMAL else {}
-            rows += [
-                image_row(path, label, own_patient(path, base), split=part, mask=used.get(path.stem)) for path in images
-            ]
-            if unused := len(masks.keys() - {path.stem for path in images}):
-                masks_in = f"{counted(unused, 'mask')} in {folder}"
-                logger.warning("Camelyon16: %s %s to no image.", masks_in, agree(unused, "belongs", "belong"))
-    left_out = sum(path.parent.name != _MASKS for path in list_folder(base / "valid").images)
-    logger.info("Camelyon16: left out %s of valid/, as the papers do.", counted(left_out, "image"))
-    return with_left_out(DataFrame(rows), listing, ABOUT.name)
-
-
-def _slides(samples: DataFrame) -> Series[str]:
-    slides = image_names(samples).str.extract(_SLIDE, expand=False)
-    if unknown := int(slides.isna().sum()):
-        logger.warning(
-            "Camelyon16: %d of %s %s not name a slide: one slide may be in training and test.",
-            unknown,
-            counted(len(slides), "patch", "patches"),
-            agree(unknown, "does", "do"),
-        )
-    return slides.fillna(samples.patient_id)
+    return list_bmad(base, ABOUT.name)
 
 
 class Camelyon16(PublishedDataModule):

@@ -7,8 +7,11 @@ import contextlib
 import logging
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +21,8 @@ import torch
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
+from torch.fx import GraphModule
+from torchvision.models import WeightsEnum
 
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import sha256
@@ -106,7 +111,8 @@ def _of_hub(name: str) -> dict[str, torch.Tensor]:
 def _load(network: nn.Module, weights: dict[str, torch.Tensor], source: str, architecture: str) -> None:
     """Load ``weights`` strictly, but for the classifier and the stages that are not used."""
     own = network.state_dict()
-    whole = create(architecture, device="meta").state_dict()
+    # Of torchvision's own networks it is not known what their features leave out.
+    whole = create(architecture, device="meta").state_dict() if timm.is_model(architecture) else weights
     if "_conv_stem.weight" in weights:
         weights = _timm_names(weights, whole)
     # timm renames what its feature extractors take over: `stages.0` to `stages_0`, all of a transformer to `model.`.
@@ -158,12 +164,68 @@ def find_package(backbone: str) -> tuple[str, str, Path] | None:
 
 
 @contextlib.contextmanager
-def without_download() -> Iterator[None]:
-    """Let timm build networks without weights: STFPM takes those of the hub and has no argument against it."""
-    original = timm.create_model
+def without_download() -> Iterator[list[nn.Module]]:
+    """Let networks be built without pretrained weights, also by models that have no argument against them.
 
-    def create_model(*args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
-        return original(*args, **{**kwargs, "pretrained": False})
+    Yields:
+        The timm networks that asked for weights, in the order in which they were built.
+    """
+    asked: list[nn.Module] = []
+    build = timm.create_model
 
-    with patch.object(timm, "create_model", create_model):
-        yield
+    def create_model(*args: Any, pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - passed on
+        network: nn.Module = build(*args, **kwargs)
+        if pretrained:
+            asked.append(network)
+        return network
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(timm, "create_model", create_model))
+        # What torchvision's networks ask which weights are meant.
+        stack.enter_context(patch.object(WeightsEnum, "verify", lambda _: None))
+        if find_spec("open_clip"):  # WinCLIP's
+            open_clip = import_module("open_clip")
+            whole = partial(open_clip.create_model_and_transforms, pretrained=None)
+            stack.enter_context(patch.object(open_clip, "create_model_and_transforms", lambda name, **_: whole(name)))
+        yield asked
+
+
+def torchvision_backbones(model: nn.Module) -> list[nn.Module]:
+    """The networks of torchvision in a model, which anomalib cuts to the features it wants."""
+    return [each for each in model.modules() if isinstance(each, GraphModule)]
+
+
+def load_into_backbone(model: nn.Module, asked: Sequence[nn.Module], path: str | Path) -> str:
+    """Load a file into the networks of a model that would have got a hub's weights; returns the file's sha256.
+
+    Args:
+        model: The torch model.
+        asked: What `without_download` yielded while it was built.
+        path: As `load_backbone` takes it.
+
+    Raises:
+        MedicalError: If it has no such network or several different ones, or the file does not fit.
+    """
+    networks = list(asked) or torchvision_backbones(model)
+    name = type(model).__name__
+    if not networks:
+        msg = (
+            f"teacher_weights: {name} has no pretrained backbone of timm or torchvision that the file could be loaded "
+            "into. Take teacher_weights out of its entry, or give it teacher_weights: null in init_args."
+        )
+        raise MedicalError(msg)
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in networks]
+    if any(each != shapes[0] for each in shapes[1:]):
+        of_each = ", ".join(_name_of(each) for each in networks)
+        msg = (
+            f"teacher_weights: {name} has {len(networks)} different pretrained backbones ({of_each}), and one file "
+            "cannot be for all of them. Give it teacher_weights: null, or timm's weights: pre_trained: true."
+        )
+        raise MedicalError(msg)
+    return next(iter([load_backbone(each, path, _name_of(each)) for each in networks]))
+
+
+def _name_of(network: Any) -> str:  # noqa: ANN401 - timm's and torchvision's networks share no class
+    """The architecture, as far as the network says it."""
+    config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+    return str(config.get("architecture") or type(network).__name__)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from anomalib_medical.benchmark.build import build_datamodule, build_model, model_class
+from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.plan import differences, expand, load_plan, make_plan
 from anomalib_medical.errors import MedicalError
 
@@ -143,68 +143,3 @@ def test_unknown_classes_and_arguments_are_refused():
         (job,) = made.jobs.values()
         with pytest.raises(MedicalError, match=rf"models\.m: class_path is '{class_path}', .*{message}"):
             model_class(made, job)
-
-
-@pytest.mark.parametrize("name", ["Patchcore", "Padim", "Stfpm", "ReverseDistillation", "Scrd"])
-def test_all_models_get_the_same_teacher(name, tmp_path):
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    weights = timm.create_model("resnet18", pretrained=False).state_dict()
-    save_file(weights, tmp_path / "teacher.safetensors")
-    made = plan(
-        datasets=ONE,
-        models={"m": {"class_path": name}},
-        teacher_weights=str(tmp_path / "teacher.safetensors"),
-        image_size=64,
-    )
-    model, source = build_model(made, next(iter(made.jobs.values())))
-    assert source == "file"
-    if name == "Scrd":
-        model.load_teacher()  # which the start of a training does
-    key = "layer2.0.conv1.weight"
-    loaded = [value for own, value in model.state_dict().items() if own.endswith(key)]
-    assert any(torch.equal(value, weights[key]) for value in loaded)
-    assert model.pre_processor.transform.transforms[0].antialias is False
-    assert model.pre_processor.transform.transforms[0].size == [64, 64]
-
-
-def test_a_model_without_a_known_backbone_is_refused(tmp_path):
-    (tmp_path / "t.pth").write_bytes(b"")
-    models = {"m": {"class_path": "Dfm"}}
-    made = plan(datasets=ONE, models=models, teacher_weights=str(tmp_path / "t.pth"), image_size=64)
-    with pytest.raises(MedicalError, match=r"models\.m: where Dfm keeps its frozen backbone is not known"):
-        build_model(made, next(iter(made.jobs.values())))
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_model_that_asks_for_weights_of_the_hub_gets_them(asked, monkeypatch):
-    """Whatever the plan gives to the others."""
-    import timm
-
-    create, given = timm.create_model, []
-
-    def without_network(*args, pretrained=False, **kwargs):
-        given.append(pretrained)
-        return create(*args, pretrained=False, **kwargs)
-
-    monkeypatch.setattr(timm, "create_model", without_network)
-    models = {"m": {"class_path": "Padim", "init_args": {"pre_trained": asked}}}
-    made = plan(datasets=ONE, models=models, image_size=64)
-    _, source = build_model(made, next(iter(made.jobs.values())))
-    assert source == ("hub" if asked else "random")
-    assert any(given) is asked
-
-
-@pytest.mark.parametrize("name", ["Padim", "Scrd"])
-def test_a_model_that_asks_for_weights_of_the_hub_does_not_get_the_plans(name, monkeypatch):
-    import timm
-
-    create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda *args, **given: create(*args, **given | {"pretrained": False}))
-    models = {"m": {"class_path": name, "init_args": {"pre_trained": True}}}
-    made = plan(datasets=ONE, models=models, image_size=64, teacher_weights="others.pth")
-    model, source = build_model(made, next(iter(made.jobs.values())))
-    assert source == "hub"
-    assert getattr(model, "teacher_weights", None) is None

@@ -88,7 +88,7 @@ def test_numbered_patches_get_a_warning(root: Path, caplog: pytest.LogCaptureFix
     for number in range(6):  # a number of three digits is no slide
         write_image(root / "train" / "good" / f"normal_{number:03d}.png")
     assert make_camelyon16_dataset(root).patient_id.is_unique
-    assert "24 of 24 patches do not name a slide" in caplog.text
+    assert "24 of 24 file names do not name a slide" in caplog.text
 
 
 def test_published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
