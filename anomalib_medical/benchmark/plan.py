@@ -44,6 +44,18 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """What each job asks SLURM for, with ``--executor slurm``."""
+
+    partition: str | None = None  # None for the cluster's default
+    gpus: NonNegativeInt = 0  # a job trains on the first of them
+    cpus: PositiveInt | None = None  # None for the plan's threads, 4 if it has none, and its loading processes
+    memory_gib: PositiveFloat | None = None  # None for 2 more than limits.memory_gib, or the cluster's default
+    at_once: PositiveInt | None = None  # jobs that run at the same time; None for as many as find room
+    slurm: dict[str, object] = field(default_factory=dict)  # other options of sbatch, such as account, qos, gres
+
+
+@dataclass(frozen=True)
 class ModelPlan:
     """A model."""
 
@@ -93,6 +105,7 @@ class Plan:
     weights_folder: str | None = None  # where; None for the job's folder
     devices: str | list[str] = "auto"  # all GPUs, or the CPU without one; or such as ["cuda:0", "cuda:1"], a job each
     limits: Limits = field(default_factory=Limits)
+    cluster: Cluster = field(default_factory=Cluster)  # instead of `devices`, with --executor slurm
     teacher_sha256: str = ""  # filled in
 
     @cached_property
@@ -152,11 +165,11 @@ class Plan:
 
 
 # What may change in a run folder without making results incomparable.
-_FREE = ("devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
+_FREE = ("cluster", "devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
 
 
-def load_plan(path: Path) -> Plan:
-    """Read and check a plan.
+def load_plan(path: Path, cluster: Mapping[str, object] | None = None) -> Plan:
+    """Read and check a plan, with entries of its section ``cluster`` replaced by those given.
 
     Raises:
         MedicalError: If something in it is unknown, missing or impossible.
@@ -169,6 +182,8 @@ def load_plan(path: Path) -> Plan:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path} is no YAML file: {' '.join(str(error).split())}"
         raise MedicalError(msg) from error
+    if cluster and isinstance(content, Mapping):
+        content = {**content, "cluster": {**(content.get("cluster") or {}), **cluster}}
     return make_plan(content, str(path))
 
 
