@@ -5,15 +5,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
-from anomalib.models.components.backbone import get_decoder
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, in_float32, reduce_map
+from anomalib_medical.models.components.student import build_decoder
 
 SCALES = 3
-# Height of an image over the height of its features at the first scale.
-_FIRST_REDUCTION = 4
 _ENCODED_AT_ONCE = 16
 Reduction = Literal["mean", "max"]
 
@@ -128,16 +126,24 @@ class D24fadModel(nn.Module):
         backbone: timm name of the teacher.
         weighting: ``learned`` for learn-to-weight, ``none`` for the plain mean of the support.
         score_reduction: ``max`` or ``mean`` of the map as image score.
+        layers: Four of the teacher's stages, see `Teacher`.
+        image_size: Height and width of the images.
     """
 
     def __init__(
-        self, backbone: str = "wide_resnet50_2", weighting: str = "learned", score_reduction: Reduction = "max"
+        self,
+        backbone: str = "wide_resnet50_2",
+        weighting: str = "learned",
+        score_reduction: Reduction = "max",
+        layers: Sequence[int] | None = None,
+        image_size: tuple[int, int] = (128, 128),
     ) -> None:
         super().__init__()
-        self.teacher = Teacher(backbone, layers=(1, 2, 3, 4))
-        self.decoder = get_decoder(self.teacher.architecture)
-        channels = self.teacher.extractor.out_dims[:SCALES]
+        self.teacher = Teacher(backbone, layers, SCALES + 1, image_size)
+        self.decoder = build_decoder(self.teacher, self.teacher.channels[-1], self.teacher.reductions[-1])
+        channels = self.teacher.channels[:SCALES]
         self.attention = nn.ModuleList(SupportAttention(count, learned=weighting == "learned") for count in channels)
+        self.first_reduction = self.teacher.reductions[0]
         self.support = SupportSet()
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction
@@ -164,7 +170,7 @@ class D24fadModel(nn.Module):
 
     def score(self, images: torch.Tensor, support: Sequence[EncodedSupport]) -> InferenceBatch:
         """Score images as :meth:`forward`, against what :meth:`encode_support` made of images of the same size."""
-        expected = tuple(_FIRST_REDUCTION * side for side in support[0].features.shape[-2:])
+        expected = tuple(self.first_reduction * side for side in support[0].features.shape[-2:])
         if (images.shape[-2], images.shape[-1]) != expected:
             msg = (
                 f"Got images of {images.shape[-2]}x{images.shape[-1]} pixels (height x width), and a support of "
@@ -175,9 +181,9 @@ class D24fadModel(nn.Module):
         return self.compare(student, self.weigh(student, support))
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Teacher's and student's features of normalised images ``(B, 3, H, W)``, H and W multiples of 32.
+        """Teacher's and student's features of normalised images ``(B, 3, H, W)``.
 
-        Each a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``.
+        Each a list of three ``(B, C_k, H / r_k, W / r_k)``, with r_k the strides of the teacher's stages: 4, 8, 16.
         """
         *teacher, last = self.teacher(images)
         return teacher, list(self.decoder(last))
@@ -226,7 +232,7 @@ class D24fadModel(nn.Module):
 
     def compare(self, student: Sequence[torch.Tensor], support: Sequence[torch.Tensor]) -> InferenceBatch:
         """Maps and scores from the student's features of queries and their weighted supports."""
-        size = (_FIRST_REDUCTION * student[0].shape[-2], _FIRST_REDUCTION * student[0].shape[-1])
+        size = (self.first_reduction * student[0].shape[-2], self.first_reduction * student[0].shape[-1])
         maps = cosine_distance_maps(student, support, size)
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
         return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
