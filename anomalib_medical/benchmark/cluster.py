@@ -21,14 +21,23 @@ from typing import Any
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import Checkpointable
+from submitit.helpers import DelayedSubmission
 from tqdm import tqdm
 
 from anomalib_medical.benchmark.plan import Plan, make_plan
 from anomalib_medical.benchmark.records import Job, JobStatus, State
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import BAR, Running, Task, check_disk, told
-from anomalib_medical.benchmark.slurm_queue import Entry, Place, cancel, job_name, look, read_batches, write_batch
+from anomalib_medical.benchmark.slurm_queue import (
+    Entry,
+    Place,
+    cancel,
+    job_name,
+    look,
+    read_batches,
+    seconds_left,
+    write_batch,
+)
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import agree, counted
 
@@ -36,6 +45,8 @@ from anomalib_medical.io import agree, counted
 _MORE_MINUTES = 5
 _MORE_GIB = 2.0
 _THREADS = 4  # of a job, where the plan does not say: a node has jobs of others too
+# SLURM warns of its limit with the signal of a preemption: so long before it, and up to a minute earlier.
+_WARNING_SECONDS = 90
 _POLL_SECONDS = 10.0
 _NODE_POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 60.0
@@ -44,8 +55,7 @@ _WORD_SECONDS = 60.0
 _MEMORY = re.compile(r"oom.kill|out of memory|memory limit", re.IGNORECASE)
 _STATES: dict[str, State] = {"TIMEOUT": "timeout", "DEADLINE": "timeout", "OUT_OF_MEMORY": "out_of_memory"}
 _RAISE = {
-    "timeout": ": limits.job_minutes of the plan is for the job, SLURM's own limit lies above it unless cluster.slurm "
-    "or the partition has a lower one",
+    "timeout": ", which lies above limits.job_minutes of the plan unless it was lowered, such as by cluster.slurm",
     "out_of_memory": ": cluster.memory_gib of the plan may be raised for the same run folder",
     "failed": "",
 }
@@ -157,6 +167,7 @@ def sbatch_parameters(plan: Plan, batch: str) -> dict[str, Any]:
         "partition": asked.partition,
         "gpus_per_node": asked.gpus or None,
         "mem": f"{math.ceil(memory * 1024)}M" if memory else None,
+        "signal_delay_s": _WARNING_SECONDS,
         "array_parallelism": asked.at_once or len(plan.jobs),
         "stderr_to_stdout": True,
         "additional_parameters": {name.replace("_", "-"): value for name, value in asked.slurm.items()} or None,
@@ -170,13 +181,14 @@ def _threads(plan: Plan) -> int:
     return max(1, plan.cluster.cpus - plan.num_workers) if plan.cluster.cpus else _THREADS
 
 
-class _OnNode(Checkpointable):
-    """Runs a task on a node of the cluster; one that is preempted is queued again, with the same task."""
+class _OnNode:
+    """Runs a task on a node of the cluster."""
 
     def __init__(self, run: Path, threads: int) -> None:
-        self.run, self.threads = run, threads
+        self.run, self.threads, self.started = run, threads, 0.0
 
     def __call__(self, task: Task) -> None:
+        self.started = time.monotonic()
         run = RunFolder(self.run)
         if (job := task.folder(run).read()) and job.status.status == "done":  # before it was queued again
             return
@@ -191,6 +203,17 @@ class _OnNode(Checkpointable):
                 time.sleep(_NODE_POLL_SECONDS)
         finally:
             running.end()
+
+    def checkpoint(self, task: Task) -> DelayedSubmission | None:
+        """What submitit queues again when a job is preempted: the same task. Nothing at SLURM's limit of time."""
+        left = seconds_left(os.environ["SLURM_JOB_ID"])
+        if left is None or left > _WARNING_SECONDS + 60:
+            return DelayedSubmission(self, task)
+        # Else it would be queued for ever: it has no more time the next time.
+        seconds = time.monotonic() - self.started
+        status = JobStatus("timeout", seconds, f"ended at SLURM's limit of time{_RAISE['timeout']}")
+        task.folder(RunFolder(self.run)).write(Job(status))
+        return None
 
 
 def granted_device() -> str:

@@ -69,8 +69,18 @@ def look(batches: Iterable[str]) -> dict[Place, Entry] | None:
     found = {}
     for name, job_id, state, ran, reason in (line.split("|", 4) for line in told.splitlines()):
         place = name.removeprefix(_NAME), int(job_id.partition("_")[2] or 0)
-        found[place] = Entry(job_id, state, _seconds(ran), reason)
+        found[place] = Entry(job_id, state, _seconds(ran) or 0.0, reason)
     return found
+
+
+def seconds_left(job_id: str) -> float | None:
+    """What is left of the time that SLURM gives a running job; None if it does not say."""
+    command = ["squeue", "--noheader", f"--jobs={job_id}", "--format=%L"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout  # noqa: S603 - ours
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return _seconds(told)
 
 
 def in_queue(run: RunFolder) -> list[str]:
@@ -86,10 +96,10 @@ def cancel(batches: Iterable[str]) -> None:
         subprocess.run(command, capture_output=True, check=False, timeout=120)  # noqa: S603 - ours
 
 
-def _seconds(clock: str) -> float:
-    """Read ``1-02:03:04`` or ``3:04``; 0 if it is neither."""
+def _seconds(clock: str) -> float | None:
+    """Read ``1-02:03:04`` or ``3:04``; None if it is neither."""
     days, _, rest = clock.strip().rpartition("-")
     parts = [days or "0", *(["0", "0", *rest.split(":")][-3:])]
     if not all(part.isdigit() for part in parts):
-        return 0.0
+        return None
     return float(sum(int(part) * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True)))

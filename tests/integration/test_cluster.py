@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_and_so_does_a_preempted_job(tmp_path, cluster):
 
 def test_what_the_scheduler_ends_is_told_and_run_again(tmp_path, cluster):
     trial = Trial(tmp_path, cluster, 10, stfpm=STFPM, scrd={"class_path": "Scrd"}, thumbnail=TRIVIAL)
-    process = trial.start("--cluster.slurm.time", "2")
+    process = trial.start("--cluster.slurm.time", "5")
     trial.ask("scancel", trial.until_training("scrd", process))
     assert process.wait(timeout=600) == 1
     statuses = {name.split("__")[1]: job.status for name, job in trial.run.jobs().items()}
@@ -141,9 +141,9 @@ def test_what_the_scheduler_ends_is_told_and_run_again(tmp_path, cluster):
         "thumbnail": "done",
     }
     assert "is CANCELLED" in statuses["scrd"].message
-    assert "is TIMEOUT (TimeLimit): limits.job_minutes of the plan" in statuses["stfpm"].message
+    assert "ended at SLURM's limit of time, which lies above limits.job_minutes" in statuses["stfpm"].message
     report = (trial.run.path / "report" / "report.md").read_text()
-    assert "is TIMEOUT" in report
+    assert "ended at SLURM's limit of time" in report
 
     # One process of torch alone is larger.
     code, shown = trial.finish("--cluster.memory_gib", "0.5")

@@ -119,7 +119,7 @@ def test_what_is_not_asked_for_follows_from_the_plan(content, wanted):
     [
         ("7|COMPLETED|1:00|None", JobStatus("done", 5.0), "done", ""),
         ("7|FAILED|1:00|NonZeroExitCode", JobStatus("failed", 5.0, "no luck"), "failed", "no luck"),
-        ("7|TIMEOUT|1-00:01:05|TimeLimit", None, "timeout", "SLURM's job 7 is TIMEOUT (TimeLimit): limits.job_minutes"),
+        ("7|TIMEOUT|1-00:01:05|TimeLimit", None, "timeout", "SLURM's job 7 is TIMEOUT (TimeLimit), which lies"),
         ("7|OUT_OF_MEMORY|1:00|OutOfMemory", None, "out_of_memory", "cluster.memory_gib of the plan may be raised"),
         ("7|CANCELLED|0:00|None", None, "failed", "SLURM's job 7 is CANCELLED; see"),
         ("7|NODE_FAIL|0:00|None", None, "failed", "SLURM's job 7 is NODE_FAIL"),
@@ -359,7 +359,19 @@ def test_a_task_does_not_see_the_signal_of_preemption(on_node):
     )
 
 
-def test_a_preempted_job_is_queued_again_with_the_same_task(run):
+@pytest.mark.parametrize("left", ["6:00", "2-00:00:00", "UNLIMITED", None])
+def test_a_preempted_job_is_queued_again_with_the_same_task(left, slurm, run, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.says("squeue", f"echo {left}" if left else "exit 1")
     again = cluster._OnNode(run.path, 2).checkpoint(TASKS[1])
+    assert slurm.calls == ["squeue --noheader --jobs=7 --format=%L"]
     assert isinstance(again, DelayedSubmission)
     assert (again.function.run, again.function.threads, again.args) == (run.path, 2, (TASKS[1],))
+
+
+def test_a_job_at_slurms_limit_of_time_is_not_queued_for_ever(slurm, run, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.says("squeue", "echo 1:28")  # the same signal as of a preemption
+    assert cluster._OnNode(run.path, 2).checkpoint(TASKS[1]) is None
+    status = run.job("1").read().status
+    assert (status.status, "ended at SLURM's limit of time, which lies above" in status.message) == ("timeout", True)
