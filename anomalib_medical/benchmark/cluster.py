@@ -86,6 +86,8 @@ def submit_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], _: Sequence[s
         MedicalError: If SLURM refuses them.
         OSError: If the disk is full for a task. All others are cancelled then.
     """
+    if not tasks:
+        return
     there = _earlier(run, tasks)
     if there:
         print(f"{counted(len(there), 'job')} of before {agree(len(there), 'is', 'are')} still with SLURM.")
@@ -94,7 +96,7 @@ def submit_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], _: Sequence[s
         there |= _submit(plan, run, new)
     # The jobs that ended without a word, and since when.
     silent: dict[Place, float] = {}
-    with tqdm(total=len(tasks), unit="job", bar_format=BAR, disable=not tasks) as bar:
+    with tqdm(total=len(tasks), unit="job", bar_format=BAR) as bar:
         try:
             while there:
                 time.sleep(_POLL_SECONDS)

@@ -24,6 +24,8 @@ from anomalib_medical.io import sha256
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _T = TypeVar("_T")
+# Options of sbatch by which jobs are found again, and told that they are preempted.
+_OWN_OPTIONS = frozenset({"array", "job_name", "output", "error", "signal"})
 
 
 # `dict[str, object]` and not `Any`: of the latter jsonargparse would turn the text "1" into a number.
@@ -213,6 +215,8 @@ def _contradiction(plan: Plan) -> str:
         return f"seeds is {plan.seeds}, expected each seed once, and at least one."
     if plan.pre_trained and plan.teacher_weights:
         return "it has both pre_trained: true and teacher_weights: give one of them."
+    if own := {name.replace("-", "_") for name in plan.cluster.slurm} & _OWN_OPTIONS:
+        return f"cluster.slurm has {min(own)!r}, which the benchmark itself sets: leave it out."
     for name, model in plan.models.items():
         if "max_time" in model.trainer:
             return f"models.{name}.trainer has max_time: the cap is limits.train_minutes, the same for all."

@@ -283,6 +283,8 @@ def test_the_command_line_goes_over_the_plan(here, capsys):
     assert "cluster has 'gpu', which is unknown: did you mean 'gpus'?" in shown
     shown = fail(capsys, "benchmark", "--config", path, "--cluster.gpus", "many")
     assert "cluster.gpus is 'many', expected" in shown
+    shown = fail(capsys, "benchmark", "--config", path, "--cluster.slurm.job-name", "mine")
+    assert "cluster.slurm has 'job_name', which the benchmark itself sets: leave it out." in shown
 
 
 def command_line(*arguments):
