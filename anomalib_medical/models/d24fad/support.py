@@ -100,7 +100,7 @@ class WantedSupport(Callback):
         if trainer.state.fn == TrainerFn.FITTING and self._target is not None:
             model.take_support(self._target, warn=False)
         if isinstance(model.post_processor, MedicalPostProcessor):
-            if len(model.model.support) > 1:
+            if len(model.model.support) > 1 and not model.map_score.normalizes:
                 model.recalibrate()
             else:
                 model.post_processor.invalidate()

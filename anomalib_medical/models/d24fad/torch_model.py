@@ -1,19 +1,18 @@
 """The network of D2-4FAD."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, in_float32, reduce_map
+from anomalib_medical.models.components import GaussianBlur, MapScore, Teacher, cosine_distance_maps, in_float32
 from anomalib_medical.models.components.student import build_decoder
 
 SCALES = 3
 _ENCODED_AT_ONCE = 16
-Reduction = Literal["mean", "max"]
 
 
 class EncodedSupport(NamedTuple):
@@ -125,7 +124,7 @@ class D24fadModel(nn.Module):
     Args:
         backbone: timm name of the teacher.
         weighting: ``learned`` for learn-to-weight, ``none`` for the plain mean of the support.
-        score_reduction: ``max`` or ``mean`` of the map as image score.
+        map_score: What makes a score of a map; None for the maximum.
         layers: Four of the teacher's stages, see `Teacher`.
         image_size: Height and width of the images.
     """
@@ -134,7 +133,7 @@ class D24fadModel(nn.Module):
         self,
         backbone: str = "wide_resnet50_2",
         weighting: str = "learned",
-        score_reduction: Reduction = "max",
+        map_score: MapScore | None = None,
         layers: Sequence[int] | None = None,
         image_size: tuple[int, int] = (128, 128),
     ) -> None:
@@ -146,7 +145,7 @@ class D24fadModel(nn.Module):
         self.first_reduction = self.teacher.reductions[0]
         self.support = SupportSet()
         self.blur = GaussianBlur(sigma=4.0)
-        self.score_reduction = score_reduction
+        self.map_score = MapScore("max") if map_score is None else map_score
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score images against the support in the buffers.
@@ -166,10 +165,14 @@ class D24fadModel(nn.Module):
                 "--model.support_dir FOLDER, or model.set_support(images)."
             )
             raise ValueError(msg)
-        return self.score(images, list(self.support))
+        scored: InferenceBatch = self.map_score(self.score(images, list(self.support)).anomaly_map)
+        return scored
 
     def score(self, images: torch.Tensor, support: Sequence[EncodedSupport]) -> InferenceBatch:
-        """Score images as :meth:`forward`, against what :meth:`encode_support` made of images of the same size."""
+        """Score images against what :meth:`encode_support` made of others of the same size.
+
+        By maps as they are: those of normal images that :meth:`forward` may compare with belong to the own support.
+        """
         expected = tuple(self.first_reduction * side for side in support[0].features.shape[-2:])
         if (images.shape[-2], images.shape[-1]) != expected:
             msg = (
@@ -231,11 +234,11 @@ class D24fadModel(nn.Module):
         ]
 
     def compare(self, student: Sequence[torch.Tensor], support: Sequence[torch.Tensor]) -> InferenceBatch:
-        """Maps and scores from the student's features of queries and their weighted supports."""
+        """Maps as they are, and their scores, from the student's features of queries and their weighted supports."""
         size = (self.first_reduction * student[0].shape[-2], self.first_reduction * student[0].shape[-1])
         maps = cosine_distance_maps(student, support, size)
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
-        return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=self.map_score.reduce(anomaly_map), anomaly_map=anomaly_map)
 
     def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
         """Score each of the K support images against the others, but for an absent one that none is compared with."""
