@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import filelock
 
@@ -15,27 +16,37 @@ from anomalib_medical.benchmark.build import build_datamodule, model_class
 from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.machine import describe_run, find_devices
 from anomalib_medical.benchmark.plan import Plan, differences, expand, load_plan
-from anomalib_medical.benchmark.records import Job, JobInfo, JobStatus, PlannedJob
+from anomalib_medical.benchmark.records import Job, JobInfo, JobStatus, PlannedJob, RunInfo
 from anomalib_medical.benchmark.report import write_report
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import Task, run_jobs
+from anomalib_medical.benchmark.slurm_queue import in_queue
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.phantom.datamodule import Phantom
 from anomalib_medical.data.privacy import SALT_FILE
-from anomalib_medical.errors import FULL, MedicalError, shell_argument
+from anomalib_medical.errors import FULL, MedicalError, needs_extra, shell_argument
 from anomalib_medical.io import agree, counted
 
 _LOCK = ".lock"
 # What must not leave this machine with the results: who holds the salt can try out names, pictures show patients, and
 # weights are made of their images.
-_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
+_IGNORED = f"{SALT_FILE}\n{_LOCK}\nlog.txt\ncluster/\ngallery/\nreport/index.html\n*.ckpt\nbundles/\n"
 # What a job takes beside its training, roughly: imports, scoring, export. For estimates only.
 _OVERHEAD_SECONDS = 60.0
 _TRIVIAL_SECONDS = 20.0
+_RunTasks = Callable[[Plan, RunFolder, Sequence[Task], Sequence[str]], None]
 
 
-def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_new_plan: bool = False) -> None:
+def run_plan(
+    config: Path,
+    output: Path | None,
+    *,
+    dry_run: bool = False,
+    force_new_plan: bool = False,
+    executor: Literal["local", "slurm"] = "local",
+    cluster: Mapping[str, object] | None = None,
+) -> None:
     """Run a benchmark, or what is left of it.
 
     Args:
@@ -44,15 +55,17 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
         dry_run: Only check the plan and print it.
         force_new_plan: Take a run folder with another plan: jobs that are the same in both are kept, the others moved
             to ``replaced/``.
+        executor: Whether the jobs run on this machine's devices or are given to SLURM.
+        cluster: Entries of the plan's section ``cluster``, instead of what stands there.
 
     Raises:
         MedicalError: If the plan cannot be run, a job failed, the folder belongs to another plan or is in use, the
-            disk is full or the user stopped it.
+            disk is full, SLURM cannot be used or the user stopped it.
     """
-    plan = load_plan(config)
+    plan = load_plan(config, cluster)
     expand(asdict(plan))  # variables that are not set, all at once
     plan = plan.with_teacher_digest()
-    devices = find_devices(plan.devices)
+    run_tasks, devices = _executor(plan, executor)
     # Unknown classes and arguments are refused before hours of work, not after.
     for job in plan.jobs.values():
         if job.kind == "trained":
@@ -60,6 +73,8 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
     data = {name: build_datamodule(plan, name) for name in plan.datasets}
     run = RunFolder(output or Path("results") / "benchmark" / plan.name)
     another = _is_another_plan(plan, run, force=force_new_plan)
+    if executor == "local" or another:
+        _refuse_queued(run)
     ended = run.jobs()
     changed = _changed(plan, ended) if another else set()
     if dry_run:
@@ -75,18 +90,50 @@ def run_plan(config: Path, output: Path | None, *, dry_run: bool = False, force_
         with _how_to_go_on(run.path), filelock.FileLock(run.path / _LOCK, timeout=0):
             if another:
                 _set_aside(run, changed)
-            run.start(asdict(plan), describe_run(plan.name), list(plan.jobs.values()))
+            run.start(asdict(plan), _described(plan, executor), list(plan.jobs.values()))
             with atomic(run.path / ".gitignore") as file:
                 file.write(_IGNORED)
-            _run(plan, run, devices)
+            _run(plan, run, devices, run_tasks)
     except filelock.Timeout as error:
         msg = f"Another benchmark is running in {run.path}. Wait for its end, or choose another folder with --output."
         raise MedicalError(msg) from error
 
 
-def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
+def _executor(plan: Plan, name: str) -> tuple[_RunTasks, tuple[str, ...]]:
+    """What runs the tasks, and where: a name for each that runs at the same time."""
+    if name == "local":
+        return run_jobs, find_devices(plan.devices)
+    with needs_extra("cluster"):
+        from anomalib_medical.benchmark.cluster import check_cluster, submit_jobs
+    check_cluster()
+    return submit_jobs, ("slurm",) * min(plan.cluster.at_once or len(plan.jobs), len(plan.jobs))
+
+
+def _described(plan: Plan, executor: str) -> RunInfo:
+    """This run; on a cluster each job says which machine it had."""
+    info = describe_run(plan.name)
+    return info if executor == "local" else replace(info, machine={"scheduler": "nodes of a SLURM cluster"})
+
+
+def _refuse_queued(run: RunFolder) -> None:
+    """Refuse to run beside, or to replace, jobs that SLURM still has.
+
+    Raises:
+        MedicalError: If there are any.
+    """
+    if ids := in_queue(run):
+        shown = " ".join(ids[:20]) + (" ..." if len(ids) > 20 else "")
+        msg = (
+            f"{counted(len(ids), 'job')} of {run.path} {agree(len(ids), 'is', 'are')} still with SLURM. Wait for "
+            f"{agree(len(ids), 'it', 'them')} with --executor slurm and the same plan, or end "
+            f"{agree(len(ids), 'it', 'them')} first: scancel {shown}"
+        )
+        raise MedicalError(msg)
+
+
+def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], run_tasks: _RunTasks) -> None:
     unchecked = [name for name in plan.datasets if run.dataset(name) is None]
-    run_jobs(plan, run, [Task("data", name, f"{name}: data", _OVERHEAD_SECONDS) for name in unchecked], devices)
+    run_tasks(plan, run, [Task("data", name, f"{name}: data", _OVERHEAD_SECONDS) for name in unchecked], devices)
     failed_checks = {name: check for name in unchecked if (check := run.data(name).read()) and check.data is None}
     done = {name for name, job in run.jobs().items() if job.status.status == "done"}
     left = [job for name, job in plan.jobs.items() if name not in done]
@@ -99,7 +146,7 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...]) -> None:
             tasks.append(Task("job", job.job, f"{job.dataset}: {job.model}, seed {job.seed}", _seconds(plan, job)))
     total, n_done = counted(len(plan.jobs), "job"), len(plan.jobs) - len(left)
     print(f"{n_done} of {total} {agree(n_done, 'is', 'are')} done, {len(tasks)} to run.")
-    run_jobs(plan, run, tasks, devices)
+    run_tasks(plan, run, tasks, devices)
     print(write_report(run))
     ended = run.jobs()
     failed = defaultdict(list)  # what went wrong -> the jobs that it happened to
@@ -191,10 +238,17 @@ def _shown(plan: Plan, run: RunFolder, devices: tuple[str, ...], done: set[str])
     lines += [
         "",
         f"Backbone {plan.backbone}, {plan.image_size}x{plan.image_size} pixels, weights: {weights}",
-        f"Devices: {', '.join(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
+        f"{_where(devices)}; training of each model at most {plan.limits.train_minutes:g} min",
         f"{counted(len(left), 'job')} left: at most about {total}; models that make one pass end earlier.",
     ]
     return "\n".join(lines)
+
+
+def _where(devices: tuple[str, ...]) -> str:
+    """The devices in words."""
+    if devices[0] == "slurm":
+        return f"SLURM, at most {counted(len(devices), 'job')} at once"
+    return f"Devices: {', '.join(devices)}"
 
 
 def _absent_folder(data: MedicalDataModule) -> Path | None:

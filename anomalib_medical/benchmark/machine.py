@@ -56,15 +56,20 @@ def describe_run(name: str) -> RunInfo:
         commit=_commit(),
         versions={package: importlib.metadata.version(package) for package in _PACKAGES}
         | {"python": platform.python_version()},
-        machine={
-            "processor": _processor(),
-            "cores": str(os.cpu_count()),
-            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-            "system": f"{platform.system()} {platform.machine()}",
-        },
+        machine=describe_machine(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def describe_machine() -> dict[str, str]:
+    """Describe this machine, without its name."""
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def _portable(argument: str) -> str:

@@ -24,6 +24,8 @@ from anomalib_medical.io import sha256
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _T = TypeVar("_T")
+# Options of sbatch by which jobs are found again, and told that they are preempted.
+_OWN_OPTIONS = frozenset({"array", "job_name", "output", "error", "signal"})
 
 
 # `dict[str, object]` and not `Any`: of the latter jsonargparse would turn the text "1" into a number.
@@ -41,6 +43,18 @@ class Limits:
     def job_seconds(self) -> float:
         """Wall clock after which a job is killed."""
         return 60 * float(self.job_minutes or 2 * self.train_minutes + 15)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What each job asks SLURM for, with ``--executor slurm``."""
+
+    partition: str | None = None  # None for the cluster's default
+    gpus: NonNegativeInt = 0  # a job trains on the first of them
+    cpus: PositiveInt | None = None  # None for the plan's threads, 4 if it has none, and its loading processes
+    memory_gib: PositiveFloat | None = None  # None for 2 more than limits.memory_gib, or the cluster's default
+    at_once: PositiveInt | None = None  # jobs that run at the same time; None for as many as find room
+    slurm: dict[str, object] = field(default_factory=dict)  # other options of sbatch, such as account, qos, gres
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Plan:
     weights_folder: str | None = None  # where; None for the job's folder
     devices: str | list[str] = "auto"  # all GPUs, or the CPU without one; or such as ["cuda:0", "cuda:1"], a job each
     limits: Limits = field(default_factory=Limits)
+    cluster: Cluster = field(default_factory=Cluster)  # instead of `devices`, with --executor slurm
     teacher_sha256: str = ""  # filled in
     own_teachers: dict[str, str] = field(default_factory=dict)  # file of an entry's init_args -> sha256; filled in
 
@@ -171,11 +186,11 @@ class Plan:
 
 
 # What may change in a run folder without making results incomparable.
-_FREE = ("devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
+_FREE = ("cluster", "devices", "keep_weights", "limits.job_minutes", "limits.memory_gib", "weights_folder")
 
 
-def load_plan(path: Path) -> Plan:
-    """Read and check a plan.
+def load_plan(path: Path, cluster: Mapping[str, object] | None = None) -> Plan:
+    """Read and check a plan, with entries of its section ``cluster`` replaced by those given.
 
     Raises:
         MedicalError: If something in it is unknown, missing or impossible.
@@ -188,6 +203,8 @@ def load_plan(path: Path) -> Plan:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path} is no YAML file: {' '.join(str(error).split())}"
         raise MedicalError(msg) from error
+    if cluster and isinstance(content, Mapping):
+        content = {**content, "cluster": {**(content.get("cluster") or {}), **cluster}}
     return make_plan(content, str(path))
 
 
@@ -217,6 +234,8 @@ def _contradiction(plan: Plan) -> str:
         return f"seeds is {plan.seeds}, expected each seed once, and at least one."
     if plan.pre_trained and plan.teacher_weights:
         return "it has both pre_trained: true and teacher_weights: give one of them."
+    if own := {name.replace("-", "_") for name in plan.cluster.slurm} & _OWN_OPTIONS:
+        return f"cluster.slurm has {min(own)!r}, which the benchmark itself sets: leave it out."
     for name, model in plan.models.items():
         if "max_time" in model.trainer:
             return f"models.{name}.trainer has max_time: the cap is limits.train_minutes, the same for all."

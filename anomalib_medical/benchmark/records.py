@@ -33,7 +33,7 @@ class RunInfo:
     command: str
     commit: str  # `git describe` of the code, "" if it is no checkout
     versions: dict[str, str]  # package -> version
-    machine: dict[str, str]  # processor, cores, memory, accelerator, system
+    machine: dict[str, str]  # processor, cores, memory, accelerator, system; of a cluster the jobs know it
     started: str  # ISO 8601, UTC
 
 
@@ -81,6 +81,7 @@ class JobInfo(PlannedJob):
     spec: dict[str, Any]  # all settings that its result depends on
     teacher: Literal["file", "hub", "package", "random", "none"] = "none"  # where the teacher's weights came from
     teacher_sha256: str = ""  # of the file
+    machine: dict[str, str] = field(default_factory=dict)  # as in `RunInfo`; of jobs on a cluster
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
     <run>/jobs/<job>/gallery/     PNG files
     <run>/jobs/<job>/log.txt      what its process said, tracebacks too
     <run>/jobs/<job>/model.ckpt   its last weights, where the plan keeps them there
+    <run>/cluster/<batch>/        of jobs given to SLURM: which tasks they do, what submitit keeps of them
 
 Every file appears complete or not at all. Files and patients of the data are salted hashes; only what a failed job said
 (the message in job.json, log.txt) may name a file. `publish` makes a copy for others, without that and without weights
@@ -132,6 +133,10 @@ class RunFolder:
     def data(self, name: str) -> JobFolder:
         """The folder of a dataset's check, which need not exist."""
         return JobFolder(self.path / "data" / name)
+
+    def cluster(self, batch: str) -> Path:
+        """The folder of a batch of jobs that SLURM was given, which need not exist."""
+        return self.path / "cluster" / batch
 
     def dataset(self, name: str) -> DatasetInfo | None:
         """Read what is known of a dataset; None if its check has not ended well."""

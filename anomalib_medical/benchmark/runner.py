@@ -23,7 +23,7 @@ from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.fingerprints import available_cores
 
-_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 
@@ -60,7 +60,7 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
     waiting, free = deque(tasks), deque(devices)
     running: list[Running] = []
     threads = plan.threads or max(1, available_cores() // len(devices))
-    with tqdm(total=len(tasks), unit="job", bar_format=_BAR, disable=not tasks) as bar:
+    with tqdm(total=len(tasks), unit="job", bar_format=BAR, disable=not tasks) as bar:
         bar.set_postfix_str(_left(tasks, devices))
         try:
             while waiting or running:
@@ -71,12 +71,10 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
                     status = each.status(plan.limits)
                     if status is None:
                         continue
-                    if status.status == "disk_full":
-                        raise OSError(errno.ENOSPC, status.message)
+                    check_disk(status)
                     running.remove(each)
                     free.append(each.device)
-                    told = f"{each.task.label}: {status.status.replace('_', ' ')} in {duration(status.seconds)}"
-                    bar.write(f"{told}. {status.message}" if status.message else told)
+                    bar.write(told(each.task, status))
                     left = [*waiting, *(other.task for other in running)]
                     bar.set_postfix_str(_left(left, devices), refresh=False)
                     bar.update()
@@ -88,6 +86,18 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
 def _left(tasks: Iterable[Task], devices: Sequence[str]) -> str:
     seconds = sum(task.seconds for task in tasks) / len(devices)
     return f"at most {duration(seconds)} left" if seconds else ""
+
+
+def check_disk(status: JobStatus) -> None:
+    """Raise `OSError` if a task found the disk full: so will the others."""
+    if status.status == "disk_full":
+        raise OSError(errno.ENOSPC, status.message)
+
+
+def told(task: Task, status: JobStatus) -> str:
+    """How a task ended, in a line."""
+    line = f"{task.label}: {status.status.replace('_', ' ')} in {duration(status.seconds)}"
+    return f"{line}. {status.message}" if status.message else line
 
 
 def worker_command(run: RunFolder, task: Task, device: str) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 
 from anomalib_medical.benchmark.datasets import describe_dataset
 from anomalib_medical.benchmark.gallery import write_gallery
-from anomalib_medical.benchmark.machine import measure_cost, peak_memory_mib
+from anomalib_medical.benchmark.machine import describe_machine, measure_cost, peak_memory_mib
 from anomalib_medical.benchmark.plan import Plan, make_plan
 from anomalib_medical.benchmark.records import (
     Cost,
@@ -83,6 +83,7 @@ def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[st
             spec=plan.spec(job),
             teacher=result.teacher,
             teacher_sha256=plan.teacher_digest(job) if result.teacher == "file" else "",
+            machine=describe_machine() if "SLURM_JOB_ID" in os.environ else {},
         ),
         "thresholds": thresholds,
         "cost": cost,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -33,6 +33,21 @@ def get_parser() -> ArgumentParser:
         help="Take a run folder that holds another plan: jobs that are the same in both are kept, the others are "
         "moved to replaced/ in it.",
     )
+    parser.add_argument(
+        "--executor",
+        type=Literal["local", "slurm"],
+        default="local",
+        help="Where jobs run: on this machine's devices, or on a cluster, submitted from here (extra `cluster`).",
+    )
+    parser.add_argument(
+        "--cluster",
+        type=dict[str, object],
+        default={},
+        metavar="{...}",
+        help="What each job asks SLURM for, over the plan's section cluster: --cluster.partition gpu "
+        "--cluster.gpus 1 --cluster.cpus 4 --cluster.memory_gib 16 --cluster.at_once 8, and any other option of "
+        "sbatch, such as --cluster.slurm.account mine.",
+    )
     return parser
 
 
@@ -41,4 +56,5 @@ def run(arguments: Mapping[str, Any]) -> None:
     with needs_extra("report"):
         from anomalib_medical.benchmark.command import run_plan
 
-    run_plan(**{name: arguments[name] for name in ("config", "output", "dry_run", "force_new_plan")})
+    names = ("config", "output", "dry_run", "force_new_plan", "executor", "cluster")
+    run_plan(**{name: arguments[name] for name in names})

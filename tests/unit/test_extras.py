@@ -10,14 +10,31 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from anomalib_medical.benchmark.plan import make_plan
 from anomalib_medical.cli import benchmark
 from anomalib_medical.deploy.quantize import check_quantizable
 from anomalib_medical.errors import MedicalError, needs_extra
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-PACKAGES = {extra: {Requirement(line).name for line in EXTRAS[extra]} for extra in ("edge", "int8", "report")}
-USES = {"int8": partial(check_quantizable, 300), "report": partial(benchmark.run, {})}
+PACKAGES = {
+    extra: {Requirement(line).name for line in EXTRAS[extra]} for extra in ("cluster", "edge", "int8", "report")
+}
+
+
+def use_cluster():
+    from anomalib_medical.benchmark.command import _executor
+
+    _executor(
+        make_plan({"models": {"m": {"class_path": "Padim"}}, "datasets": {"a": {"class_path": "B"}}}, ""), "slurm"
+    )
+
+
+USES = {
+    "cluster": use_cluster,
+    "int8": partial(check_quantizable, 300),
+    "report": partial(benchmark.run, {}),
+}
 
 
 def import_without(extras, modules):
@@ -35,14 +52,14 @@ def test_what_training_and_export_import_is_no_extra():
 def test_a_benchmark_needs_no_other_extra():
     # The last is what latency in OpenVINO is measured with.
     ours = ("benchmark.command", "benchmark.worker", "edge.few_shot_device")
-    import_without({"edge", "int8"}, [f"anomalib_medical.{each}" for each in ours])
+    import_without({"cluster", "edge", "int8"}, [f"anomalib_medical.{each}" for each in ours])
 
 
 @pytest.mark.parametrize(
     ("extra", "package"), [(extra, package) for extra in USES for package in sorted(PACKAGES[extra])]
 )
 def test_the_extra_to_install_is_named(extra, package, monkeypatch):
-    for module in ("command", "machine", "runner"):  # which other tests may have imported
+    for module in ("cluster", "command", "machine", "runner"):  # which other tests may have imported
         monkeypatch.delitem(sys.modules, f"anomalib_medical.benchmark.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     told = f"This needs {package}, which is not installed: pip install 'anomalib-medical[{extra}]'"

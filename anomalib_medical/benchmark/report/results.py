@@ -229,7 +229,8 @@ def _load_job(planned: PlannedJob, folder: JobFolder, jobs: dict[str, Job]) -> T
     """Read a job, or say why there is nothing to read."""
     name, job = planned.job, folder.read()
     if job is None and not folder.path.exists():
-        return Problem(name, "not begun", "The job has not begun: run the benchmark again to continue.")
+        text = "The job waits for its turn, or the run was stopped: run the benchmark again to continue."
+        return Problem(name, "not begun", text)
     if job is None:
         return Problem(name, "not finished", "The job is running or was interrupted: run the benchmark again.")
     jobs[name] = job

@@ -63,7 +63,7 @@ def make_view(run: Run, folder: Path) -> dict[str, Any]:
         "run": run,
         "have_results": f"{run.n_done} of {planned} {agree(run.n_done, 'has', 'have')} results",
         "took": duration(run.seconds),
-        "machine": _machine(run.info.machine),
+        "machine": _machines(run),
         "protocol": [line for line in (_PROTOCOL.get(protocol, ""), _settings(run.plan), _INTERVALS) if line],
         "plan": yaml.safe_dump(run.plan, sort_keys=False, allow_unicode=True),
         "teachers": _teachers(run),
@@ -143,6 +143,13 @@ def _settings(plan: Mapping[str, Any]) -> str:
     if seeds := plan.get("seeds"):
         words.append(f"Seeds: {', '.join(map(str, seeds))}; trivial scores but the random one have a single run.")
     return " ".join(words)
+
+
+def _machines(run: Run) -> str:
+    """Where it ran: on a cluster, all kinds of machines that its jobs had."""
+    trainings = [each for dataset in run.datasets for model in dataset.models for each in model.trainings]
+    found = dict.fromkeys(_machine(each.info.machine or run.info.machine) for each in trainings)
+    return "; ".join(found) or _machine(run.info.machine)
 
 
 def _machine(parts: Mapping[str, str]) -> str:

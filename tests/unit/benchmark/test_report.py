@@ -149,7 +149,7 @@ def test_a_partial_run_says_what_is_missing(tmp_path):
         if (job.dataset, job.seed) == ("chest", 2):
             shutil.rmtree(folder.job(job.job).path)
     run = load_run(folder)
-    text = "The job has not begun: run the benchmark again to continue."
+    text = "The job waits for its turn, or the run was stopped: run the benchmark again to continue."
     problems = grouped(run.problems, run.planned)
     assert Problem("brain, seed 1: Scrd", "not begun", text) in problems
     assert Problem("chest, seed 2: all 2 models", "not begun", text) in problems
