@@ -6,7 +6,7 @@ from .checkpoints import read_checkpoint
 from .foreign_patches import add_foreign_patches
 from .map_score import FEWEST_NORMALS, TOP_SHARE, MapScore, Reduction, check_score, reduce_map
 from .module import OPSET, MedicalModuleMixin
-from .noise import add_noise_patches
+from .noise import add_noise_patches, add_varied_anomalies
 from .numerics import derived_seed, in_float32, seeded
 from .resize import AntialiasedPreProcessor, exportable
 from .teacher import DistillationMixin, Teacher
@@ -24,6 +24,7 @@ __all__ = [
     "Teacher",
     "add_foreign_patches",
     "add_noise_patches",
+    "add_varied_anomalies",
     "check_choice",
     "check_image_size",
     "check_precision",

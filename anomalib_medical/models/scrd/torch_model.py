@@ -58,7 +58,8 @@ class ScrdModel(nn.Module):
     def forward(self, images: torch.Tensor, noisy_images: torch.Tensor | None = None) -> ScrdFeatures | InferenceBatch:
         """Features in training mode; in evaluation mode anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
 
-        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies.
+        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies,
+        and seen by the teacher alone. (For the local contrast the two change places.)
         """
         features = self._features(images, noisy_images)
         if self.training:
@@ -78,7 +79,7 @@ class ScrdModel(nn.Module):
 
     def _features(self, images: torch.Tensor, noisy_images: torch.Tensor | None) -> ScrdFeatures:
         count = images.shape[0]  # len() would fix the batch size of an exported graph
-        # One pass of the teacher over both; the student sees the clean images only.
+        # One pass of the teacher over both; the student sees the first ones only.
         both = self.teacher(images if noisy_images is None else torch.cat([images, noisy_images]))
         teacher = [features[:count] for features in both]
         embedding = self.bottleneck(teacher)
