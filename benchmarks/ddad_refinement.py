@@ -17,8 +17,9 @@ import torch
 from ddad_pools import MODULE_B, PATTERN, Job, default_scratch
 
 from anomalib_medical import Ddad, MedicalFolder
+from anomalib_medical.models.components import add_foreign_patches
 from anomalib_medical.models.ddad.member_batches import MemberBatches, read_images
-from anomalib_medical.models.ddad.refinement import add_foreign_patches, focal_loss
+from anomalib_medical.models.ddad.refinement import focal_loss
 from anomalib_medical.models.ddad.torch_model import to_network_range
 
 

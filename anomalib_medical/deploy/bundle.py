@@ -26,6 +26,7 @@ from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models import D24fad
+from anomalib_medical.models.components import MapScore
 from anomalib_medical.post_processing import device_facts
 
 from .checkpoint import load_model
@@ -186,11 +187,13 @@ def _fill(
         versions={name: version(name) for name in ("anomalib", "openvino", "torch")}
         | {"anomalib-medical": __version__},
     )
+    map_score = getattr(model.model, "map_score", None)
     facts = CardFacts(
         checkpoint_sha256=io.sha256(request.ckpt_path),
         difference=difference,
         trained_on=request.trained_on,
         teacher=getattr(model, "teacher_source", None),
+        score=map_score.describe() if isinstance(map_score, MapScore) else None,
         support_count=len(getattr(model.model, "support", ())),
         quantized=quantized,
         measured=None if data is None else measure(folder / MODEL, fp32, data, post_processing),

@@ -25,6 +25,7 @@ class CardFacts:
     difference: float  # between the raw scores of torch and of the FP32 graph on the self-test image
     trained_on: str | None = None  # data and protocol, in the user's words
     teacher: str | None = None  # where its weights came from
+    score: str | None = None  # what it is of the map
     support_count: int = 0  # of a few-shot model
     quantized: Quantized | None = None
     measured: Measured | None = None

@@ -3,6 +3,7 @@
 from .anomaly_map import GaussianBlur, cosine_distance_maps, feature_distances
 from .arguments import check_choice, check_image_size, check_precision, check_seed
 from .checkpoints import read_checkpoint
+from .foreign_patches import add_foreign_patches
 from .map_score import FEWEST_NORMALS, TOP_SHARE, MapScore, Reduction, check_score, reduce_map
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches, add_varied_anomalies
@@ -21,6 +22,7 @@ __all__ = [
     "Reduction",
     "TOP_SHARE",
     "Teacher",
+    "add_foreign_patches",
     "add_noise_patches",
     "add_varied_anomalies",
     "check_choice",

@@ -2,17 +2,20 @@
 
 import inspect
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data.utils import LabelName
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -26,7 +29,7 @@ from anomalib_medical.post_processing import MedicalPostProcessor, tested_valida
 from .arguments import check_precision
 from .checkpoints import RunFiles, check_class
 from .divergence import StopOnDivergence, refuse_broken_weights
-from .map_score import MapScore
+from .map_score import FEWEST_NORMALS, MOST_NORMALS, MapScore, synthetic_anomalies, too_few_normals
 from .numerics import derived_seed
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # What torch writes. anomalib asks for 14: converting back fails, is reported with a traceback, and 18 comes out.
 OPSET = 18
+# Where the validation's own is of no fixed size.
+_BATCH_SIZE = 16
 
 
 class MedicalModuleMixin(_Module):
@@ -96,8 +101,22 @@ class MedicalModuleMixin(_Module):
     def setup(self, stage: str) -> None:
         """Check the precision and, when training starts, seed."""
         check_precision(self.trainer.precision)
-        if stage == "fit" and self.seed is not None:
-            seed_everything(self.seed, workers=True, verbose=False)
+        if stage == "fit":
+            self._check_held_out_normals()
+            if self.seed is not None:
+                seed_everything(self.seed, workers=True, verbose=False)
+
+    def _check_held_out_normals(self) -> None:
+        """Say now what the first validation would stumble over."""
+        samples = getattr(getattr(getattr(self.trainer, "datamodule", None), "val_data", None), "samples", None)
+        wanted = {
+            "score_reduction: auto": self.map_score.chooses,
+            "map_normalization: pixel": self.map_score.normalizes and self.has_maps_of_the_target,
+        }
+        if samples is not None:
+            count = int((samples.label_index == LabelName.NORMAL).sum())
+            for argument in (name for name, needed in wanted.items() if needed and count < FEWEST_NORMALS):
+                raise too_few_normals(count, argument)
 
     def on_fit_start(self) -> None:
         """Say so if thresholds would come from the test set."""
@@ -118,6 +137,8 @@ class MedicalModuleMixin(_Module):
         """Say whether another run would give the same."""
         super().on_fit_end()
         seed, another = ("without a seed:", "training") if self.seed is None else (f"with seed {self.seed};", "seed")
+        if self.map_score.choice is not None:
+            logger.info("%s.", self.map_score.choice)
         logger.info("Trained %s another %s gives other scores.", seed, another)
 
     def on_test_start(self) -> None:
@@ -170,32 +191,81 @@ class MedicalModuleMixin(_Module):
     def on_validation_epoch_start(self) -> None:
         """Fit what scores need of held-out normal images, before any threshold is taken from them."""
         super().on_validation_epoch_start()
-        if self.map_score.normalizes and not self.trainer.sanity_checking:
+        is_fitted_to_normals = self.map_score.normalizes or self.map_score.chooses
+        if is_fitted_to_normals and not self.trainer.sanity_checking:
             self.fit_map_score()
 
     @torch.inference_mode(mode=False)  # what is fitted must serve further training too
     @torch.no_grad()
     def fit_map_score(self) -> None:
-        """Standardise maps by those of the held-out normal images from now on."""
-        self.map_score.reset()
+        """Fit the standardisation of the maps, and in a training choose the reduction, as far as they are wanted."""
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
         with self.trainer.precision_plugin.val_step_context():
-            self.map_score.fit(self.model(images).anomaly_map for images in self._held_out_normals())
+            if self.map_score.normalizes and self.has_maps_of_the_target:
+                self.map_score.reset()
+                self.map_score.fit(self.anomaly_maps(*batch) for batch in self._held_out_normals())
+            if self.map_score.chooses and fitting:
+                self._choose_reduction()
 
-    def _held_out_normals(self) -> Iterator[torch.Tensor]:
-        """Prepared normal images of the validation set, a batch at a time."""
+    def _choose_reduction(self) -> None:
+        """Choose by synthetic anomalies of a few held-out normal images; the same ones at every validation."""
+        batches = list(self._held_out_normals(MOST_NORMALS))
+        sizes, items = [len(images) for images, _ in batches], [each for _, each in batches]
+        if sum(sizes) < FEWEST_NORMALS:
+            raise too_few_normals(sum(sizes), "score_reduction: auto")
+
+        def maps_of(images: torch.Tensor) -> torch.Tensor:
+            parts = torch.split(images, sizes)
+            return torch.cat([self.anomaly_maps(*batch) for batch in zip(parts, items, strict=True)])
+
+        normal = torch.cat([images for images, _ in batches])
+        anomalous = synthetic_anomalies(normal, self.input_scale, self.seed or 0)
+        self.map_score.choose(maps_of(normal), map(maps_of, anomalous))
+        self.map_score.reduction = self.trainer.strategy.broadcast(self.map_score.reduction)
+
+    def anomaly_maps(self, images: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
+        """Maps ``(B, 1, H, W)`` of prepared images ``(B, 3, H, W)``, which are of these items of a dataset."""
+        del items
+        maps: torch.Tensor = self.model(images).anomaly_map
+        return maps
+
+    @property
+    def has_maps_of_the_target(self) -> bool:
+        """Whether what is validated is of the kind that will be scored."""
+        return True
+
+    @property
+    def input_scale(self) -> torch.Tensor:
+        """What 1 in the image is to the network, for each channel ``(3,)``."""
+        return torch.ones(3, device=self.device)
+
+    def _held_out_normals(self, most: int | None = None) -> Iterator[tuple[torch.Tensor, list[Any]]]:
+        """Prepared normal images of the validation set and their items, a batch at a time; some of them, or all."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
+        # Not the trainer's own: every process is to see all of them, and then finds the same.
         given: Any = self.trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
-        # All of them in every process, which then all find the same.
-        loaders = given if isinstance(given, list) else [given]
-        for loader in loaders:
-            items = DataLoader(
-                loader.dataset, batch_size=loader.batch_size or 16, num_workers=loader.num_workers, collate_fn=list
+        left = math.inf if most is None else most
+        for loader in given if isinstance(given, list) else [given]:
+            rows = list(loader.sampler)
+            if most is not None:
+                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed or 0))
+                rows = [rows[index] for index in order]
+            batches = DataLoader(
+                loader.dataset,
+                batch_size=loader.batch_size or _BATCH_SIZE,
+                sampler=rows,
+                num_workers=loader.num_workers,
+                collate_fn=list,
+                generator=torch.Generator(),  # leaves the global one, and so the training, as it was
             )
             progress = self.trainer.progress_bar_callback is not None
-            for batch in tqdm(items, desc="Maps of normal images", unit="batch", disable=not progress, leave=False):
-                images = [self.prepare(item.image[None].to(self.device)) for item in batch if not item.gt_label]
-                if images:
-                    yield torch.cat(images)
+            for batch in tqdm(batches, desc="Normal images", unit="batch", disable=not progress, leave=False):
+                normals = [item for item in batch if not item.gt_label][: int(min(left, len(batch)))]
+                left -= len(normals)
+                if normals:
+                    yield torch.cat([self.prepare(item.image[None].to(self.device)) for item in normals]), normals
+                if left <= 0:
+                    return
 
     def on_validation_epoch_end(self) -> None:
         """Forget which images the score was fitted to: whatever is scored from now on is new to it."""
@@ -234,11 +304,15 @@ class MedicalModuleMixin(_Module):
         }
         checkpoint["post_processor_class"] = type(self.post_processor).__name__
         checkpoint["model_class"] = type(self).__name__
+        if self.map_score.chooses:
+            checkpoint["chosen_reduction"] = self.map_score.reduction
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits this model, and put the evaluator's own state back."""
         check_class(checkpoint, type(self))
         self.map_score.fit_to(checkpoint["state_dict"], "model.map_score.")
+        if self.map_score.chooses:
+            self.map_score.reduction = checkpoint.get("chosen_reduction", self.map_score.default)
         self._check_architecture(checkpoint)
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.data.images import Pictures, pictures_in_memory, record_of
 from anomalib_medical.io import Window, counted
 from anomalib_medical.models.components import (
@@ -59,7 +60,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         tsd_weight: Weight of the teacher-student distillation in the loss.
         stop_gradient: Keep gradients of the self-distillation away from the support's features.
         score_reduction: Image score as ``max`` (the paper's) or ``mean`` of the anomaly map, or as mean of its highest
-            pixels (``top_k``).
+            pixels (``top_k``), or as ``auto`` finds best on synthetic anomalies of held-out normal images.
         map_normalization: ``pixel`` divides what each pixel of the map exceeds normal images' mean by their standard
             deviation, once :meth:`recalibrate` is given normal images; ``none`` leaves the map as it is.
         top_share: Share of the map's pixels that ``top_k`` takes.
@@ -92,7 +93,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         ssd_weight: float = 1.0,
         tsd_weight: float = 0.1,
         stop_gradient: bool = False,
-        score_reduction: Literal["mean", "max", "top_k"] = "max",
+        score_reduction: Literal["mean", "max", "top_k", "auto"] = "max",
         map_normalization: Literal["none", "pixel"] = "none",
         top_share: float = TOP_SHARE,
         learning_rate: float = 1e-4,
@@ -149,7 +150,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         self.support_embeddings: torch.Tensor | None = None
         with seeded(seed):
             self.model: D24fadModel = D24fadModel(
-                backbone, weighting, MapScore(score_reduction, map_normalization, top_share), layers, image_size
+                backbone, weighting, MapScore(score_reduction, map_normalization, top_share, "max"), layers, image_size
             )
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
 
@@ -175,10 +176,20 @@ class D24fad(DistillationMixin, AnomalibModule):
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
-    def fit_map_score(self) -> None:
-        """Fit it to normal images of the task to score; those of the tasks that train say nothing of its maps."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            super().fit_map_score()
+    @property
+    def has_maps_of_the_target(self) -> bool:
+        """Whether normal images are validated against the model's own support: not those of tasks that train."""
+        of_tasks = hasattr(getattr(self.trainer, "datamodule", None), "target_support")
+        return self.trainer.state.fn != TrainerFn.FITTING and not of_tasks
+
+    def anomaly_maps(self, images: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
+        """Maps of queries against the supports of their episodes, of other images against the model's."""
+        if getattr(items[0], "support", None) is None:
+            return super().anomaly_maps(images, items)
+        episode = {name: torch.stack([getattr(item, name) for item in items]) for name in ("support", "support_index")}
+        features = self._episode(MedicalImageBatch(image=images, **episode))  # type: ignore[arg-type]  # fields of ours
+        maps: torch.Tensor = self.model.compare(features.student, features.support).anomaly_map  # type: ignore[assignment]
+        return maps
 
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)

@@ -53,7 +53,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
             images), ``reconstruction`` (error of module B), or ``refined`` (ASR: a network trained on synthetic
             anomalies reads the maps).
         score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map, or as mean of its highest
-            pixels (``top_k``).
+            pixels (``top_k``), or as ``auto`` finds best on synthetic anomalies of held-out normal images.
         map_normalization: ``pixel`` divides what each pixel of the map exceeds held-out normal images' mean by their
             standard deviation; ``none`` leaves the map as it is.
         top_share: Share of the map's pixels that ``top_k`` takes.
@@ -83,7 +83,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         members: int = 3,
         image_size: int | tuple[int, int] = 64,
         score: Literal["inter", "intra", "reconstruction", "refined"] = "inter",
-        score_reduction: Literal["mean", "max", "top_k"] = "mean",
+        score_reduction: Literal["mean", "max", "top_k", "auto"] = "mean",
         map_normalization: Literal["none", "pixel"] = "none",
         top_share: float = TOP_SHARE,
         refinement_input: Literal["inter_intra", "intra"] = "inter_intra",

@@ -7,10 +7,10 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import MapScore, in_float32, seeded
+from anomalib_medical.models.components import MapScore, add_foreign_patches, in_float32, seeded
 
 from .networks import Ensemble, NetworkName, Reconstruction
-from .refinement import RefinementNet, add_foreign_patches, focal_loss
+from .refinement import RefinementNet, focal_loss
 
 Score = Literal["inter", "intra", "reconstruction", "refined"]
 SCORES: tuple[Score, ...] = ("inter", "intra", "reconstruction", "refined")

@@ -58,7 +58,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         noise_size: Smallest and largest side of the anomaly, as fractions of the image's side.
         noise_octaves: Octaves of the simplex noise.
         score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map, or as mean of its highest
-            pixels (``top_k``).
+            pixels (``top_k``), or as ``auto`` finds best on synthetic anomalies of held-out normal images.
         map_normalization: ``pixel`` divides what each pixel of the map exceeds held-out normal images' mean by their
             standard deviation; ``none`` leaves the map as it is.
         top_share: Share of the map's pixels that ``top_k`` takes.
@@ -89,7 +89,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         noise_strength: float = 0.2,
         noise_size: tuple[float, float] = (10 / 256, 31 / 256),
         noise_octaves: int = 6,
-        score_reduction: Literal["mean", "max", "top_k"] = "mean",
+        score_reduction: Literal["mean", "max", "top_k", "auto"] = "mean",
         map_normalization: Literal["none", "pixel"] = "none",
         top_share: float = TOP_SHARE,
         learning_rate: float = 1e-3,

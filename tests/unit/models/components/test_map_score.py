@@ -1,4 +1,5 @@
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,14 @@ import torch
 from anomalib_medical.edge.scores import order_statistic
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components import MapScore, reduce_map
-from anomalib_medical.models.components.map_score import FEWEST_NORMALS, NormalMaps, check_score
+from anomalib_medical.models.components.map_score import (
+    FEWEST_NORMALS,
+    REDUCTIONS,
+    NormalMaps,
+    check_score,
+    choose_reduction,
+    synthetic_anomalies,
+)
 
 
 def random_maps(count, seed=0, size=(6, 5)):
@@ -123,3 +131,60 @@ def test_a_state_of_any_size_can_be_loaded_and_none_without_normalization():
     assert not target.is_fitted
     assert not MapScore("top_k").state_dict()
     assert copy.deepcopy(source).is_fitted
+
+
+def scores_of(**shifts):
+    """Scores of 64 normal images and three kinds of anomalies; a reduction's shift is what tells them apart."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(4, 64, generator=generator)
+    noise = {name: 0.3 * torch.randn(4, 64, generator=generator) for name in REDUCTIONS}
+    kinds = torch.tensor([0.0, 1, 1, 1])[:, None]
+    return {name: list(base + noise[name] + shifts[name] * kinds) for name in REDUCTIONS}
+
+
+def test_the_clearly_best_reduction_is_chosen():
+    choice = choose_reduction(scores_of(mean=0.5, max=2.0, top_k=1.0), "mean")
+    assert (choice.reduction, choice.normals, choice.anomalies) == ("max", 64, 192)
+    assert choice.auroc["max"] > choice.auroc["top_k"] > choice.auroc["mean"] > 0.5
+    assert re.match(r"score_reduction: auto took max \(AUROC between 64 held-out .* 192 .*: mean 0\.\d+, ", str(choice))
+
+
+@pytest.mark.parametrize("default", REDUCTIONS)
+def test_without_a_clear_winner_the_default_stays(default):
+    assert choose_reduction(scores_of(mean=1.0, max=1.01, top_k=1.02), default).reduction == default
+    tied = dict.fromkeys(REDUCTIONS, [torch.zeros(30)] * 4)
+    assert choose_reduction(tied, default).reduction == default
+
+
+def test_scores_that_are_no_numbers_are_left_out_of_the_choice():
+    scores = scores_of(mean=0.5, max=2.0, top_k=1.0)
+    scores["mean"][2][5] = torch.nan
+    assert choose_reduction(scores, "mean").normals == 63
+
+
+def test_synthetic_anomalies_are_patches_of_three_kinds_fixed_by_the_seed():
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    kinds = list(synthetic_anomalies(images, torch.ones(3), 0))
+    assert len(kinds) == 3
+    for kind, again, other in zip(
+        kinds, synthetic_anomalies(images, torch.ones(3), 0), synthetic_anomalies(images, torch.ones(3), 1), strict=True
+    ):
+        assert torch.equal(kind, again)
+        assert not torch.equal(kind, other)
+        changed = (kind != images).any(dim=1).flatten(1).float().mean(dim=1)
+        assert (changed > 0.005).all()
+        assert (changed < 0.2).all(), "at most 40% of each side, and a pixel more"
+    assert len({round(float(share), 4) for share in changed}) > 4, "of several sizes"
+
+
+def test_choosing_between_standardised_maps_leaves_each_image_out():
+    """With few normal images, whose own maps would bound their maximum, the maximum would look better than it is."""
+    maps, others = random_maps(24, 1, (16, 16)), random_maps(24, 2, (16, 16))
+    score = MapScore("auto", "pixel")
+    score.fit([maps])
+    score.choose(score(maps).anomaly_map, [score(others).anomaly_map])
+    assert abs(score.choice.auroc["max"] - 0.5) < 0.2, "normal images of the same kind are no anomalies"
+    in_sample = choose_reduction(
+        {name: [reduce_map(score(each).anomaly_map, name) for each in (maps, others)] for name in REDUCTIONS}, "mean"
+    )
+    assert in_sample.auroc["max"] > 0.8

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from anomalib_medical.models.ddad.refinement import RefinementNet, add_foreign_patches, focal_loss
+from anomalib_medical.models.components import add_foreign_patches
+from anomalib_medical.models.ddad.refinement import RefinementNet, focal_loss
 
 SIZE = 64
 
