@@ -8,7 +8,8 @@ import torch
 
 from anomalib_medical.models.components import cosine_distance_maps, feature_distances
 from anomalib_medical.models.d24fad.loss import D24fadLoss
-from anomalib_medical.models.d24fad.torch_model import D24fadModel, SupportAttention
+from anomalib_medical.models.d24fad.matching import SupportAttention
+from anomalib_medical.models.d24fad.torch_model import D24fadModel
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SCALES = range(3)

@@ -1,5 +1,6 @@
 """Lightning module of D2-4FAD: dual distillation for few-shot anomaly detection."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,6 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Resize
 
@@ -30,7 +30,13 @@ from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
 from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
-from .torch_model import D24fadModel, EpisodeFeatures, unique_support
+from .torch_model import D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
+
+
+logger = logging.getLogger(__name__)
+
+# What older checkpoints did without saying so.
+_COMPARING = {"matching": "aligned", "window": 1.0, "features": "student"}
 
 
 class D24fad(DistillationMixin, AnomalibModule):
@@ -68,7 +74,10 @@ class D24fad(DistillationMixin, AnomalibModule):
         visualizer: Visualizer, or True for anomalib's default one.
     """
 
-    score_arguments = frozenset({"image_size", "score_reduction", "normalize"})
+    score_arguments = frozenset({"image_size", "score_reduction", "normalize", *_COMPARING})
+    # Batches of an epoch that had nothing to learn from.
+    _skipped = 0
+    _warned_of_skipping = False
 
     def __init__(
         self,
@@ -78,6 +87,9 @@ class D24fad(DistillationMixin, AnomalibModule):
         teacher_weights: str | None = None,
         normalize: bool = True,
         weighting: Literal["learned", "none"] = "learned",
+        matching: Matching = "aligned",
+        window: float = 1.0,
+        features: Features = "student",
         ssd_weight: float = 1.0,
         tsd_weight: float = 0.1,
         stop_gradient: bool = False,
@@ -96,6 +108,11 @@ class D24fad(DistillationMixin, AnomalibModule):
         # Rebound, because this is what the checkpoint keeps: it takes plain numbers only.
         image_size = check_image_size(image_size, 32, 64, "the network halves them 5 times")
         check_choice("weighting", weighting, ("learned", "none"))
+        check_choice("matching", matching, ("aligned", "nearest"))
+        check_choice("features", features, ("student", "teacher", "both"))
+        if not 0 <= window <= 1 or (matching == "aligned" and window != 1):
+            msg = f"window: got {window} with matching {matching}, expected 0 to 1 with nearest (and 1 with aligned)."
+            raise ValueError(msg)
         check_choice("score_reduction", score_reduction, ("mean", "max"))
         check_choice("support_selection", support_selection, ("random", "diverse"))
         check_seed(seed)
@@ -136,47 +153,81 @@ class D24fad(DistillationMixin, AnomalibModule):
         # One vector for each image of the support that was encoded last, none for a checkpoint's.
         self.support_embeddings: torch.Tensor | None = None
         with seeded(seed):
-            self.model: D24fadModel = D24fadModel(backbone, weighting, score_reduction)
+            self.model: D24fadModel = D24fadModel(backbone, weighting, score_reduction, matching, window, features)
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One batch where nothing is learned: what is left to do is the support and the threshold."""
+        return {} if self.model.learns else {"max_epochs": 1, "limit_train_batches": 1}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's
+        """Adam, or None where nothing is learned."""
+        return super().configure_optimizers() if self.model.learns else None
 
     def configure_callbacks(self) -> list[Callback]:
         """Take the wanted support last: what others have set for the tasks that train is overridden."""
         return [*super().configure_callbacks(), WantedSupport()]
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
-        """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1]."""
+    def on_train_epoch_start(self) -> None:
+        """Count anew what cannot be learned from."""
+        super().on_train_epoch_start()
+        self._skipped = 0
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor | None:
+        """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1].
+
+        Without supports, on queries with those of other patients in the batch; None where there is no other.
+        """
         del batch_idx
+        if not self.model.learns:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        if getattr(batch, "support", None) is None and not bool(others_of(batch).any()):
+            self._skip(batch)
+            return None
         loss = self._loss(self._episode(batch))
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: queries of episodes against their own supports, all others against the model's."""
-        learning_without_target = self.trainer.state.fn == TrainerFn.FITTING and len(self.model.support) == 0
-        if getattr(batch, "support", None) is None and not learning_without_target:
+        if getattr(batch, "support", None) is None:
             return super().validation_step(batch, *args, **kwargs)
         features = self._episode(batch)
-        self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
-        predictions = self.model.compare(features.student, features.support)
+        if self.model.learns:
+            self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
+        predictions = self.model.compare(features.compared, features.support)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)
-        if support is None:
-            msg = (
-                "D24fad learns from episodes, and this batch has no support images. Use --data "
-                "anomalib_medical.FewShotTasks: a folder with a folder for each of several tasks."
-            )
-            raise ValueError(msg)
-        images, member = unique_support(support, getattr(batch, "support_index", None))
         queries: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
+        if support is None:
+            return self.model.episode(queries, None, others_of(batch), stop_gradient=self.stop_gradient)
+        images, member = unique_support(support, getattr(batch, "support_index", None))
         return self.model.episode(queries, self.prepare(images), member, stop_gradient=self.stop_gradient)
 
     def _loss(self, features: EpisodeFeatures) -> torch.Tensor:
-        ssd = feature_distances(features.student, features.support)
+        # The student's levels come first.
+        count = self.model.student_levels
+        ssd = feature_distances(features.compared[:count], features.support[:count])
         loss: torch.Tensor = self.loss(ssd, feature_distances(features.student, features.teacher))
         return loss
+
+    def _skip(self, batch: ImageBatch) -> None:
+        """Say once that a batch has nothing to compare with; if no batch of an epoch has, it is an error."""
+        msg = (
+            f"A batch has {counted(batch.batch_size, 'image')} and no two patients to compare: D24fad learns within a "
+            "task from batches of several patients. Give a larger --data.train_batch_size (or, of several tasks, "
+            "--data anomalib_medical.FewShotTasks)."
+        )
+        self._skipped += 1
+        if self._skipped >= self.trainer.num_training_batches:
+            raise ValueError(msg)
+        if not self._warned_of_skipping:
+            logger.warning("%s Batches like it are left out.", msg)
+        self._warned_of_skipping = True
 
     def set_support(
         self, images: Iterable[torch.Tensor], record: dict[str, Any] | None = None, names: Sequence[str] = ()
@@ -275,6 +326,7 @@ class D24fad(DistillationMixin, AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the checkpoint's support, of however many images."""
         self.model.support.fit_to(checkpoint["state_dict"], "model.support.")
+        checkpoint["hyper_parameters"] = _COMPARING | checkpoint.get("hyper_parameters", {})
         super().on_load_checkpoint(checkpoint)
         if isinstance(self.post_processor, MedicalPostProcessor):
             # Lightning keeps the threshold a second time, as a callback's state, and would put it back after an

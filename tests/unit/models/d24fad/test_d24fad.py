@@ -7,8 +7,9 @@ from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
+from anomalib_medical.models.d24fad.matching import SupportAttention, SupportSet
 from anomalib_medical.models.d24fad.support import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.torch_model import SupportAttention, SupportSet, unique_support
+from anomalib_medical.models.d24fad.torch_model import unique_support
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
