@@ -1,4 +1,4 @@
-"""What anomalib's own tests do with each of its models, done with ours: the registry's name and a folder like MVTec AD."""
+"""What anomalib's own tests do with each of its models, done with ours, by name and on a folder like MVTec AD."""
 
 from pathlib import Path
 

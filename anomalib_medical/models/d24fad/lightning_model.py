@@ -32,7 +32,6 @@ from .loss import D24fadLoss
 from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
 from .torch_model import D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
 
-
 logger = logging.getLogger(__name__)
 
 # What older checkpoints did without saying so.
@@ -44,7 +43,8 @@ class D24fad(DistillationMixin, AnomalibModule):
 
     Learns on several normal-only tasks (organs, scanners) how to compare an image with a few normal images of its own
     task, the support. A new task then needs no training: its support is encoded once and is part of the model, of
-    checkpoints and of exported graphs. Train it on `FewShotTasks`.
+    checkpoints and of exported graphs. Train it on `FewShotTasks`; on data of one task it learns that one, from images
+    of different patients in a batch, and takes four of the training's as support.
 
     Args:
         backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``resnet18``, ``resnet34`` or
@@ -54,7 +54,13 @@ class D24fad(DistillationMixin, AnomalibModule):
         teacher_weights: Local ``.safetensors`` or ``.pth`` file with the teacher's weights, instead of the hub.
         normalize: Normalise images with ImageNet statistics, which the teacher's weights were made for; false leaves
             them in [0, 1], as the released code does.
-        weighting: ``learned`` weighs the support images for each query (learn-to-weight), ``none`` takes their mean.
+        weighting: ``learned`` weighs the support images for each query by the student's features (learn-to-weight),
+            ``none`` takes their mean.
+        matching: ``aligned`` compares a position with the same position of the support (the paper's), ``nearest`` with
+            the most similar one near it: for anatomy that is not aligned.
+        window: How far away, up, down, left and right, ``nearest`` looks, as a share of the map's height and width.
+        features: Whose features are compared: the ``student``'s (the paper's), the ``teacher``'s (there is nothing to
+            train then, and no student), or ``both``.
         ssd_weight: Weight of the student self-distillation (query against support) in the loss.
         tsd_weight: Weight of the teacher-student distillation in the loss.
         stop_gradient: Keep gradients of the self-distillation away from the support's features.
@@ -130,7 +136,7 @@ class D24fad(DistillationMixin, AnomalibModule):
                 "specificity, or false: of a new task a few normal images are known and no anomaly."
             )
             raise ValueError(msg)
-        folder, shots, window = support_dir, support_shots, Window.of(support_window)
+        folder, shots, read_with = support_dir, support_shots, Window.of(support_window)
         # Rebound too: a checkpoint holds its support, and where that came from is no part of it.
         support_dir = support_shots = support_window = None
         if pre_processor is True:
@@ -142,7 +148,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         self.pre_trained, self.teacher_weights = pre_trained, teacher_weights
         self.stop_gradient = stop_gradient
         self.learning_rate = learning_rate
-        self.support_dir, self.support_shots, self.support_window = folder, shots, window
+        self.support_dir, self.support_shots, self.support_window = folder, shots, read_with
         self.support_selection = support_selection
         self.seed = seed
         #: What is kept of the support images that the model holds; no names.
@@ -196,7 +202,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         features = self._episode(batch)
         if self.model.learns:
             self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
-        predictions = self.model.compare(features.compared, features.support)
+        predictions = self.model.compare(features.levels, features.support, features.member)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
@@ -209,10 +215,8 @@ class D24fad(DistillationMixin, AnomalibModule):
         return self.model.episode(queries, self.prepare(images), member, stop_gradient=self.stop_gradient)
 
     def _loss(self, features: EpisodeFeatures) -> torch.Tensor:
-        # The student's levels come first.
-        count = self.model.student_levels
-        ssd = feature_distances(features.compared[:count], features.support[:count])
-        loss: torch.Tensor = self.loss(ssd, feature_distances(features.student, features.teacher))
+        tsd = feature_distances(features.student, features.teacher)
+        loss: torch.Tensor = self.loss(self.model.self_distances(features), tsd)
         return loss
 
     def _skip(self, batch: ImageBatch) -> None:

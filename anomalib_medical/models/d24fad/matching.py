@@ -78,18 +78,19 @@ def joined(scales: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([F.avg_pool2d(fine, 2), middle, coarse], dim=1)
 
 
-def most_similar(
-    query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor | None = None, *, window: float = 1.0
-) -> torch.Tensor:
-    """For each position of queries ``(B, C, H, W)`` the nearest features (Euclid) of support ``(K, C, H, W)``.
+def nearest_distances(query: torch.Tensor, support: torch.Tensor, window: float = 1.0) -> torch.Tensor:
+    """Distance of each position of queries ``(B, C, H, W)`` to the nearest one of each support image ``(K, C, H, W)``.
 
-    Looked for no further away, up, down, left or right, than the share ``window`` of height and width. With ``weights``
-    ``(B, K)`` in each support image, and weighed; without, in all of them at once. Returns ``(B, C, H, W)``. Costs
-    B K (H W)^2 C products at most, less the smaller the window is, and half a megabyte for each of B K.
+    Squared, in units of the support's mean squared length; looked for no further away, up, down, left or right, than
+    the share ``window`` of height and width. Costs up to B K (H W)^2 C products, less the smaller the window is, and
+    half a megabyte for each of B K.
+
+    Returns:
+        ``(B, K, H, W)``, float32.
     """
     height, width = query.shape[-2:]
     reach = int(window * height + 1e-6)
-    columns = torch.arange(width, device=query.device)
+    lines, columns = (torch.arange(side, device=query.device) for side in (height, width))
     is_far = (columns[:, None] - columns).abs() > window * width + 1e-6
     # A fixed number of steps for a size of the map: exported graphs repeat them.
     rows = max(1, _PAIRS_AT_ONCE // (width * min(height, 2 * reach + 1) * width))
@@ -97,37 +98,23 @@ def most_similar(
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         first, last = max(0, top - reach), min(height, bottom + reach)
-        here = query[:, :, top:bottom].flatten(2).transpose(1, 2)  # (B, P, C)
-        table = support[:, :, first:last].flatten(2).transpose(1, 2)  # (K, P', C)
-        lines = torch.arange(height, device=query.device)
         is_above = (lines[top:bottom, None] - lines[first:last]).abs() > reach
         outside = (is_above[:, None, :, None] | is_far[None, :, None, :]).flatten(2).flatten(0, 1)  # (P, P')
-        found.append(_nearest(here, table, outside, weights).transpose(1, 2).unflatten(-1, (bottom - top, width)))
-    return torch.cat(found, dim=2)
+        here, near = query[:, :, top:bottom].flatten(2), support[:, :, first:last].flatten(2)
+        found.append(_nearest(here.transpose(1, 2), near.transpose(1, 2), outside))
+    unit: torch.Tensor = support.float().square().sum(dim=1).mean()
+    return torch.cat(found, dim=2).reshape(-1, support.shape[0], height, width) / unit.clamp(min=1e-12)
 
 
 @in_float32
-def _nearest(
-    query: torch.Tensor, support: torch.Tensor, outside: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Of support ``(K, P', C)`` the vectors nearest to those of queries ``(B, P, C)``, but for ``outside`` ``(P, P')``."""
-    count = support.shape[1]
+def _nearest(query: torch.Tensor, support: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+    """Squared distances ``(B, K, P)`` of ``(B, P, C)`` to the nearest of ``(K, P', C)`` not ``outside`` ``(P, P')``."""
     vectors = support.flatten(0, 1)
-    # Half of the squared distance, less what all candidates share.
-    distances = 0.5 * vectors.square().sum(dim=1) - query @ vectors.transpose(0, 1)
-    distances = distances.unflatten(-1, (-1, count)).masked_fill(outside[:, None], float("inf"))  # (B, P, K, P')
-    if weights is None:
-        return vectors[distances.flatten(2).argmin(dim=-1)]
-    first = torch.arange(support.shape[0], device=query.device) * count
-    return torch.einsum("bk,bpkc->bpc", weights, vectors[distances.argmin(dim=-1) + first])
-
-
-def euclidean_distance_maps(
-    first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], size: tuple[int, int]
-) -> torch.Tensor:
-    """Distances ``(B, L, H, W)``, float32, at every position of L levels ``(B, C_l, H_l, W_l)``, up-sampled to a size."""
-    maps = [(a.float() - b.float()).norm(dim=1, keepdim=True) for a, b in zip(first, second, strict=True)]
-    return torch.cat([F.interpolate(each, size, mode="bilinear", align_corners=True) for each in maps], dim=1)
+    # Of the squares of the differences, which would be C times as many numbers; what all candidates share comes last.
+    own = vectors.square().sum(dim=1) - 2 * query @ vectors.transpose(0, 1)
+    own = own.view(*query.shape[:2], support.shape[0], -1).masked_fill(outside[:, None], float("inf"))  # (B, P, K, P')
+    distances: torch.Tensor = own.amin(dim=-1) + query.square().sum(dim=-1, keepdim=True)
+    return distances.clamp(min=0).transpose(1, 2)
 
 
 class SupportSet(nn.Module):

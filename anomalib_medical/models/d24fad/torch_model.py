@@ -7,10 +7,17 @@ import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.models.components.backbone import get_decoder
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
+from anomalib_medical.models.components import (
+    GaussianBlur,
+    Teacher,
+    cosine_distance_maps,
+    feature_distances,
+    reduce_map,
+)
 
-from .matching import EncodedSupport, SupportAttention, SupportSet, euclidean_distance_maps, joined, most_similar
+from .matching import EncodedSupport, SupportAttention, SupportSet, joined, nearest_distances
 
 SCALES = 3
 # Height of an image over the height of its features at the first scale, or at the one that all are brought to.
@@ -22,12 +29,13 @@ Features = Literal["student", "teacher", "both"]
 
 
 class EpisodeFeatures(NamedTuple):
-    """What loss and scores need of a batch of queries: each a list of ``(B, C_k, H_k, W_k)``."""
+    """What loss and scores need of a batch of B queries and its support of K images."""
 
-    teacher: list[torch.Tensor]  # of the three scales
+    teacher: list[torch.Tensor]  # (B, C_k, H_k, W_k), of the three scales
     student: list[torch.Tensor]
-    compared: list[torch.Tensor]  # of the levels, see `D24fadModel.levels`
-    support: list[torch.Tensor]  # what these are compared with
+    levels: list[torch.Tensor]  # what is compared of them, see `D24fadModel.levels`
+    support: list[EncodedSupport]  # of the levels
+    member: torch.Tensor  # (B, K), bool: which images are in whose support
 
 
 class D24fadModel(nn.Module):
@@ -35,8 +43,7 @@ class D24fadModel(nn.Module):
 
     Args:
         backbone: timm name of the teacher.
-        weighting: ``learned`` for learn-to-weight, ``none`` for the plain mean of the support, or for the most similar
-            of all its features.
+        weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support.
         score_reduction: ``max`` or ``mean`` of the map as image score.
         matching: ``aligned`` compares features of the same position, ``nearest`` the most similar ones.
         window: How far away, as a share of height and width, ``nearest`` looks for them.
@@ -103,8 +110,7 @@ class D24fadModel(nn.Module):
                 f"{expected[0]}x{expected[1]}: both must be resized alike, as the model's own pre-processor does."
             )
             raise ValueError(msg)
-        compared = self.levels(*self.encode(images))
-        return self.compare(compared, self.weigh(compared, support))
+        return self.compare(self.levels(*self.encode(images)), support)
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Teacher's and student's features of normalised images ``(B, 3, H, W)``, H and W multiples of 32.
@@ -158,47 +164,62 @@ class D24fadModel(nn.Module):
         encoded = self.with_keys([features.detach() for features in others] if stop_gradient else others)
         rows = member.any(dim=1).nonzero().flatten()
         teacher, student, levels = ([features[rows] for features in each] for each in (teacher, student, levels))
-        return EpisodeFeatures(teacher, student, levels, self.weigh(levels, encoded, member[rows]))
+        return EpisodeFeatures(teacher, student, levels, encoded, member[rows])
+
+    def self_distances(self, episode: EpisodeFeatures) -> torch.Tensor:
+        """How unlike its support the student sees each query, ``(B, L)`` at its L levels: the self-distillation."""
+        count = self.student_levels
+        levels, support = episode.levels[:count], episode.support[:count]
+        if self.matching == "aligned":
+            return feature_distances(levels, self.weigh(levels, support, episode.member))
+        maps = self.nearest(levels, support, episode.member)
+        return torch.stack([each.mean(dim=(1, 2, 3)) for each in maps], dim=1)
 
     def weigh(
         self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """What each query is compared with, at every level: its weighed support, see :class:`SupportAttention`.
+        """Weigh the support for each query, at every level; see :class:`SupportAttention`."""
+        return [
+            attention(features, one.features, one.keys, member)
+            for attention, features, one in zip(self.attention, levels, support, strict=False)
+        ]
 
-        Or, ``nearest``, at each position the most similar features of its support, see :func:`most_similar`.
-        """
-        if self.matching == "aligned":
-            return [
-                attention(features, one.features, one.keys, member)
-                for attention, features, one in zip(self.attention, levels, support, strict=True)
-            ]
+    def nearest(
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Weighted mean over the support images of :func:`nearest_distances`, ``(B, 1, H, W)`` at every level."""
         if member is not None:
             # One by one, each with its own support alone: all with all would cost many times as much.
             each = [
-                self.weigh(
+                self.nearest(
                     [features[row : row + 1] for features in levels],
                     [EncodedSupport(*(part[own] for part in one)) for one in support],
                 )
                 for row, own in enumerate(member)
             ]
             return [torch.cat(level) for level in zip(*each, strict=True)]
-        return [
-            most_similar(
-                features,
-                one.features,
-                attention.weights(features, one.keys) if weighed else None,
-                window=self.window,
-            )
-            for attention, weighed, features, one in zip(
-                self.attention, self.support.weighed, levels, support, strict=True
-            )
-        ]
+        maps = []
+        for attention, features, one in zip(self.attention, levels, support, strict=False):
+            distances = nearest_distances(features, one.features, self.window)
+            weights = attention.weights(features, one.keys)  # type: ignore[operator]  # a module list is untyped
+            maps.append((weights[:, :, None, None] * distances).sum(dim=1, keepdim=True))
+        return maps
 
-    def compare(self, levels: Sequence[torch.Tensor], support: Sequence[torch.Tensor]) -> InferenceBatch:
-        """Maps and scores from the compared features of queries and what :meth:`weigh` gave."""
+    def compare(
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+    ) -> InferenceBatch:
+        """Maps and scores from the compared features of queries and their support, as :meth:`encode_support` gives it.
+
+        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
+        """
         size = (self.reduction * levels[0].shape[-2], self.reduction * levels[0].shape[-1])
-        distances = euclidean_distance_maps if self.matching == "nearest" else cosine_distance_maps
-        maps = distances(levels, support, size)
+        if self.matching == "aligned":
+            return self.finish(cosine_distance_maps(levels, self.weigh(levels, support, member), size))
+        maps = torch.cat(self.nearest(levels, support, member), dim=1)
+        return self.finish(F.interpolate(maps, size, mode="bilinear", align_corners=True))
+
+    def finish(self, maps: torch.Tensor) -> InferenceBatch:
+        """Add the distances ``(B, L, H, W)`` of all levels, blur and score them."""
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
         return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
 
@@ -210,7 +231,7 @@ class D24fadModel(nn.Module):
         if absent is not None:
             member[:, absent] = False
         with torch.no_grad():
-            return self.compare(levels, self.weigh(levels, support, member))
+            return self.compare(levels, support, member)
 
 
 def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -229,8 +250,8 @@ def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[t
 
 
 def others_of(batch: ImageBatch) -> torch.Tensor:
-    """Which images of a batch are of another patient than which ``(B, B)``, bool; without patients, which are others."""
+    """Which images of a batch are of another patient than which, ``(B, B)``, bool; without patients, all others."""
     patients = getattr(batch, "patient_id", None) or range(batch.batch_size)
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
-    own = torch.tensor([numbers[patient] for patient in patients], device=batch.image.device)
+    own = torch.tensor([numbers[patient] for patient in patients], device=batch.image.device)  # type: ignore[union-attr]  # it has images
     return own[:, None] != own
