@@ -39,7 +39,7 @@ from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
 from anomalib_medical.metrics import image_auroc
 from anomalib_medical.models.components import cosine_distance_maps
-from anomalib_medical.models.components.teacher import load_backbone
+from anomalib_medical.models.components.weights import load_backbone
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SHOTS = (2, 4, 8)

@@ -18,7 +18,7 @@ from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.few_shot.tasks import FewShotTasks
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.module import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_medical.models.components.teacher import load_backbone, without_download
+from anomalib_medical.models.components.weights import load_backbone, without_download
 from anomalib_medical.post_processing import MedicalPostProcessor
 from anomalib_medical.registration import find_datamodule, find_model
 

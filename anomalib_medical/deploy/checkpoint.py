@@ -14,7 +14,7 @@ from anomalib_medical.models.components.checkpoints import (
     post_processor_of,
     read_checkpoint,
 )
-from anomalib_medical.models.components.teacher import without_download
+from anomalib_medical.models.components.weights import without_download
 from anomalib_medical.registration import find_model
 
 

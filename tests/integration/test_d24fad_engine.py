@@ -111,7 +111,7 @@ def test_a_checkpoint_needs_no_network_no_teacher_and_no_folder(run, root, monke
         pytest.fail("the network was touched")
 
     monkeypatch.setattr("socket.socket.connect", fail)
-    monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_hub", fail)
+    monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_pretrained", fail)
     monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_file", fail)
     checkpoint = torch.load(run[1], weights_only=True)
     checkpoint["hyper_parameters"] |= {"pre_trained": True, "teacher_weights": "/gone/weights.pth"}

@@ -38,7 +38,7 @@ def no_network(monkeypatch):
     def fail(*_, **__):
         pytest.fail("the network was touched")
 
-    monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_hub", fail)
+    monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_pretrained", fail)
     monkeypatch.setattr("anomalib_medical.models.components.teacher.Teacher.load_file", fail)
     monkeypatch.setattr("socket.socket.connect", fail)
 

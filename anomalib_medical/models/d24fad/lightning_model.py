@@ -14,23 +14,22 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.data.images import Pictures, pictures_in_memory, record_of
 from anomalib_medical.io import Window, counted
 from anomalib_medical.models.components import (
     DistillationMixin,
     check_choice,
-    check_image_size,
     check_seed,
     feature_distances,
     seeded,
 )
+from anomalib_medical.models.components.backbones import check_pyramid
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
 from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
-from .torch_model import D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
+from .torch_model import SCALES, D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +46,16 @@ class D24fad(DistillationMixin, AnomalibModule):
     of different patients in a batch, and takes four of the training's as support.
 
     Args:
-        backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``resnet18``, ``resnet34`` or
-            ``resnet50``, with or without a tag such as ``.tv_in1k``.
-        image_size: Side of the square that images are resized to, or height and width; multiples of 32, at least 64.
+        backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``tf_efficientnet_lite0`` (small, with
+            weights from a package) or any other with a pyramid of features; a tag such as ``.tv_in1k`` may follow.
+        image_size: Side of the square that images are resized to, or height and width; multiples of the deepest
+            stage's stride (32), at least twice that.
         pre_trained: Take the teacher's ImageNet weights from timm's hub when training starts.
         teacher_weights: Local ``.safetensors`` or ``.pth`` file with the teacher's weights, instead of the hub.
-        normalize: Normalise images with ImageNet statistics, which the teacher's weights were made for; false leaves
-            them in [0, 1], as the released code does.
+        layers: Four of the backbone's feature stages, as timm counts them: three that are compared, and what the
+            student sees; None for those of strides 4, 8, 16 and 32.
+        normalize: Normalise images as the teacher's weights were made for; false leaves them in [0, 1], as the released
+            code does.
         weighting: ``learned`` weighs the support images for each query by the student's features (learn-to-weight),
             ``none`` takes their mean.
         matching: ``aligned`` compares a position with the same position of the support (the paper's), ``nearest`` with
@@ -91,6 +93,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         image_size: int | tuple[int, int] = 128,
         pre_trained: bool = True,
         teacher_weights: str | None = None,
+        layers: tuple[int, ...] | None = None,
         normalize: bool = True,
         weighting: Literal["learned", "none"] = "learned",
         matching: Matching = "aligned",
@@ -112,7 +115,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # Rebound, because this is what the checkpoint keeps: it takes plain numbers only.
-        image_size = check_image_size(image_size, 32, 64, "the network halves them 5 times")
+        layers, image_size = check_pyramid(backbone, layers, SCALES + 1, image_size)
         check_choice("weighting", weighting, ("learned", "none"))
         check_choice("matching", matching, ("aligned", "nearest"))
         check_choice("features", features, ("student", "teacher", "both"))
@@ -140,8 +143,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         # Rebound too: a checkpoint holds its support, and where that came from is no part of it.
         support_dir = support_shots = support_window = None
         if pre_processor is True:
-            plain = PreProcessor(Resize(image_size, antialias=False))
-            pre_processor = self.configure_pre_processor(image_size) if normalize else plain
+            pre_processor = self.teacher_pre_processor(backbone, image_size, normalize=normalize)
         super().__init__(
             pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
@@ -159,7 +161,9 @@ class D24fad(DistillationMixin, AnomalibModule):
         # One vector for each image of the support that was encoded last, none for a checkpoint's.
         self.support_embeddings: torch.Tensor | None = None
         with seeded(seed):
-            self.model: D24fadModel = D24fadModel(backbone, weighting, score_reduction, matching, window, features)
+            self.model: D24fadModel = D24fadModel(
+                backbone, weighting, score_reduction, layers, image_size, matching, window, features
+            )
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
 
     @property

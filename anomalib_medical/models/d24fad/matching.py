@@ -73,9 +73,8 @@ def joined(scales: Sequence[torch.Tensor]) -> torch.Tensor:
     So a position has one most similar position, and not another one at every scale.
     """
     fine, middle, coarse = scales
-    size = middle.shape[-2:]
-    coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-    return torch.cat([F.avg_pool2d(fine, 2), middle, coarse], dim=1)
+    coarse = F.interpolate(coarse, middle.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([F.avg_pool2d(fine, fine.shape[-1] // middle.shape[-1]), middle, coarse], dim=1)
 
 
 def nearest_distances(query: torch.Tensor, support: torch.Tensor, window: float = 1.0) -> torch.Tensor:

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
-from anomalib.models.components.backbone import get_decoder
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
@@ -16,12 +15,11 @@ from anomalib_medical.models.components import (
     feature_distances,
     reduce_map,
 )
+from anomalib_medical.models.components.student import build_decoder
 
 from .matching import EncodedSupport, SupportAttention, SupportSet, joined, nearest_distances
 
 SCALES = 3
-# Height of an image over the height of its features at the first scale, or at the one that all are brought to.
-_REDUCTION = {"aligned": 4, "nearest": 8}
 _ENCODED_AT_ONCE = 16
 Reduction = Literal["mean", "max"]
 Matching = Literal["aligned", "nearest"]
@@ -45,6 +43,8 @@ class D24fadModel(nn.Module):
         backbone: timm name of the teacher.
         weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support.
         score_reduction: ``max`` or ``mean`` of the map as image score.
+        layers: Four of the teacher's stages, see `Teacher`.
+        image_size: Height and width of the images.
         matching: ``aligned`` compares features of the same position, ``nearest`` the most similar ones.
         window: How far away, as a share of height and width, ``nearest`` looks for them.
         features: Whose features are compared: ``student``, ``teacher`` (nothing is learned, there is no student), or
@@ -56,6 +56,8 @@ class D24fadModel(nn.Module):
         backbone: str = "wide_resnet50_2",
         weighting: str = "learned",
         score_reduction: Reduction = "max",
+        layers: Sequence[int] | None = None,
+        image_size: tuple[int, int] = (128, 128),
         matching: Matching = "aligned",
         window: float = 1.0,
         features: Features = "student",
@@ -63,17 +65,17 @@ class D24fadModel(nn.Module):
         super().__init__()
         self.learns = features != "teacher"
         self.matching, self.window, self.features = matching, window, features
-        self.reduction = _REDUCTION[matching]
-        self.teacher = Teacher(backbone, layers=(1, 2, 3, 4) if self.learns else (1, 2, 3))
-        self.decoder = get_decoder(self.teacher.architecture) if self.learns else None
-        channels = self.teacher.extractor.out_dims[:SCALES]
+        self.teacher = Teacher(backbone, layers, SCALES + 1, image_size)
+        channels, self.reduction = self.teacher.channels[:SCALES], self.teacher.reductions[0]
         if matching == "nearest":
-            channels = [sum(channels)]
+            channels, self.reduction = [sum(channels)], self.teacher.reductions[1]
+        self.decoder = None
+        if self.learns:
+            self.decoder = build_decoder(self.teacher, self.teacher.channels[-1], self.teacher.reductions[-1])
         #: How many of the levels are the student's.
         self.student_levels = len(channels) if self.learns else 0
-        others = len(channels) if features != "student" else 0
         # Only the student learns, and with it how to weigh.
-        weighed = [weighting == "learned"] * self.student_levels + [False] * others
+        weighed = [weighting == "learned"] * self.student_levels + [False] * len(channels) * (features != "student")
         self.attention = nn.ModuleList(
             SupportAttention(channels[level % len(channels)], learned) for level, learned in enumerate(weighed)
         )
@@ -113,9 +115,10 @@ class D24fadModel(nn.Module):
         return self.compare(self.levels(*self.encode(images)), support)
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Teacher's and student's features of normalised images ``(B, 3, H, W)``, H and W multiples of 32.
+        """Teacher's and student's features of normalised images ``(B, 3, H, W)``.
 
-        Each a list of three ``(B, C_k, H / 2**(k + 1), W / 2**(k + 1))``; the student's is empty without one.
+        Each a list of three ``(B, C_k, H / r_k, W / r_k)``, with r_k the strides of the teacher's stages: 4, 8, 16. The
+        student's is empty without one.
         """
         teacher = self.teacher(images)
         return teacher[:SCALES], [] if self.decoder is None else list(self.decoder(teacher[-1]))

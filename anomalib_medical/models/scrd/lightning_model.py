@@ -14,13 +14,13 @@ from anomalib_medical.models.components import (
     DistillationMixin,
     add_noise_patches,
     check_choice,
-    check_image_size,
     check_seed,
     derived_seed,
     feature_distances,
     in_float32,
     seeded,
 )
+from anomalib_medical.models.components.backbones import check_pyramid
 
 from .loss import ScrdLoss
 from .torch_model import SCALES, ScrdModel
@@ -34,11 +34,13 @@ class Scrd(DistillationMixin, AnomalibModule):
     image. Where the student fails, the image is abnormal.
 
     Args:
-        backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``resnet18``, ``resnet34`` or
-            ``resnet50``, with or without a tag such as ``.tv_in1k``.
-        image_size: Side of the square that images are resized to, or height and width; multiples of 32, at least 64.
+        backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``tf_efficientnet_lite0`` (small, with
+            weights from a package) or any other with a pyramid of features; a tag such as ``.tv_in1k`` may follow.
+        image_size: Side of the square that images are resized to, or height and width; multiples of twice the deepest
+            stage's stride (32), at least 64.
         pre_trained: Take the teacher's ImageNet weights from timm's hub when training starts.
         teacher_weights: Local ``.safetensors`` or ``.pth`` file with the teacher's weights, instead of the hub.
+        layers: Three of the backbone's feature stages, as timm counts them; None for those of strides 4, 8 and 16.
         weighting: ``scale_aware`` for learnt weights of the scales in loss and map, ``none`` for equal ones (which is
             what the released code computes).
         scale_balance: What keeps the learnt weights from collapsing onto one scale; 0 lets them.
@@ -66,6 +68,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         image_size: int | tuple[int, int] = 256,
         pre_trained: bool = True,
         teacher_weights: str | None = None,
+        layers: tuple[int, ...] | None = None,
         weighting: Literal["scale_aware", "none"] = "scale_aware",
         scale_balance: float = 0.1,
         contrast: bool = True,
@@ -82,7 +85,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # Rebound, because these are what the checkpoint keeps: it takes plain numbers only.
-        image_size = check_image_size(image_size, 32, 64, "the network halves them 5 times")
+        layers, image_size = check_pyramid(backbone, layers, SCALES, image_size, halved=True)
         noise_size = (float(noise_size[0]), float(noise_size[1]))
         check_choice("weighting", weighting, ("scale_aware", "none"))
         check_choice("noise", noise, ("simplex", "gaussian"))
@@ -98,7 +101,7 @@ class Scrd(DistillationMixin, AnomalibModule):
             raise ValueError(msg)
         check_seed(seed)
         super().__init__(
-            pre_processor=self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            pre_processor=self.teacher_pre_processor(backbone, image_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -113,7 +116,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.learning_rate = learning_rate
         self.seed = seed
         with seeded(seed):
-            self.model = ScrdModel(backbone, weighting=weighting, score_reduction=score_reduction)
+            self.model = ScrdModel(backbone, weighting, score_reduction, layers, image_size)
         self.loss = ScrdLoss(balance=scale_balance)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:

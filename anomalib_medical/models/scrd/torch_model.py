@@ -1,14 +1,14 @@
 """The network of SCRD."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
-from anomalib.models.components.backbone import get_decoder
-from anomalib.models.image.reverse_distillation.components import get_bottleneck_layer
 from torch import nn
 
 from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
+from anomalib_medical.models.components.student import build_bottleneck, build_decoder
 
 SCALES = 3
 
@@ -44,17 +44,13 @@ class ScrdModel(nn.Module):
         backbone: str = "wide_resnet50_2",
         weighting: str = "scale_aware",
         score_reduction: Literal["mean", "max"] = "mean",
+        layers: Sequence[int] | None = None,
+        image_size: tuple[int, int] = (256, 256),
     ) -> None:
         super().__init__()
-        self.teacher = Teacher(backbone)
-        name = self.teacher.architecture
-        # The paper's width; anomalib's default is 64.
-        width = {"width_per_group": 128} if name == "wide_resnet50_2" else {}
-        self.bottleneck = get_bottleneck_layer(name, **width)
-        # Never used by its forward: parameters without a gradient break distributed training.
-        del self.bottleneck.conv4, self.bottleneck.bn4
-        self.decoder = get_decoder(name)
-        channels = 2 * self.teacher.extractor.out_dims[-1]  # of the bottleneck's output
+        self.teacher = Teacher(backbone, layers, SCALES, image_size)
+        self.bottleneck, channels = build_bottleneck(self.teacher)
+        self.decoder = build_decoder(self.teacher, channels, 2 * self.teacher.reductions[-1])
         self.scale_adaptation = ScaleAdaptation(channels) if weighting == "scale_aware" else None
         self.blur = GaussianBlur(sigma=4.0)
         self.score_reduction = score_reduction

@@ -45,7 +45,7 @@ def test_loads_a_local_file_exactly(teacher, weights, tmp_path, extension):
         safetensors.torch.save_file(half, path)
     digest = teacher.load_file(path)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    loaded = teacher.extractor.feature_extractor.state_dict()
+    loaded = teacher.extractor["feature_extractor"].state_dict()
     assert torch.equal(loaded["layer3.1.conv2.weight"], half["layer3.1.conv2.weight"].float())
     assert loaded["conv1.weight"].dtype == torch.float32
 
@@ -93,33 +93,36 @@ def test_a_file_that_would_run_code_is_refused(teacher, tmp_path):
 
 def test_hub_weights_are_the_papers(teacher, weights, monkeypatch):
     asked = []
+    build = timm.create_model
 
-    def create_model(name, pretrained):
+    def create_model(name, pretrained, **arguments):
+        if not pretrained:
+            return build(name, pretrained=False, **arguments)
         asked.append((name, pretrained))
         network = timm.models.resnet18()
         network.load_state_dict(weights, strict=False)
         return network
 
-    monkeypatch.setattr("anomalib_medical.models.components.teacher.timm.create_model", create_model)
-    assert teacher.load_hub() == "resnet18.tv_in1k"
+    monkeypatch.setattr("anomalib_medical.models.components.weights.timm.create_model", create_model)
+    assert teacher.load_pretrained() == "resnet18.tv_in1k"
     assert asked == [("resnet18.tv_in1k", True)]
-    loaded = teacher.extractor.feature_extractor.state_dict()
+    loaded = teacher.extractor["feature_extractor"].state_dict()
     assert torch.equal(loaded["layer2.0.conv1.weight"], weights["layer2.0.conv1.weight"])
 
 
-def test_without_a_network_the_error_names_the_three_ways_out(teacher, monkeypatch):
+def test_without_a_network_the_error_names_the_four_ways_out(teacher, monkeypatch):
     def create_model(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("anomalib_medical.models.components.teacher.timm.create_model", create_model)
+    monkeypatch.setattr("anomalib_medical.models.components.weights.timm.create_model", create_model)
     with pytest.raises(MedicalError) as caught:
-        teacher.load_hub()
+        teacher.load_pretrained()
     message = str(caught.value)
     assert "resnet18.tv_in1k" in message
-    for way in ("cache", "--model.teacher_weights", "--model.pre_trained false"):
+    for way in ("cache", "anomalib-medical[teacher]", "--model.teacher_weights", "--model.pre_trained false"):
         assert way in message
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(ValueError, match=r"backbone: got 'vgg16', expected one of wide_resnet50_2, resnet18"):
-        Teacher("vgg16")
+    with pytest.raises(ValueError, match=r"got 'resnet19', which timm does not know. Near: .*resnet1.*list_models"):
+        Teacher("resnet19")

@@ -127,9 +127,9 @@ def test_shared_support_images_come_once():
 
 def test_each_image_of_a_batch_is_encoded_once_and_the_teacher_learns_nothing(network, monkeypatch):
     seen = []
-    extractor = network.teacher.extractor.forward
+    extractor = network.teacher.extractor.feature_extractor.forward
     monkeypatch.setattr(
-        network.teacher.extractor,
+        network.teacher.extractor.feature_extractor,
         "forward",
         lambda images: (seen.append((images.shape[0], torch.is_grad_enabled())), extractor(images))[1],
     )

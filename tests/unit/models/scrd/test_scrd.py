@@ -257,7 +257,7 @@ def test_impossible_image_sizes_are_refused(size):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weighting", "both"), ("noise", "perlin"), ("score_reduction", "median"), ("backbone", "vgg16")],
+    [("weighting", "both"), ("noise", "perlin"), ("score_reduction", "median")],
 )
 def test_unknown_choices_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}: got '{value}', expected one of"):
