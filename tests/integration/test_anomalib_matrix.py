@@ -19,7 +19,7 @@ SUFFIX = {ExportType.TORCH: "pt", ExportType.ONNX: "onnx", ExportType.OPENVINO: 
 def no_hub():
     """Leave teachers with random weights instead of asking the hub."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anomalib_medical.models.components.teacher.Teacher.load_pretrained", lambda teacher: teacher.backbone)
+        patch.setattr("anomalib_medical.models.components.Teacher.load_pretrained", lambda teacher: teacher.backbone)
         yield
 
 

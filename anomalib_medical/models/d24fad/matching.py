@@ -66,13 +66,12 @@ class SupportAttention(nn.Module):
         return weights
 
 
-@in_float32
 def joined(scales: Sequence[torch.Tensor]) -> torch.Tensor:
     """Bring three scales to the second one's height and width, and join their channels: ``(B, C_1 + C_2 + C_3, H, W)``.
 
     So a position has one most similar position, and not another one at every scale.
     """
-    fine, middle, coarse = scales
+    fine, middle, coarse = (scale.float() for scale in scales)
     coarse = F.interpolate(coarse, middle.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([F.avg_pool2d(fine, fine.shape[-1] // middle.shape[-1]), middle, coarse], dim=1)
 
