@@ -9,11 +9,17 @@ import torch
 from anomalib_medical import D24fad
 from tests.helpers.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
 
+KINDS = [
+    {},
+    {"matching": "nearest", "window": 0.25, "features": "both"},
+    {"matching": "nearest", "features": "teacher", "weighting": "none"},
+]
 
-@pytest.fixture(scope="module")
-def model():
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.get("features", "student"))
+def model(request):
     """Untrained, but with the statistics of some images: with fresh ones all maps are alike."""
-    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
+    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0, **request.param)
     with torch.no_grad():
         for _ in range(3):
             d24fad.model.train().encode(d24fad.pre_processor(images(NATIVE, count=8)))
