@@ -12,7 +12,7 @@ from anomalib.models.image.super_add import SuperADDPostProcessor
 
 from anomalib_medical import D24fad, Ddad, MedicalFolder, Scrd
 from anomalib_medical.cli import main as cli
-from anomalib_medical.models.components.teacher import without_download
+from anomalib_medical.models.components.weights import without_download
 from anomalib_medical.post_processing import MedicalPostProcessor
 from tests.helpers.exports import images
 

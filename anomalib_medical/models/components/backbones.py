@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import logging
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +14,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from .arguments import check_image_size
+
+logger = logging.getLogger(__name__)
 
 #: The residual networks that the papers use and anomalib's bottleneck and decoder are made for.
 RESIDUAL = ("wide_resnet50_2", "resnet18", "resnet34", "resnet50")
@@ -36,15 +39,25 @@ def feature_stages(architecture: str, image_size: tuple[int, int] = (256, 256)) 
     try:
         with warnings.catch_warnings(action="ignore"):
             network: Any = create(architecture, image_size, device="meta", features_only=True)
-        info = network.feature_info.info
+        info = network.feature_info
+        size = [side - side % max(info.reduction()) for side in image_size]
+        found = network.eval()(torch.zeros(1, 3, *size, device="meta"))
+        # Some networks trim their borders: no position of theirs has a fixed place in the image.
+        placed = [
+            {side // reduction for side in size} <= set(each.shape[1:])
+            for each, reduction in zip(found, info.reduction(), strict=True)
+        ]
     except (RuntimeError, AttributeError, TypeError, AssertionError, ValueError, IndexError) as error:
+        logger.debug("timm on %s: %s", architecture, error)
+        placed = [False]
+    if not all(placed):
         msg = (
-            f"backbone: {architecture} gives no pyramid of features ({type(error).__name__} in timm), expected a "
-            "network that does: convolutional ones and plain vision transformers do; "
-            f"timm.create_model({architecture!r}, features_only=True) tells."
+            f"backbone: {architecture} gives no pyramid of features whose strides divide images of "
+            f"{image_size[0]}x{image_size[1]} pixels, expected a network that does: most convolutional ones and vision "
+            f"transformers do; timm.create_model({architecture!r}, features_only=True) tells."
         )
-        raise ValueError(msg) from error
-    return tuple(Stage(each["num_chs"], each["reduction"]) for each in info)
+        raise ValueError(msg)
+    return tuple(Stage(each["num_chs"], each["reduction"]) for each in info.info)
 
 
 def choose_layers(

@@ -7,7 +7,7 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.models.components.teacher import without_download
+from anomalib_medical.models.components.weights import without_download
 
 
 def save(model, path):

@@ -1,0 +1,50 @@
+"""Teachers of other families than the papers': a training, its checkpoint, exports and a bundle of each."""
+
+import pytest
+import torch
+
+from anomalib_medical import D24fad, Scrd
+from anomalib_medical.cli import main as cli
+from anomalib_medical.edge.main import main as edge
+from tests.helpers.bundles import save_few_shot, train
+from tests.helpers.exports import NATIVE, ODD, assert_equal_results, by_engine, by_export, export_all, images
+
+FAMILIES = ["resnet18", "wide_resnet50_2", "tf_efficientnet_lite0", "mobilenetv3_large_100"]
+FAMILIES += ["convnext_tiny", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+SMALL = {"tf_efficientnet_lite0", "mobilenetv3_large_100", "vit_tiny_patch16_224"}
+
+
+def _marked(names):
+    return [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("backbone", _marked(FAMILIES))
+def test_scrd_learns_from_any_teacher_and_leaves_as_a_graph_and_a_bundle(backbone, tiny_folder, tmp_path):
+    arguments = {"backbone": backbone, "image_size": 64, "pre_trained": False, "seed": 0}
+    model = Scrd(**arguments)
+    before = model.model.decoder.state_dict()
+    before = {key: value.clone() for key, value in before.items()}
+    checkpoint = train(model, tiny_folder, tmp_path / "run")
+    assert any(not torch.equal(before[key], value) for key, value in model.model.decoder.state_dict().items())
+
+    again = Scrd.load_from_checkpoint(checkpoint)
+    assert again.model.teacher.layers == model.model.teacher.layers
+    exported = export_all(again.eval(), tmp_path)
+    for size in (NATIVE, ODD):
+        batch = images(size)
+        expected = by_engine(model.eval(), batch)
+        for kind in exported:
+            assert_equal_results(expected, by_export(exported, kind, batch))
+    cli.main(["bundle", "--ckpt_path", str(checkpoint), "--output", "edge"])
+    assert edge("edge", ["run", str(tiny_folder / "test"), "--output", "out"]) == 0
+
+
+@pytest.mark.parametrize("backbone", _marked(["tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224"]))
+def test_d24fad_compares_with_any_teacher(backbone, tmp_path):
+    model = D24fad(backbone=backbone, image_size=64, pre_trained=False, seed=0)
+    again = D24fad.load_from_checkpoint(save_few_shot(tmp_path, support=3, model=model)).eval()
+    exported = export_all(again, tmp_path)
+    batch = images(NATIVE)
+    for kind in exported:
+        assert_equal_results(by_engine(model.eval(), batch), by_export(exported, kind, batch))
