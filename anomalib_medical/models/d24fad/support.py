@@ -79,12 +79,13 @@ class WantedSupport(Callback):
         """Read the support of the task that is left out, or of the only one."""
         if self._target is None:
             self._read_target(trainer, pl_module)
-        if self._one_task:
+        if self._one_task and self._target is not None:
+            given = pl_module.explicit_support is not None
             logger.warning(
                 "The data is of one task, without episodes: each image of a batch is compared with the others of it "
                 "(of other patients, where it names them), and test images with %s. It learns nothing about other "
                 "tasks; for those train on anomalib_medical.FewShotTasks.",
-                "the support that was given" if pl_module.explicit_support else f"{_OWN_SHOTS} of the training images",
+                "the support that was given" if given else f"{len(self._target.images)} of the training images",
             )
         elif self._target is None:
             logger.warning("The data has no target with a support: the model will have none until it is given one.")
