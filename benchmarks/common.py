@@ -56,10 +56,11 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
         os.close(descriptor)
 
 
-def quiet_trainer(epochs: int, callbacks: list[Callback] | None = None) -> Trainer:
-    """Make a trainer for so many epochs: on the CPU, without validation, checkpoints or talk."""
+def quiet_trainer(epochs: int, callbacks: list[Callback] | None = None, steps: int = -1) -> Trainer:
+    """Make a trainer for so many epochs or steps: on the CPU, without validation, checkpoints or talk."""
     return Trainer(
         max_epochs=epochs,
+        max_steps=steps,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

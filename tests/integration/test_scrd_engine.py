@@ -15,6 +15,7 @@ from anomalib.models import get_model
 from anomalib.post_processing import PostProcessor
 
 from anomalib_medical import MedicalFolder, Scrd
+from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.models.components.checkpoints import MedicalCheckpointIO
 from tests.conftest import make_folder
@@ -88,6 +89,37 @@ def test_resuming_goes_on_from_the_checkpoint(tiny_folder, tmp_path, trained):
     run.fit(resumed, datamodule=datamodule(tiny_folder), ckpt_path=path)
     assert run.trainer.global_step == model.trainer.global_step * 3 // 2
     assert_same(resumed.model.teacher.state_dict(), model.model.teacher.state_dict())
+
+
+def test_the_contrast_sets_in_after_the_warm_up_in_a_resumed_run_too(tiny_folder, tmp_path, monkeypatch):
+    steps = []
+
+    def add_noise(self, images, batch_idx):
+        del batch_idx
+        steps.append(self.global_step)
+        return images + 1
+
+    monkeypatch.setattr(Scrd, "add_noise", add_noise)
+    arguments = ARGUMENTS | {"contrast": "local", "warmup_steps": 3}
+    run = engine(tmp_path / "first", max_epochs=-1, max_steps=2)
+    run.fit(Scrd(**arguments), datamodule=datamodule(tiny_folder))
+    assert steps == []
+    resumed = engine(tmp_path / "second", max_epochs=-1, max_steps=5)
+    checkpoint = run.trainer.checkpoint_callback.best_model_path
+    resumed.fit(Scrd(**arguments), datamodule=datamodule(tiny_folder), ckpt_path=checkpoint)
+    assert steps == [3, 4]
+
+
+@pytest.mark.parametrize(("had", "contrast"), [(True, "ratio"), (False, "none")])
+def test_a_checkpoint_of_a_version_whose_contrast_was_a_bool_can_be_loaded(trained, tmp_path, had, contrast):
+    content = torch.load(trained[1], weights_only=False)
+    content["hyper_parameters"]["contrast"] = had
+    del content["hyper_parameters"]["warmup_steps"]
+    torch.save(content, tmp_path / "older.ckpt")
+    # As a bundle does.
+    model = load_model(tmp_path / "older.ckpt")
+    assert model.contrast == contrast
+    assert_same(weights_of(model.model), weights_of(trained[0].model))
 
 
 @pytest.mark.usefixtures("no_network")

@@ -1,7 +1,6 @@
 """Distances between feature pyramids, as losses see them and as anomaly maps."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import nn
@@ -65,8 +64,3 @@ class GaussianBlur(nn.Module):
         length = maps.shape[dim]
         position = torch.arange(-self.radius, length + self.radius, device=maps.device) % (2 * length)
         return maps.index_select(dim, torch.minimum(position, 2 * length - 1 - position))
-
-
-def reduce_map(anomaly_map: torch.Tensor, reduction: Literal["mean", "max"]) -> torch.Tensor:
-    """Image scores ``(B,)`` from anomaly maps ``(B, 1, H, W)``: their ``mean`` or their ``max``."""
-    return anomaly_map.mean(dim=(1, 2, 3)) if reduction == "mean" else anomaly_map.amax(dim=(1, 2, 3))

@@ -1,18 +1,22 @@
 """What the Lightning modules of this package share."""
 
+import inspect
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Normalize, Resize
+from tqdm import tqdm
 
 from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.errors import shell_argument
@@ -22,6 +26,7 @@ from anomalib_medical.post_processing import MedicalPostProcessor, tested_valida
 from .arguments import check_precision
 from .checkpoints import RunFiles, check_class
 from .divergence import StopOnDivergence, refuse_broken_weights
+from .map_score import MapScore
 from .numerics import derived_seed
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class MedicalModuleMixin(_Module):
     """Pre- and post-processing, seeds and checkpoints of a model.
 
     A class that uses it names it before ``AnomalibModule`` among its bases, and keeps ``seed`` as an attribute and its
-    network as ``self.model``.
+    network, which ends with a `MapScore` named ``map_score``, as ``self.model``.
     """
 
     seed: int | None
@@ -51,7 +56,9 @@ class MedicalModuleMixin(_Module):
     _check_val_every_n_epoch: int | None = 1
     _resumed_from: str | Path | None = None
     # Hyper-parameters that leave the tensors as they are and change what a score or its threshold means.
-    score_arguments: ClassVar[frozenset[str]] = frozenset({"image_size", "score_reduction"})
+    score_arguments: ClassVar[frozenset[str]] = frozenset(
+        {"image_size", "score_reduction", "map_normalization", "top_share"}
+    )
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -155,11 +162,63 @@ class MedicalModuleMixin(_Module):
         if self.seed is not None:
             torch.default_generator.manual_seed(derived_seed(self.seed, self.current_epoch))
 
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize and normalise images ``(B, 3, H, W)`` in [0, 1] as the engine does."""
+        transform = getattr(self.pre_processor, "transform", None)
+        return images if transform is None else transform(images)
+
+    def on_validation_epoch_start(self) -> None:
+        """Fit what scores need of held-out normal images, before any threshold is taken from them."""
+        super().on_validation_epoch_start()
+        if self.map_score.normalizes and not self.trainer.sanity_checking:
+            self.fit_map_score()
+
+    @torch.inference_mode(mode=False)  # what is fitted must serve further training too
+    @torch.no_grad()
+    def fit_map_score(self) -> None:
+        """Standardise maps by those of the held-out normal images from now on."""
+        self.map_score.reset()
+        with self.trainer.precision_plugin.val_step_context():
+            self.map_score.fit(self.model(images).anomaly_map for images in self._held_out_normals())
+
+    def _held_out_normals(self) -> Iterator[torch.Tensor]:
+        """Prepared normal images of the validation set, a batch at a time."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        given: Any = self.trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
+        # All of them in every process, which then all find the same.
+        loaders = given if isinstance(given, list) else [given]
+        for loader in loaders:
+            items = DataLoader(
+                loader.dataset, batch_size=loader.batch_size or 16, num_workers=loader.num_workers, collate_fn=list
+            )
+            progress = self.trainer.progress_bar_callback is not None
+            for batch in tqdm(items, desc="Maps of normal images", unit="batch", disable=not progress, leave=False):
+                images = [self.prepare(item.image[None].to(self.device)) for item in batch if not item.gt_label]
+                if images:
+                    yield torch.cat(images)
+
+    def on_validation_epoch_end(self) -> None:
+        """Forget which images the score was fitted to: whatever is scored from now on is new to it."""
+        super().on_validation_epoch_end()
+        self.map_score.normals = None
+
+    @property
+    def map_score(self) -> MapScore:
+        """What makes a score of a map."""
+        score: MapScore = self.model.map_score  # type: ignore[assignment]  # every network of ours ends with one
+        return score
+
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: the evaluator reads it."""
         del args, kwargs
-        scored: STEP_OUTPUT = batch.update(**self.model(batch.image)._asdict())
+        scored: STEP_OUTPUT = batch.update(**self._held_out(batch, self.model(batch.image))._asdict())
         return scored
+
+    def _held_out(self, batch: ImageBatch, scored: InferenceBatch) -> InferenceBatch:
+        """Score images of the validation set as if the score had not been fitted to them."""
+        labels = batch.gt_label
+        normal = torch.ones(len(scored.pred_score), dtype=torch.bool) if labels is None else ~labels.bool()  # type: ignore[arg-type]
+        return self.map_score.leave_out(scored, normal.to(self.device))
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as anomalib's  # noqa: ANN401
         """Export to ONNX, of which anomalib makes OpenVINO's graphs too."""
@@ -179,6 +238,7 @@ class MedicalModuleMixin(_Module):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits this model, and put the evaluator's own state back."""
         check_class(checkpoint, type(self))
+        self.map_score.fit_to(checkpoint["state_dict"], "model.map_score.")
         self._check_architecture(checkpoint)
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.
@@ -194,7 +254,11 @@ class MedicalModuleMixin(_Module):
             {key: value.shape for key, value in state.items() if key.startswith("model.")}
             for state in (checkpoint["state_dict"], self.state_dict())
         )
-        theirs = checkpoint.get("hyper_parameters", {})
+        theirs = dict(checkpoint.get("hyper_parameters", {}))
+        if theirs:
+            # What an earlier version did not know is as it was then.
+            parameters = inspect.signature(type(self)).parameters
+            theirs = {key: parameters[key].default for key in self.score_arguments if key in parameters} | theirs
         differing = {
             key: (theirs[key], value)
             for key, value in self.hparams.items()

@@ -1,4 +1,4 @@
-"""Fractal simplex noise, batched: one call makes a fresh pattern for every image."""
+"""Synthetic anomalies, batched: one call gives every image a fresh one."""
 
 import itertools
 import math
@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 # OpenSimplex (K. Spencer, 2014) on the body-centred lattice in three dimensions.
 _STRETCH = -1.0 / 6.0
@@ -158,6 +159,88 @@ def add_noise_patches(
     flat_index = (row_index * width + column_index).reshape(count, 1, -1).expand(-1, channels, -1)
     noisy = images.flatten(2).scatter_add(2, flat_index, noise.flatten(2))
     return noisy.reshape(images.shape)
+
+
+def add_varied_anomalies(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    strength: float | torch.Tensor = 0.2,
+    size: tuple[float, float] = (10 / 256, 31 / 256),
+) -> torch.Tensor:
+    """Change one place of every image: its shape, its edge and what happens there are drawn anew.
+
+    The place is a turned rectangle or an ellipse, dented by smooth noise, with a hard or a soft edge. Inside are, with
+    equal probability: smooth noise, Gaussian noise, a shift of intensity, a piece of another image of the batch (of its
+    own, if there is no other), or a blur.
+
+    Args:
+        images: Images ``(B, C, H, W)``.
+        generator: Source of randomness, on the images' device.
+        strength: Largest factor of noise and largest shift, or one for each channel ``(C,)``; each image's own is 0.4
+            to 1 of it.
+        size: Smallest and largest side, as fractions of the image's.
+
+    Returns:
+        Images ``(B, C, H, W)`` with anomalies; the input is left as it is.
+    """
+    count, channels, height, width = images.shape
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator, device=generator.device)
+
+    amplitude = torch.as_tensor(strength, device=images.device).view(-1, 1, 1) * uniform(0.4, 1.0, 1, 1, 1)
+    smooth = _smooth_noise(count, channels, (height, width), generator)
+    # Half of the images are changed in all channels alike, as a grey image is.
+    smooth = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, smooth[:, :1], smooth)
+    gaussian = torch.randn(images.shape, generator=generator, device=generator.device)
+    sign = uniform(-1, 1, 1, 1, 1).sign()
+    offsets = (uniform(0, 1, 2) * torch.tensor([height, width], device=images.device)).long()
+    rows = (torch.arange(height, device=images.device) + offsets[:, :1]) % height
+    columns = (torch.arange(width, device=images.device) + offsets[:, 1:]) % width
+    others = images.roll(1, dims=0).gather(2, rows[:, None, :, None].expand_as(images))
+    others = others.gather(3, columns[:, None, None, :].expand_as(images))
+    coarse = (max(1, height // 16), max(1, width // 16))
+    blurred = F.interpolate(F.adaptive_avg_pool2d(images, coarse), (height, width), mode="bilinear")
+    changed = torch.stack(
+        [images + amplitude * smooth, images + amplitude * gaussian, images + amplitude * sign, others, blurred]
+    )
+    kind = uniform(0, len(changed)).long().clamp(max=len(changed) - 1)
+    inside = _random_shapes(count, (height, width), size, generator)
+    return torch.lerp(images, changed[kind, torch.arange(count, device=images.device)], inside)
+
+
+def _random_shapes(
+    count: int, image_size: tuple[int, int], size: tuple[float, float], generator: torch.Generator
+) -> torch.Tensor:
+    """Draw a dented rectangle or ellipse in each image: how far each pixel is inside ``(count, 1, H, W)``, 0 to 1."""
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator, device=generator.device)
+
+    height, width = image_size
+    half = uniform(*size, 2) / 2
+    centre = half + (1 - 2 * half) * uniform(0, 1, 2)
+    rows = (torch.arange(height, device=generator.device) + 0.5) / height - centre[:, :1]
+    columns = (torch.arange(width, device=generator.device) + 0.5) / width - centre[:, 1:]
+    y, x = rows[:, :, None], columns[:, None, :]
+    angle = uniform(0, math.pi, 1, 1)
+    along = (y * angle.cos() + x * angle.sin()) / half[:, 0, None, None]
+    across = (x * angle.cos() - y * angle.sin()) / half[:, 1, None, None]
+    rectangle = uniform(0, 1, 1, 1) < 0.5
+    radius = torch.where(rectangle, torch.maximum(along.abs(), across.abs()), torch.hypot(along, across))
+    dents = uniform(0, 0.5, 1, 1) * _smooth_noise(count, 1, image_size, generator, octaves=3)[:, 0]
+    return ((1 - radius + dents) / uniform(0.05, 0.5, 1, 1)).clamp(0, 1)[:, None]
+
+
+def _smooth_noise(
+    count: int, channels: int, image_size: tuple[int, int], generator: torch.Generator, octaves: int = 4
+) -> torch.Tensor:
+    """Sum up-sampled normal noise ``(count, channels, H, W)`` over octaves, the first of 4 by 4 cells an image."""
+    noise = torch.zeros(count, channels, *image_size, device=generator.device)
+    for octave in range(octaves):
+        cells = torch.randn(count, channels, 4 * 2**octave, 4 * 2**octave, generator=generator, device=generator.device)
+        noise += _PERSISTENCE**octave * F.interpolate(cells, image_size, mode="bicubic")
+    return noise
 
 
 def _gradients(like: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,18 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_medical.data.images import Pictures, pictures_in_memory, record_of
 from anomalib_medical.io import Window, counted
 from anomalib_medical.models.components import (
+    FEWEST_NORMALS,
+    TOP_SHARE,
     DistillationMixin,
+    MapScore,
     check_choice,
+    check_score,
     check_seed,
     feature_distances,
     seeded,
@@ -66,7 +71,11 @@ class D24fad(DistillationMixin, AnomalibModule):
         ssd_weight: Weight of the student self-distillation (query against support) in the loss.
         tsd_weight: Weight of the teacher-student distillation in the loss.
         stop_gradient: Keep gradients of the self-distillation away from the support's features.
-        score_reduction: Image score as ``max`` (the paper's) or ``mean`` of the anomaly map.
+        score_reduction: Image score as ``max`` (the paper's) or ``mean`` of the anomaly map, or as mean of its highest
+            pixels (``top_k``).
+        map_normalization: ``pixel`` divides what each pixel of the map exceeds normal images' mean by their standard
+            deviation, once :meth:`recalibrate` is given normal images; ``none`` leaves the map as it is.
+        top_share: Share of the map's pixels that ``top_k`` takes.
         learning_rate: Adam's learning rate.
         support_dir: Folder of a few normal images of the task to score, instead of the checkpoint's or the data's.
         support_shots: How many images of ``support_dir`` to take; None for all.
@@ -82,7 +91,9 @@ class D24fad(DistillationMixin, AnomalibModule):
         visualizer: Visualizer, or True for anomalib's default one.
     """
 
-    score_arguments = frozenset({"image_size", "score_reduction", "normalize", *_COMPARING})
+    score_arguments = DistillationMixin.score_arguments | {"normalize", *_COMPARING}
+    # Whether the data is of one task, without episodes.
+    learns_one_task = False
     # Batches of an epoch that had nothing to learn from.
     _skipped = 0
     _warned_of_skipping = False
@@ -102,7 +113,9 @@ class D24fad(DistillationMixin, AnomalibModule):
         ssd_weight: float = 1.0,
         tsd_weight: float = 0.1,
         stop_gradient: bool = False,
-        score_reduction: Literal["mean", "max"] = "max",
+        score_reduction: Literal["mean", "max", "top_k"] = "max",
+        map_normalization: Literal["none", "pixel"] = "none",
+        top_share: float = TOP_SHARE,
         learning_rate: float = 1e-4,
         support_dir: str | None = None,
         support_shots: int | None = None,
@@ -122,7 +135,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         if not 0 <= window <= 1 or (matching == "aligned" and window != 1):
             msg = f"window: got {window} with matching {matching}, expected 0 to 1 with nearest (and 1 with aligned)."
             raise ValueError(msg)
-        check_choice("score_reduction", score_reduction, ("mean", "max"))
+        check_score(score_reduction, map_normalization, top_share)
         check_choice("support_selection", support_selection, ("random", "diverse"))
         check_seed(seed)
         if min(ssd_weight, tsd_weight) < 0 or ssd_weight + tsd_weight == 0:
@@ -162,7 +175,14 @@ class D24fad(DistillationMixin, AnomalibModule):
         self.support_embeddings: torch.Tensor | None = None
         with seeded(seed):
             self.model: D24fadModel = D24fadModel(
-                backbone, weighting, score_reduction, layers, image_size, matching, window, features
+                backbone,
+                weighting,
+                MapScore(score_reduction, map_normalization, top_share),
+                layers,
+                image_size,
+                matching,
+                window,
+                features,
             )
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
 
@@ -209,6 +229,11 @@ class D24fad(DistillationMixin, AnomalibModule):
         predictions = self.model.compare(features.levels, features.support, features.member)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
+
+    def fit_map_score(self) -> None:
+        """Fit it to normal images of the task to score; those of the tasks that train say nothing of its maps."""
+        if self.trainer.state.fn != TrainerFn.FITTING or self.learns_one_task:
+            super().fit_map_score()
 
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)
@@ -269,8 +294,10 @@ class D24fad(DistillationMixin, AnomalibModule):
             raise ValueError(msg)
         images = torch.cat(prepared)
         is_another = self.model.support.fill(self.model.encode_support(images))
-        if is_another and isinstance(self.post_processor, MedicalPostProcessor):
-            self.post_processor.invalidate()
+        if is_another:
+            self.map_score.reset()
+            if isinstance(self.post_processor, MedicalPostProcessor):
+                self.post_processor.invalidate()
         self.support_embeddings = embed(self.model.teacher(images))
         self.support_record, self.support_names = support.record, support.names
         if warn:
@@ -295,14 +322,28 @@ class D24fad(DistillationMixin, AnomalibModule):
             held = counted(len(self.model.support), "image")
             msg = f"The support holds {held}, expected at least 2 to leave one out: give held-out normal images."
             raise ValueError(msg)
-        rows = []
-        for each in [self.model.leave_one_out()] if normals is None else self._score(normals):
-            maps: torch.Tensor = each.anomaly_map  # type: ignore[assignment]  # the model gives maps
-            rows.append((each.pred_score, maps.amin((1, 2, 3)), maps.amax((1, 2, 3))))
-        if not rows:
+        if normals is None and self.map_score.normalizes:
+            msg = (
+                "map_normalization: pixel needs held-out normal images of the task; the support images, each against "
+                f"the others, are too few and too alike. Give normals (at least {FEWEST_NORMALS}; `anomalib-medical "
+                "retarget --normals_dir`), or train with map_normalization: none."
+            )
+            raise ValueError(msg)
+        if self.map_score.normalizes:
+            # Whatever fails below, no threshold of standardised maps is left with maps that are not.
+            self.map_score.reset()
+            self.post_processor.invalidate()
+        each = [self.model.leave_one_out()] if normals is None else list(self._score(normals))
+        if not each:
             msg = "Got 0 normal images, expected at least 1 to take the threshold from."
             raise ValueError(msg)
-        self.post_processor.calibrate(*(torch.cat(values) for values in zip(*rows, strict=True)))
+        scores, maps = (torch.cat([getattr(one, name) for one in each]) for name in ("pred_score", "anomaly_map"))
+        if self.map_score.normalizes:
+            self.map_score.fit([maps])
+            scored = self.map_score.leave_out(self.map_score(maps), torch.ones_like(scores, dtype=torch.bool))
+            scores, maps = scored.pred_score, scored.anomaly_map  # type: ignore[assignment]  # it gives both
+            self.map_score.normals = None
+        self.post_processor.calibrate(scores, maps.amin((1, 2, 3)), maps.amax((1, 2, 3)))
 
     @torch.no_grad()
     def _score(self, images: Iterable[torch.Tensor]) -> Iterator[InferenceBatch]:
@@ -313,11 +354,6 @@ class D24fad(DistillationMixin, AnomalibModule):
             (checked,) = pictures_in_memory([image], "normal image").images
             yield self.model(self.prepare(checked[None].to(self.device)))
         self.model.train(training)
-
-    def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Resize and normalise images in [0, 1] as the engine does with queries."""
-        transform = getattr(self.pre_processor, "transform", None)
-        return images if transform is None else transform(images)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's
         """Load weights and support; an explicit support is encoded anew with the weights."""

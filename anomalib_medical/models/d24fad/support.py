@@ -71,15 +71,13 @@ class WantedSupport(Callback):
     def __init__(self) -> None:
         # The support to score with, while a training goes on: of the task that is left out, or of the only one.
         self._target: Pictures | None = None
-        # Data of one task, without episodes: it holds out normal images of its own for the threshold.
-        self._one_task = False
         self._validated_episodes = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - D24fad, as below
         """Read the support of the task that is left out, or of the only one."""
         if self._target is None:
             self._read_target(trainer, pl_module)
-        if self._one_task and self._target is not None:
+        if pl_module.learns_one_task and self._target is not None:
             given = pl_module.explicit_support is not None
             logger.warning(
                 "The data is of one task, without episodes: each image of a batch is compared with the others of it "
@@ -92,9 +90,10 @@ class WantedSupport(Callback):
 
     def _read_target(self, trainer: Trainer, model: Any) -> None:  # noqa: ANN401
         samples = getattr(getattr(getattr(trainer, "datamodule", None), "train_data", None), "samples", None)
-        self._one_task = samples is not None and "task" not in samples
+        # It holds out normal images of its own for the threshold.
+        model.learns_one_task = samples is not None and "task" not in samples
         self._target = _wanted(trainer, model)
-        if self._one_task and self._target is None:
+        if model.learns_one_task and self._target is None:
             self._target = _draw_own(samples, trainer, model)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:  # noqa: ANN401
@@ -121,10 +120,10 @@ class WantedSupport(Callback):
     def _take_target(self, trainer: Trainer, model: Any) -> None:  # noqa: ANN401
         if trainer.state.fn == TrainerFn.FITTING and self._target is not None:
             model.take_support(self._target, warn=False)
-        if self._one_task:
+        if model.learns_one_task:
             return
         if isinstance(model.post_processor, MedicalPostProcessor):
-            if len(model.model.support) > 1:
+            if len(model.model.support) > 1 and not model.map_score.normalizes:
                 model.recalibrate()
             else:
                 model.post_processor.invalidate()
@@ -136,7 +135,7 @@ class WantedSupport(Callback):
             return
         if self._target is None:
             self._read_target(trainer, pl_module)
-        if self._one_task:
+        if pl_module.learns_one_task:
             # Its held-out images are scored next, with these weights.
             self._take_target(trainer, pl_module)
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 
 from anomalib_medical.models.components import (
     GaussianBlur,
+    MapScore,
     Teacher,
     cosine_distance_maps,
     feature_distances,
-    reduce_map,
 )
 from anomalib_medical.models.components.student import build_decoder
 
@@ -21,7 +21,6 @@ from .matching import EncodedSupport, SupportAttention, SupportSet, joined, near
 
 SCALES = 3
 _ENCODED_AT_ONCE = 16
-Reduction = Literal["mean", "max"]
 Matching = Literal["aligned", "nearest"]
 Features = Literal["student", "teacher", "both"]
 
@@ -42,7 +41,7 @@ class D24fadModel(nn.Module):
     Args:
         backbone: timm name of the teacher.
         weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support.
-        score_reduction: ``max`` or ``mean`` of the map as image score.
+        map_score: What makes a score of a map; None for the maximum.
         layers: Four of the teacher's stages, see `Teacher`.
         image_size: Height and width of the images.
         matching: ``aligned`` compares features of the same position, ``nearest`` the most similar ones.
@@ -55,7 +54,7 @@ class D24fadModel(nn.Module):
         self,
         backbone: str = "wide_resnet50_2",
         weighting: str = "learned",
-        score_reduction: Reduction = "max",
+        map_score: MapScore | None = None,
         layers: Sequence[int] | None = None,
         image_size: tuple[int, int] = (128, 128),
         matching: Matching = "aligned",
@@ -81,7 +80,7 @@ class D24fadModel(nn.Module):
         )
         self.support = SupportSet(weighed)
         self.blur = GaussianBlur(sigma=4.0)
-        self.score_reduction = score_reduction
+        self.map_score = MapScore("max") if map_score is None else map_score
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score images against the support in the buffers.
@@ -101,10 +100,14 @@ class D24fadModel(nn.Module):
                 "--model.support_dir FOLDER, or model.set_support(images)."
             )
             raise ValueError(msg)
-        return self.score(images, list(self.support))
+        scored: InferenceBatch = self.map_score(self.score(images, list(self.support)).anomaly_map)
+        return scored
 
     def score(self, images: torch.Tensor, support: Sequence[EncodedSupport]) -> InferenceBatch:
-        """Score images as :meth:`forward`, against what :meth:`encode_support` made of images of the same size."""
+        """Score images against what :meth:`encode_support` made of others of the same size.
+
+        By maps as they are: those of normal images that :meth:`forward` may compare with belong to the own support.
+        """
         expected = tuple(self.reduction * side for side in support[0].features.shape[-2:])
         if (images.shape[-2], images.shape[-1]) != expected:
             msg = (
@@ -211,7 +214,7 @@ class D24fadModel(nn.Module):
     def compare(
         self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
     ) -> InferenceBatch:
-        """Maps and scores from the compared features of queries and their support, as :meth:`encode_support` gives it.
+        """Maps as they are, and scores, from the compared features of queries and their encoded support.
 
         ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
         """
@@ -224,7 +227,7 @@ class D24fadModel(nn.Module):
     def finish(self, maps: torch.Tensor) -> InferenceBatch:
         """Add the distances ``(B, L, H, W)`` of all levels, blur and score them."""
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
-        return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=self.map_score.reduce(anomaly_map), anomaly_map=anomaly_map)
 
     def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
         """Score each of the K support images against the others, but for an absent one that none is compared with."""

@@ -18,9 +18,12 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchvision.transforms.v2 import Resize
 
 from anomalib_medical.models.components import (
+    TOP_SHARE,
     AntialiasedPreProcessor,
+    MapScore,
     MedicalModuleMixin,
     check_image_size,
+    check_score,
     check_seed,
     reduce_map,
     seeded,
@@ -49,6 +52,11 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         score: ``inter`` (the paper's: distance between the modules), ``intra`` (spread of module B, needs no unlabeled
             images), ``reconstruction`` (error of module B), or ``refined`` (ASR: a network trained on synthetic
             anomalies reads the maps).
+        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map, or as mean of its highest
+            pixels (``top_k``).
+        map_normalization: ``pixel`` divides what each pixel of the map exceeds held-out normal images' mean by their
+            standard deviation; ``none`` leaves the map as it is.
+        top_share: Share of the map's pixels that ``top_k`` takes.
         refinement_input: What the refinement reads: ``inter_intra``, or ``intra``, which needs no unlabeled images.
         refinement_epochs: The last epochs of a training with ``score: refined``, which train the refinement only. One
             epoch is a pass over the known normal images, in batches of 8.
@@ -66,7 +74,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         ValueError: If an argument is out of its range.
     """
 
-    score_arguments = frozenset({"image_size", "score"})
+    score_arguments = MedicalModuleMixin.score_arguments | {"score"}
     _uncertainty_scale: torch.Tensor
 
     def __init__(
@@ -75,6 +83,9 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         members: int = 3,
         image_size: int | tuple[int, int] = 64,
         score: Literal["inter", "intra", "reconstruction", "refined"] = "inter",
+        score_reduction: Literal["mean", "max", "top_k"] = "mean",
+        map_normalization: Literal["none", "pixel"] = "none",
+        top_share: float = TOP_SHARE,
         refinement_input: Literal["inter_intra", "intra"] = "inter_intra",
         refinement_epochs: int = 100,
         module_b: str | None = None,
@@ -89,6 +100,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         # Rebound, because this is what the checkpoint keeps: it takes plain numbers only.
         image_size = check_image_size(image_size, REDUCTION, REDUCTION, "the networks halve them 4 times")
         check_seed(seed)
+        check_score(score_reduction, map_normalization, top_share)
         check_arguments(network, members, score, refinement_input, refinement_epochs, module_b)
         super().__init__(
             pre_processor=self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
@@ -102,7 +114,15 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         self.all_maps = all_maps
         self.learning_rate = learning_rate
         self.seed = seed
-        self.model: DdadModel = DdadModel(network, members, image_size, score, refinement_input, seed)
+        self.model: DdadModel = DdadModel(
+            network,
+            members,
+            image_size,
+            score,
+            refinement_input,
+            seed,
+            MapScore(score_reduction, map_normalization, top_share),
+        )
         if module_b is not None:
             self.model.module_b.requires_grad_(requires_grad=False)
         self.register_buffer("_uncertainty_scale", torch.tensor(math.nan))
@@ -250,7 +270,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""
         del args, kwargs
-        scored = self._score(batch)
+        scored = self._score(batch, held_out=True)
         found: torch.Tensor | None = getattr(batch, "uncertainty_map", None)
         if found is not None and batch.gt_label is not None:
             found = found[~batch.gt_label.bool()]
@@ -266,10 +286,12 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
 
     predict_step = test_step  # type: ignore[assignment]
 
-    def _score(self, batch: ImageBatch) -> STEP_OUTPUT:
+    def _score(self, batch: ImageBatch, *, held_out: bool = False) -> STEP_OUTPUT:
         images: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
         maps = self.model.maps(images)
-        scored: STEP_OUTPUT = batch.update(**self.model.select(maps)._asdict())
+        selected = self.model.select(maps)
+        selected = self._held_out(batch, selected) if held_out else selected
+        scored: STEP_OUTPUT = batch.update(**selected._asdict())
         if maps.intra is not None:
             # anomalib's own batches have no such fields, and take them all the same.
             batch.uncertainty_map = maps.intra  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import in_float32, reduce_map, seeded
+from anomalib_medical.models.components import MapScore, in_float32, seeded
 
 from .networks import Ensemble, NetworkName, Reconstruction
 from .refinement import RefinementNet, add_foreign_patches, focal_loss
@@ -63,10 +63,12 @@ class DdadModel(nn.Module):
         score: Score = "inter",
         refinement_input: RefinementInput = "inter_intra",
         seed: int | None = None,
+        map_score: MapScore | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.score: Score = score
+        self.map_score = MapScore() if map_score is None else map_score
         self.module_a: Ensemble | None = None
         self.refinement: RefinementNet | None = None
         with seeded(seed, 0):
@@ -83,9 +85,9 @@ class DdadModel(nn.Module):
         return self.select(self.maps(images))
 
     def select(self, maps: DdadMaps) -> InferenceBatch:
-        """Take the chosen map as anomaly map, and its mean as score."""
-        chosen: torch.Tensor = getattr(maps, self.score)
-        return InferenceBatch(pred_score=reduce_map(chosen, "mean"), anomaly_map=chosen)
+        """Take the chosen map as anomaly map, and score it."""
+        scored: InferenceBatch = self.map_score(getattr(maps, self.score))
+        return scored
 
     @in_float32
     def maps(self, images: torch.Tensor) -> DdadMaps:

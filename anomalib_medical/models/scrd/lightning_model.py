@@ -11,9 +11,13 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 
 from anomalib_medical.models.components import (
+    TOP_SHARE,
     DistillationMixin,
+    MapScore,
     add_noise_patches,
+    add_varied_anomalies,
     check_choice,
+    check_score,
     check_seed,
     derived_seed,
     feature_distances,
@@ -22,7 +26,7 @@ from anomalib_medical.models.components import (
 )
 from anomalib_medical.models.components.backbones import check_pyramid
 
-from .loss import ScrdLoss
+from .loss import ScrdLoss, changed_distances
 from .torch_model import SCALES, ScrdModel
 
 
@@ -44,12 +48,20 @@ class Scrd(DistillationMixin, AnomalibModule):
         weighting: ``scale_aware`` for learnt weights of the scales in loss and map, ``none`` for equal ones (which is
             what the released code computes).
         scale_balance: What keeps the learnt weights from collapsing onto one scale; 0 lets them.
-        contrast: Push the student from the teacher's features of noisy images.
-        noise: Synthetic anomalies of ``simplex`` noise (the paper's) or ``gaussian`` noise.
-        noise_strength: Factor of the noise, for images in [0, 1].
-        noise_size: Smallest and largest side of the noisy rectangle, as fractions of the image's side.
+        contrast: ``ratio`` (the paper's): the student sees clean images, and the ratio is that of whole images'
+            distances to both teachers. ``local``: it sees the anomaly and learns to leave it out, by the ratio where
+            the anomaly is. ``none``: distillation only. (True and False, of older versions: ``ratio`` and ``none``.)
+        warmup_steps: Optimizer steps of plain distillation before the contrast sets in.
+        noise: Synthetic anomalies: a rectangle of ``simplex`` noise (the paper's) or ``gaussian`` noise, or ``varied``
+            ones (several shapes; noise, shifts of intensity, pieces of other images, blur).
+        noise_strength: Factor of the noise and largest shift, for images in [0, 1].
+        noise_size: Smallest and largest side of the anomaly, as fractions of the image's side.
         noise_octaves: Octaves of the simplex noise.
-        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map.
+        score_reduction: Image score as ``mean`` (the paper's) or ``max`` of the anomaly map, or as mean of its highest
+            pixels (``top_k``).
+        map_normalization: ``pixel`` divides what each pixel of the map exceeds held-out normal images' mean by their
+            standard deviation; ``none`` leaves the map as it is.
+        top_share: Share of the map's pixels that ``top_k`` takes.
         learning_rate: Adam's learning rate.
         seed: Fixes initial weights, noise and data order; None leaves them to the global random state. The same weights
             come out on one machine's CPU; GPUs add up in an order of their own.
@@ -71,12 +83,15 @@ class Scrd(DistillationMixin, AnomalibModule):
         layers: tuple[int, ...] | None = None,
         weighting: Literal["scale_aware", "none"] = "scale_aware",
         scale_balance: float = 0.1,
-        contrast: bool = True,
-        noise: Literal["simplex", "gaussian"] = "simplex",
+        contrast: Literal["ratio", "local", "none"] | bool = "ratio",
+        warmup_steps: int = 0,
+        noise: Literal["simplex", "gaussian", "varied"] = "simplex",
         noise_strength: float = 0.2,
         noise_size: tuple[float, float] = (10 / 256, 31 / 256),
         noise_octaves: int = 6,
-        score_reduction: Literal["mean", "max"] = "mean",
+        score_reduction: Literal["mean", "max", "top_k"] = "mean",
+        map_normalization: Literal["none", "pixel"] = "none",
+        top_share: float = TOP_SHARE,
         learning_rate: float = 1e-3,
         seed: int | None = 0,
         pre_processor: PreProcessor | bool = True,
@@ -88,15 +103,21 @@ class Scrd(DistillationMixin, AnomalibModule):
         layers, image_size = check_pyramid(backbone, layers, SCALES, image_size, halved=True)
         noise_size = (float(noise_size[0]), float(noise_size[1]))
         check_choice("weighting", weighting, ("scale_aware", "none"))
-        check_choice("noise", noise, ("simplex", "gaussian"))
-        check_choice("score_reduction", score_reduction, ("mean", "max"))
+        if isinstance(contrast, bool):  # a checkpoint or configuration of an older version
+            contrast = "ratio" if contrast else "none"
+        check_choice("contrast", contrast, ("ratio", "local", "none"))
+        if warmup_steps < 0:
+            msg = f"warmup_steps: got {warmup_steps}, expected 0 or more optimizer steps."
+            raise ValueError(msg)
+        check_choice("noise", noise, ("simplex", "gaussian", "varied"))
+        check_score(score_reduction, map_normalization, top_share)
         if not 0 < noise_size[0] <= noise_size[1] <= 1:
             msg = f"noise_size: got {noise_size}, expected fractions of the image, 0 < smallest <= largest <= 1."
             raise ValueError(msg)
         if noise_strength <= 0 or noise_octaves < 1:
             msg = (
                 f"noise_strength, noise_octaves: got {noise_strength} and {noise_octaves}, expected more than 0 and at "
-                "least 1 (for a training without noise set contrast to false)."
+                "least 1 (for a training without noise set contrast to none)."
             )
             raise ValueError(msg)
         check_seed(seed)
@@ -109,6 +130,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.pre_trained = pre_trained
         self.teacher_weights = teacher_weights
         self.contrast = contrast
+        self.warmup_steps = warmup_steps
         self.noise = noise
         self.noise_strength = noise_strength
         self.noise_size = noise_size
@@ -116,27 +138,47 @@ class Scrd(DistillationMixin, AnomalibModule):
         self.learning_rate = learning_rate
         self.seed = seed
         with seeded(seed):
-            self.model = ScrdModel(backbone, weighting, score_reduction, layers, image_size)
+            map_score = MapScore(score_reduction, map_normalization, top_share)
+            self.model = ScrdModel(backbone, weighting, map_score, layers, image_size)
         self.loss = ScrdLoss(balance=scale_balance)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
         """Loss of the contrastive distillation on normalised images ``(B, 3, H, W)``; no labels are read."""
         images: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
-        noisy = self.add_noise(images, batch_idx) if self.contrast else None
-        features = self.model(images, noisy)
-        clean_distance = feature_distances(features.teacher, features.student)
-        noisy_distance = None if noisy is None else feature_distances(features.noisy_teacher, features.student)
-        loss: torch.Tensor = self.loss(clean_distance, noisy_distance, features.scale_weights)
+        # Counted by the trainer, whose checkpoints keep it.
+        contrast = self.contrast if self.global_step >= self.warmup_steps else "none"
+        noisy = None if contrast == "none" else self.add_noise(images, batch_idx)
+        if noisy is not None and contrast == "local":
+            loss, scale_weights = self._local_loss(images, noisy)
+        else:
+            features = self.model(images, noisy)
+            scale_weights = features.scale_weights
+            clean_distance = feature_distances(features.teacher, features.student)
+            noisy_distance = None if noisy is None else feature_distances(features.noisy_teacher, features.student)
+            loss = self.loss(clean_distance, noisy_distance, scale_weights)
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
-        if features.scale_weights is not None:
-            means = features.scale_weights.detach().mean(dim=0)
+        if scale_weights is not None:
+            means = scale_weights.detach().mean(dim=0)
             shares = {f"scale_weight_layer{index + 1}": means[index] / SCALES for index in range(SCALES)}
             self.log_dict(shares, on_step=False, on_epoch=True, batch_size=batch.batch_size)
         return loss
 
+    def _local_loss(self, images: torch.Tensor, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Loss and scale weights of a student that sees the noisy images and is to rebuild the clean ones."""
+        features = self.model(noisy, images)  # in this order: the student sees the first
+        clean, student, seen = features.noisy_teacher, features.student, features.teacher
+        changed = (noisy != images).any(dim=1, keepdim=True)
+        loss: torch.Tensor = self.loss(
+            changed_distances(clean, student, changed),
+            changed_distances(seen, student, changed),
+            features.scale_weights,
+            whole=feature_distances(clean, student),
+        )
+        return loss, features.scale_weights
+
     @in_float32
     def add_noise(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Give every normalised image ``(B, 3, H, W)`` its own fresh patch of noise, fixed by seed, epoch and batch.
+        """Give every normalised image ``(B, 3, H, W)`` its own fresh anomaly, fixed by seed, epoch and batch.
 
         Noise is meant for images in [0, 1]: it is scaled as the normalisation would have scaled it.
         """
@@ -144,11 +186,8 @@ class Scrd(DistillationMixin, AnomalibModule):
             seed = int(torch.randint(2**62, ()))
         else:
             seed = derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
-        return add_noise_patches(
-            images,
-            torch.Generator(device=images.device).manual_seed(seed),
-            kind=self.noise,
-            strength=self.noise_strength * self.input_scale,
-            patch_size=self.noise_size,
-            octaves=self.noise_octaves,
-        )
+        generator = torch.Generator(device=images.device).manual_seed(seed)
+        strength = self.noise_strength * self.input_scale
+        if self.noise == "varied":
+            return add_varied_anomalies(images, generator, strength, self.noise_size)
+        return add_noise_patches(images, generator, self.noise, strength, self.noise_size, self.noise_octaves)

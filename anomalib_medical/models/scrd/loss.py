@@ -1,7 +1,10 @@
 """The contrastive ratio loss of SCRD."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 _EPSILON = 1e-6  # keeps the ratio finite where the student equals the noisy teacher
 
@@ -23,12 +26,38 @@ class ScrdLoss(nn.Module):
         super().__init__()
         self.balance = balance
 
-    def forward(self, clean: torch.Tensor, noisy: torch.Tensor | None, weights: torch.Tensor | None) -> torch.Tensor:
-        """Loss of distances and weights of the scales ``(B, S)``; without ``noisy`` the numerator, without contrast."""
+    def forward(
+        self,
+        clean: torch.Tensor,
+        noisy: torch.Tensor | None,
+        weights: torch.Tensor | None,
+        whole: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Loss of distances and weights of the scales ``(B, S)``; without ``noisy`` the numerator, without contrast.
+
+        ``whole`` ``(B, S)``, where the others are distances of a part of the image, is added without contrast.
+        """
         equal = torch.ones_like(clean) if weights is None else weights
         loss = (equal * clean).sum(dim=1).mean()
         if noisy is not None:
             loss = loss / ((equal * noisy).sum(dim=1).mean() + _EPSILON)
+        if whole is not None:
+            loss = loss + (equal * whole).sum(dim=1).mean()
         if weights is not None:
             loss = loss - self.balance * weights.clamp(min=_EPSILON).log().mean()
         return loss
+
+
+def changed_distances(
+    first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], changed: torch.Tensor
+) -> torch.Tensor:
+    """Mean cosine distance ``(B, S)``, float32, over an image's changed positions at every scale; 0 if it has none.
+
+    Features are ``(B, C_s, H_s, W_s)``. A position is changed if any of its pixels is, by the mask ``(B, 1, H, W)``.
+    """
+    means = []
+    for a, b in zip(first, second, strict=True):
+        mask = F.adaptive_max_pool2d(changed.float(), a.shape[-2:])[:, 0]
+        distances = 1 - F.cosine_similarity(a.float(), b.float())
+        means.append((mask * distances).sum(dim=(-2, -1)) / mask.sum(dim=(-2, -1)).clamp(min=1))
+    return torch.stack(means, dim=1)

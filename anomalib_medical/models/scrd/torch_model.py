@@ -1,13 +1,13 @@
 """The network of SCRD."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_medical.models.components import GaussianBlur, Teacher, cosine_distance_maps, reduce_map
+from anomalib_medical.models.components import GaussianBlur, MapScore, Teacher, cosine_distance_maps
 from anomalib_medical.models.components.student import build_bottleneck, build_decoder
 
 SCALES = 3
@@ -43,7 +43,7 @@ class ScrdModel(nn.Module):
         self,
         backbone: str = "wide_resnet50_2",
         weighting: str = "scale_aware",
-        score_reduction: Literal["mean", "max"] = "mean",
+        map_score: MapScore | None = None,
         layers: Sequence[int] | None = None,
         image_size: tuple[int, int] = (256, 256),
     ) -> None:
@@ -53,12 +53,13 @@ class ScrdModel(nn.Module):
         self.decoder = build_decoder(self.teacher, channels, 2 * self.teacher.reductions[-1])
         self.scale_adaptation = ScaleAdaptation(channels) if weighting == "scale_aware" else None
         self.blur = GaussianBlur(sigma=4.0)
-        self.score_reduction = score_reduction
+        self.map_score = MapScore() if map_score is None else map_score
 
     def forward(self, images: torch.Tensor, noisy_images: torch.Tensor | None = None) -> ScrdFeatures | InferenceBatch:
         """Features in training mode; in evaluation mode anomaly maps ``(B, 1, H, W)`` and scores ``(B,)``, float32.
 
-        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies.
+        Images are normalised, ``(B, 3, H, W)``; the noisy ones, in training with contrast, are the same with anomalies,
+        and seen by the teacher alone. (For the local contrast the two change places.)
         """
         features = self._features(images, noisy_images)
         if self.training:
@@ -66,8 +67,8 @@ class ScrdModel(nn.Module):
         maps = cosine_distance_maps(features.teacher, features.student, size=(images.shape[-2], images.shape[-1]))
         if features.scale_weights is not None:
             maps = maps * features.scale_weights[:, :, None, None]
-        anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
-        return InferenceBatch(pred_score=reduce_map(anomaly_map, self.score_reduction), anomaly_map=anomaly_map)
+        scored: InferenceBatch = self.map_score(self.blur(maps.sum(dim=1, keepdim=True)))
+        return scored
 
     def scale_weights(self, images: torch.Tensor) -> torch.Tensor | None:
         """Weights of the scales for normalised images ``(B, 3, H, W)``: ``(B, 3)``, or None without weighting."""
@@ -78,7 +79,7 @@ class ScrdModel(nn.Module):
 
     def _features(self, images: torch.Tensor, noisy_images: torch.Tensor | None) -> ScrdFeatures:
         count = images.shape[0]  # len() would fix the batch size of an exported graph
-        # One pass of the teacher over both; the student sees the clean images only.
+        # One pass of the teacher over both; the student sees the first ones only.
         both = self.teacher(images if noisy_images is None else torch.cat([images, noisy_images]))
         teacher = [features[:count] for features in both]
         embedding = self.bottleneck(teacher)

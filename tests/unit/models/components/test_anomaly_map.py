@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from anomalib_medical.models.components import GaussianBlur, reduce_map
+from anomalib_medical.models.components import GaussianBlur
 
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 72), (16, 16), (5, 9)])
@@ -18,9 +18,3 @@ def test_an_images_blur_does_not_depend_on_its_batch():
     maps = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     blur = GaussianBlur(sigma=4.0)
     torch.testing.assert_close(blur(maps)[3:4], blur(maps[3:4]), rtol=0, atol=1e-6)
-
-
-def test_reductions():
-    maps = torch.arange(8.0).reshape(2, 1, 2, 2)
-    assert reduce_map(maps, "mean").tolist() == [1.5, 5.5]
-    assert reduce_map(maps, "max").tolist() == [3.0, 7.0]

@@ -5,6 +5,7 @@ import torch
 from anomalib_medical.models.components import noise as noise_module
 from anomalib_medical.models.components.noise import (
     add_noise_patches,
+    add_varied_anomalies,
     random_patches,
     random_permutations,
     simplex3,
@@ -93,3 +94,70 @@ def test_permutations_are_permutations(generator):
     tables = random_permutations(3, generator)
     assert torch.equal(tables.sort(dim=1).values, torch.arange(256).expand(3, -1))
     assert not torch.equal(tables[0], tables[1])
+
+
+def changed_share(images, noisy):
+    return (noisy != images).any(dim=1).float().mean(dim=(1, 2))
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 64, 64), (3, 1, 40, 96), (1, 3, 64, 64)])
+def test_varied_anomalies_change_one_place_and_leave_the_input(generator, shape):
+    images = torch.rand(shape, generator=generator)
+    before = images.clone()
+    noisy = add_varied_anomalies(images, generator, strength=0.4, size=(0.1, 0.4))
+    assert noisy.shape == images.shape
+    assert noisy.isfinite().all()
+    assert torch.equal(images, before)
+    share = changed_share(images, noisy)
+    assert (share > 0).all(), "every image has one"
+    assert (share < 0.6).all(), "and most of it is as it was"
+
+
+def test_varied_anomalies_are_fixed_by_the_generator(generator):
+    images = torch.rand(4, 3, 64, 64, generator=generator)
+
+    def anomalies(seed):
+        return add_varied_anomalies(images, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(anomalies(1), anomalies(1))
+    assert not torch.equal(anomalies(1), anomalies(2))
+    assert not torch.equal(add_varied_anomalies(images, generator), add_varied_anomalies(images, generator))
+
+
+def test_varied_anomalies_have_the_sizes_that_are_asked_for(generator):
+    images = torch.rand(200, 3, 64, 64, generator=generator)
+    small, large = (
+        changed_share(images, add_varied_anomalies(images, generator, size=(side, side))) for side in (0.1, 0.4)
+    )
+    # Dents and corners change the area of a square of this side; its size is kept on average.
+    assert small.mean() == pytest.approx(0.1**2, rel=0.5)
+    assert large.mean() == pytest.approx(0.4**2, rel=0.5)
+    assert large.std() > 0.02, "no two are alike"
+
+
+def test_varied_anomalies_are_of_every_kind(generator):
+    """In black images beside white ones: white pieces, nothing to blur, plateaus of shifts, and noise."""
+    images = torch.zeros(400, 1, 32, 32)
+    images[::2] = 10.0
+    black = add_varied_anomalies(images, generator, strength=0.5, size=(0.3, 0.4))[1::2].flatten(1).abs()
+    highest = black.amax(dim=1, keepdim=True)
+    foreign, blurred = highest[:, 0] > 5, highest[:, 0] == 0
+    shifted = ~foreign & ~blurred & ((black == highest).sum(dim=1) > 5)
+    noisy = ~foreign & ~blurred & ~shifted
+    shares = [float(kind.float().mean()) for kind in (foreign, blurred, shifted, noisy)]
+    assert shares == pytest.approx([0.2, 0.2, 0.2, 0.4], abs=0.1)
+    assert highest[shifted].min() >= 0.2
+    assert highest[shifted].max() <= 0.5
+
+
+def test_strength_and_channel_factors_scale_varied_anomalies():
+    images = torch.zeros(8, 3, 64, 64)
+
+    def noise(strength):
+        return add_varied_anomalies(images, torch.Generator().manual_seed(5), strength=strength)
+
+    one = noise(1.0)
+    assert one.abs().max() > 0.4
+    torch.testing.assert_close(noise(0.2), 0.2 * one)
+    factors = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(noise(factors), one * factors.view(1, 3, 1, 1))

@@ -79,9 +79,9 @@ def test_what_is_in_the_support_scores_zero_alone(network):
 def test_the_score_is_max_or_mean_of_the_images_own_map(supported):
     result = supported(pictures(3, seed=6))
     torch.testing.assert_close(result.pred_score, result.anomaly_map.amax(dim=(1, 2, 3)))
-    supported.score_reduction = "mean"
+    supported.map_score.reduction = "mean"
     mean = supported(pictures(3, seed=6)).pred_score
-    supported.score_reduction = "max"
+    supported.map_score.reduction = "max"
     torch.testing.assert_close(mean, result.anomaly_map.mean(dim=(1, 2, 3)))
 
 

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import Compose, Resize
 from anomalib_medical import Scrd
 from anomalib_medical.models.components import cosine_distance_maps, feature_distances
 from anomalib_medical.models.scrd import ScrdLoss, ScrdModel
+from anomalib_medical.models.scrd.loss import changed_distances
 from anomalib_medical.models.scrd.torch_model import ScaleAdaptation
 
 
@@ -69,9 +70,10 @@ def test_bottleneck_has_the_released_size(backbone, million):
     assert count == pytest.approx(expected, abs=0.1)
 
 
-def test_every_trained_parameter_gets_a_gradient(scrd):
+@pytest.mark.parametrize("contrast", ["ratio", "local", "none"])
+def test_every_trained_parameter_gets_a_gradient(contrast):
     """A parameter without one breaks training on several devices."""
-    model = copy.deepcopy(scrd).train()
+    model = build(contrast=contrast).train()
     model.training_step(batch(), 0).backward()
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert trained
@@ -100,8 +102,9 @@ def test_the_teacher_stays_frozen_while_training(scrd):
     assert all(torch.equal(before[key], value) for key, value in model.model.teacher.state_dict().items())
 
 
-def test_one_teacher_pass_and_one_student_pass_a_step(scrd):
-    model = copy.deepcopy(scrd).train()
+@pytest.mark.parametrize("contrast", ["ratio", "local"])
+def test_one_teacher_pass_and_one_student_pass_a_step(contrast):
+    model = build(contrast=contrast).train()
     calls = {"teacher": [], "bottleneck": [], "decoder": []}
     for name, sizes in calls.items():
         getattr(model.model, name).register_forward_hook(
@@ -249,6 +252,42 @@ def test_loss_is_finite_in_half_precision(random_features, dtype):
     assert ScrdLoss()(same, same, torch.ones(6, 3)).isfinite()
 
 
+def test_changed_distances_and_their_gradient_are_those_of_changed_positions(random_features):
+    teacher, student, noisy = random_features
+    student = [feature.clone().requires_grad_() for feature in student]
+    changed = torch.zeros(6, 1, 16, 16, dtype=torch.bool)
+    changed[:5, :, 4:6, 8:12] = True
+    distances = changed_distances(teacher, student, changed)
+    expected = 1 - torch.cosine_similarity(teacher[0][:5, :, 4:6, 8:12], student[0][:5, :, 4:6, 8:12])
+    torch.testing.assert_close(distances[:5, 0], expected.mean(dim=(1, 2)))
+    assert torch.equal(distances[5], torch.zeros(3)), "an image without changes"
+
+    ScrdLoss()(distances, changed_distances(noisy, student, changed), None).backward()
+    for scale, feature in enumerate(student):
+        mask = changed[:, :, :: 2**scale, :: 2**scale].expand_as(feature)
+        assert torch.equal(feature.grad.abs().sum(dim=1, keepdim=True) > 0, mask[:, :1])
+
+
+def test_local_contrast_shows_the_student_the_anomaly_and_asks_for_the_clean_features():
+    """By hand: the whole clean image's distance, and where the anomaly is the ratio of those to clean and noisy."""
+    model = build(contrast="local", weighting="none").train()
+    images = batch().image
+    noisy = model.add_noise(images, 0)
+    with torch.no_grad():
+        clean, seen = model.model.teacher(images), model.model.teacher(noisy)
+        student = copy.deepcopy(model.model).decoder(copy.deepcopy(model.model).bottleneck(seen))
+        changed = (noisy != images).any(dim=1, keepdim=True)
+        near, far = changed_distances(clean, student, changed), changed_distances(seen, student, changed)
+        expected = feature_distances(clean, student).sum(dim=1).mean() + near.sum() / far.sum()
+        torch.testing.assert_close(model.training_step(batch(), 0), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(True, "ratio"), (False, "none")])
+def test_a_bool_of_an_older_version_is_a_contrast(given, kept):
+    model = build(contrast=given)
+    assert model.contrast == model.hparams.contrast == kept
+
+
 @pytest.mark.parametrize("size", [0, 32, 100, (64, 100)])
 def test_impossible_image_sizes_are_refused(size):
     with pytest.raises(ValueError, match=r"image_size: got .*expected multiples of 32 of at least 64"):
@@ -257,7 +296,7 @@ def test_impossible_image_sizes_are_refused(size):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weighting", "both"), ("noise", "perlin"), ("score_reduction", "median")],
+    [("weighting", "both"), ("noise", "perlin"), ("contrast", "global"), ("score_reduction", "median")],
 )
 def test_unknown_choices_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}: got '{value}', expected one of"):
@@ -275,6 +314,7 @@ def test_impossible_noise_sizes_are_refused(value):
     [
         ({"noise_strength": 0.0}, "noise_strength, noise_octaves: got 0.0 and 6"),
         ({"noise_octaves": 0}, "noise_strength, noise_octaves: got 0.2 and 0"),
+        ({"warmup_steps": -1}, "warmup_steps: got -1, expected 0 or more optimizer steps"),
         ({"seed": -1}, "seed: got -1, expected 0 or more"),
     ],
 )
