@@ -69,11 +69,11 @@ def by_model(model: D24fad, support: Levels, tested: Levels) -> Scorer:
 
 
 def by_distances(model: D24fad, support: Levels, tested: Levels, window: float) -> Scorer:
-    """Score as the model does with equal weights, but for a factor: each pair of images is compared once for all K."""
+    """Score as the model does without weights, but for a factor: each pair of images is compared once for all K."""
     distances = torch.cat([nearest_distances(part, support[0], window) for part in tested[0].split(BATCH)])
 
     def score(rows: list[int]) -> torch.Tensor:
-        maps = distances[:, rows].mean(dim=1, keepdim=True)
+        maps = distances[:, rows].amin(dim=1, keepdim=True)
         size = [model.model.reduction * side for side in maps.shape[-2:]]
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=True)
         scores: torch.Tensor = torch.cat([model.model.finish(part).pred_score for part in maps.split(BATCH)])  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         normalize: Normalise images as the teacher's weights were made for; false leaves them in [0, 1], as the released
             code does.
         weighting: ``learned`` weighs the support images for each query by the student's features (learn-to-weight),
-            ``none`` takes their mean.
+            ``none`` takes their mean or, with ``nearest``, the nearest of them. The teacher's are not weighed.
         matching: ``aligned`` compares a position with the same position of the support (the paper's), ``nearest`` with
             the most similar one near it: for anatomy that is not aligned.
         window: How far away, up, down, left and right, ``nearest`` looks, as a share of the map's height and width.

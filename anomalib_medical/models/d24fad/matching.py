@@ -69,9 +69,10 @@ class SupportAttention(nn.Module):
 def joined(scales: Sequence[torch.Tensor]) -> torch.Tensor:
     """Bring three scales to the second one's height and width, and join their channels: ``(B, C_1 + C_2 + C_3, H, W)``.
 
-    So a position has one most similar position, and not another one at every scale.
+    So a position has one most similar position, and not another one at every scale. Features are unit vectors before
+    that: squared distances between joined ones are sums of cosine distances.
     """
-    fine, middle, coarse = (scale.float() for scale in scales)
+    fine, middle, coarse = (F.normalize(scale.float(), dim=1) for scale in scales)
     coarse = F.interpolate(coarse, middle.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([F.avg_pool2d(fine, fine.shape[-1] // middle.shape[-1]), middle, coarse], dim=1)
 

@@ -40,7 +40,8 @@ class D24fadModel(nn.Module):
 
     Args:
         backbone: timm name of the teacher.
-        weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support.
+        weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support,
+            or, with ``nearest``, for the nearest of its images.
         map_score: What makes a score of a map; None for the maximum.
         layers: Four of the teacher's stages, see `Teacher`.
         image_size: Height and width of the images.
@@ -193,7 +194,10 @@ class D24fadModel(nn.Module):
     def nearest(
         self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """Weighted mean over the support images of :func:`nearest_distances`, ``(B, 1, H, W)`` at every level."""
+        """Distances to the nearest positions, ``(B, 1, H, W)`` at every level, see :func:`nearest_distances`.
+
+        Their weighted mean over the support images; where these are not weighed, to the nearest of all of them.
+        """
         if member is not None:
             # One by one, each with its own support alone: all with all would cost many times as much.
             each = [
@@ -205,10 +209,15 @@ class D24fadModel(nn.Module):
             ]
             return [torch.cat(level) for level in zip(*each, strict=True)]
         maps = []
-        for attention, features, one in zip(self.attention, levels, support, strict=False):
+        for attention, weighed, features, one in zip(
+            self.attention, self.support.weighed, levels, support, strict=False
+        ):
             distances = nearest_distances(features, one.features, self.window)
-            weights = attention.weights(features, one.keys)  # type: ignore[operator]  # a module list is untyped
-            maps.append((weights[:, :, None, None] * distances).sum(dim=1, keepdim=True))
+            if weighed:
+                weights = attention.weights(features, one.keys)  # type: ignore[operator]  # a module list is untyped
+                maps.append((weights[:, :, None, None] * distances).sum(dim=1, keepdim=True))
+            else:
+                maps.append(distances.amin(dim=1, keepdim=True))
         return maps
 
     def compare(
