@@ -1,22 +1,37 @@
-"""Measure what a bundle's runtime does with a folder of DICOM files; run by `edge_latency.py`.
+"""Measure what a bundle's runtime does with a folder of DICOM files, and with an archive of small files.
 
-Everything is timed in the runtime itself, with heatmaps: reading alone, scoring alone what was read before, and the
-whole `run`, which does these and writing side by side.
+The first is run by `edge_latency.py`. Everything is timed in the runtime itself, with heatmaps: reading alone, scoring
+alone what was read before, and the whole `run`, which does these and writing side by side.
+
+    python benchmarks/edge_folder.py --files 20000
+
+is the second: PNG files of 32x32 pixels, scored without heatmaps by a network that is next to nothing (the mean of the
+pixels), by one process and by two at a time, each with a part; and its steps one by one, on a tenth of the files. The
+section "An archive" of `results/edge_latency.md` is written anew.
 """
 
+import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from generated_files import save_dicom
 
 SIDES = (256, 512)
+ARCHIVE = "## An archive"
+RESULTS = Path(__file__).parent / "results" / "edge_latency.md"
+_SMALL = 32
 _STARTS = 3
 _WARM_UP = 4
 
@@ -57,20 +72,22 @@ def _start(bundle: Path, files: Path) -> float:
 def _split(bundle: Path, files: Path) -> dict[str, float]:
     """Seconds, and seconds of all cores together, of reading, of scoring and of the whole."""
     sys.path.insert(0, str(bundle))
-    from edge.predictor import open_bundle
-    from edge.processing import Processor
-    from edge.reading import FileReader, Picture
-    from edge.run import find_files, run
-    from edge.support import make_predictor
+    from runtime.edge.integrity import open_bundle
+    from runtime.edge.processing import Processor
+    from runtime.edge.reading import Picture, read_file
+    from runtime.edge.run import find_files, run
+    from runtime.edge.support import make_predictor
 
     manifest = open_bundle(bundle)
     predictor, _ = make_predictor(bundle, manifest, many=True)
-    reader, paths = FileReader(manifest.reading), find_files(str(files), None)
+    paths = find_files([str(files)])
     results = {"count": float(len(paths)), "workers": float(predictor.workers)}
     with ThreadPoolExecutor(predictor.workers) as pool:
         for _ in range(2):  # the first time warms up
             clocks = time.perf_counter(), time.process_time()
-            pictures = [event for path in paths for event in reader(path) if isinstance(event, Picture)]
+            pictures = [
+                event for path in paths for event in read_file(path, manifest.reading) if isinstance(event, Picture)
+            ]
             results |= _since(clocks, "read")
         list(pool.map(lambda picture: predictor(picture.pixels), pictures[:_WARM_UP]))
         clocks = time.perf_counter(), time.process_time()
@@ -86,3 +103,151 @@ def _split(bundle: Path, files: Path) -> dict[str, float]:
 
 def _since(clocks: tuple[float, float], name: str) -> dict[str, float]:
     return {f"{name}_s": time.perf_counter() - clocks[0], f"{name}_cpu_s": time.process_time() - clocks[1]}
+
+
+def main() -> None:
+    """Measure an archive, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=20000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _BUNDLE, str(bundle)], cwd=Path(__file__).parent, check=True
+        )
+        few, many = Path(folder) / "few", Path(folder) / "many"
+        _save_small(few, args.files // 10)
+        _save_small(many, args.files)
+        rows = [_run_parts(bundle, few, 1), *(_run_parts(bundle, many, parts) for parts in (1, 2))]
+        call = f"import json, edge_folder; print(json.dumps(edge_folder.steps({str(bundle)!r}, {str(few)!r})))"
+        result = subprocess.run(
+            [sys.executable, "-c", call], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+        )
+    section = _section(args.files, rows, json.loads(result.stdout.splitlines()[-1]))
+    print(section)
+    RESULTS.write_text(RESULTS.read_text("utf-8").partition(ARCHIVE)[0].rstrip() + "\n\n" + section, encoding="utf-8")
+
+
+# A network that is next to nothing: what is left is the runtime. torch stays out of the measured processes' parent.
+_BUNDLE = """
+import sys
+from pathlib import Path
+import numpy as np
+import openvino
+from openvino import opset13 as ops
+from edge_models import write_bundle
+images = ops.parameter([1, 3, -1, -1], np.float32, name="images")
+maps = ops.reduce_mean(images, np.array([1]), keep_dims=True)
+scores = ops.reduce_mean(maps, np.array([1, 2, 3]))
+maps.output(0).set_names({"anomaly_map"})
+scores.output(0).set_names({"pred_score"})
+write_bundle(Path(sys.argv[1]), openvino.Model([scores, maps], [images]), "Mean", "fp32")
+"""
+
+
+def _save_small(folder: Path, count: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (_SMALL, _SMALL), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:06}.png")
+
+
+def _run_parts(bundle: Path, files: Path, parts: int) -> dict[str, float]:
+    """Wall and processor seconds of all parts at once, with their starts, and the largest one's memory."""
+    output = bundle.with_name(f"{files.name}_{parts}")
+    command = [sys.executable, "-m", "edge", "run", str(files), "--output", str(output), "--no-heatmaps"]
+    begin = time.perf_counter()
+    processes = [
+        subprocess.Popen([*command, "--parts", str(parts), "--part", str(part)], cwd=bundle, stderr=subprocess.DEVNULL)
+        for part in range(1, parts + 1)
+    ]
+    usages = [os.wait4(process.pid, 0) for process in processes]
+    wall = time.perf_counter() - begin
+    if any(status for _, status, _ in usages):
+        sys.exit("A part failed.")
+    rows = sum(len(file.read_text("utf-8").splitlines()) - 1 for file in output.glob("predictions_part-*.csv"))
+    return {
+        "parts": parts,
+        "rows": rows,
+        "wall_s": wall,
+        "cpu_s": sum(usage.ru_utime + usage.ru_stime for _, _, usage in usages),
+        "peak_mib": max(usage.ru_maxrss for _, _, usage in usages) / 1024,
+    }
+
+
+def steps(bundle: str, files: str) -> dict[str, float]:
+    """Milliseconds a file of what a run does, each alone and with nothing else at its side."""
+    sys.path.insert(0, bundle)
+    from runtime.edge.integrity import open_bundle
+    from runtime.edge.reading import Picture, read_file
+    from runtime.edge.results import Row, Table
+    from runtime.edge.run import find_files
+    from runtime.edge.support import make_predictor
+
+    manifest = open_bundle(Path(bundle))
+    predictor, _ = make_predictor(Path(bundle), manifest, many=True)
+    taken: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        taken[name] = 1000 * (time.perf_counter() - begin) / count
+
+    count = sum(1 for _ in Path(files).iterdir())
+    with timed("listing"):
+        paths = list(find_files([files]))
+    with timed("reading, hash and header"):
+        pictures = [
+            event for path in paths for event in read_file(path, manifest.reading) if isinstance(event, Picture)
+        ]
+    with ThreadPoolExecutor(predictor.workers) as pool, timed(f"scoring, {predictor.workers} at a time"):
+        found = list(pool.map(lambda picture: predictor(picture.pixels), pictures))
+    rows = [
+        Row(str(path), one.raw_score, one.score, one.label, one.threshold, path.stem, 1.0, 1.0)
+        for path, one in zip(paths, found, strict=True)
+    ]
+    with tempfile.TemporaryDirectory(dir=Path(bundle).parent) as folder:
+        table = Table(Path(folder), "predictions", Row)
+        with timed("writing the row, CSV and JSON"):
+            for row in rows:
+                table.append([row])
+    return taken
+
+
+def _section(count: int, rows: list[dict[str, float]], taken: dict[str, float]) -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    lines = [
+        ARCHIVE,
+        "",
+        f"    python benchmarks/edge_folder.py --files {count}",
+        "",
+        (
+            f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, openvino "
+            f"{version('openvino')}, load over 1, 5 and 15 minutes at the end: {load}. `python -m edge run --part K "
+            f"--parts N --no-heatmaps` on PNG files of {_SMALL}x{_SMALL} in one folder, with a network that is next to "
+            "nothing. With the start of each process and the hashes of the bundle; every process may use all cores."
+        ),
+        "",
+        "| files | processes | files a second | processor time a file | peak memory of a process |",
+        "|---" * 5 + "|",
+    ]
+    lines += [
+        f"| {row['rows']:.0f} | {row['parts']:.0f} | {row['rows'] / row['wall_s']:.0f} | "
+        f"{1000 * row['cpu_s'] / row['rows']:.2f} ms | {row['peak_mib']:.0f} MiB |"
+        for row in rows
+    ]
+    lines += [
+        "",
+        "| step, alone | a file |",
+        "|---|---|",
+        *(f"| {name} | {value:.3f} ms |" for name, value in taken.items()),
+    ]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

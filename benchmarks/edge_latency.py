@@ -27,6 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edge_folder import ARCHIVE, RESULTS
 from edge_models import MODELS, SIDE, VARIANTS, file_of
 
 NAMES = {"torch": "torch", "fp32": "OpenVINO FP32", "fp16": "OpenVINO FP16", "int8": "OpenVINO INT8"}
@@ -44,7 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=40, help="in the folder that the runtime is measured on")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "edge_latency.md")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -65,7 +66,9 @@ def main() -> None:
                 for result in json.loads(_python("-c", f"import edge_folder; {call}").splitlines()[-1]):
                     folders.append({"model": name, "variant": variant, **result})
                     print(json.dumps(folders[-1]), flush=True)
-        args.out.write_text(_page(rows, folders, args), encoding="utf-8")
+        # The last section is another script's.
+        archive = args.out.read_text("utf-8").partition(ARCHIVE)[1:] if args.out.exists() else ()
+        args.out.write_text("\n".join([_page(rows, folders, args), "".join(archive)]), encoding="utf-8")
 
 
 def _rounds(folder: Path, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:

@@ -75,10 +75,10 @@ def prepare(name: str, folder: str) -> None:
             if is_convolutional(graph):
                 calibration, scope = nncf.Dataset(normals), floating_point_scope(graph)
                 chosen = nncf.quantize(graph.clone(), calibration, subset_size=len(normals), ignored_scope=scope)
-        _write_bundle(Path(folder) / variant, chosen, class_name, variant)
+        write_bundle(Path(folder) / variant, chosen, class_name, variant)
 
 
-def _write_bundle(folder: Path, graph: Any, name: str, precision: str) -> None:  # noqa: ANN401 - OpenVINO has no types
+def write_bundle(folder: Path, graph: Any, name: str, precision: str) -> None:  # noqa: ANN401 - OpenVINO has no types
     """Write graph, runtime and manifest, with thresholds that some of every image is above: it has to be outlined."""
     from dataclasses import replace
 

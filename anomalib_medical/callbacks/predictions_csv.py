@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ from .predictions_file import (
     Prediction,
     check_writable,
     claim_number,
+    each_prediction,
     merge_ranks,
     publish,
     rank_path,
     read_predictions,
+    rename_complete,
 )
+from .predictions_part import PartOfArchive
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +69,13 @@ class PredictionsCSV(Callback):
 
     Attributes:
         path: The file written last, None before.
+        part: If what is predicted is a part of an archive, how it is written instead.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
+        self.part: PartOfArchive | None = None
         self._folder = Path()
         self._file: PartialFile | None = None
         self._pending: _Pending | None = None
@@ -81,9 +87,12 @@ class PredictionsCSV(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Fail before hours of work, not after, if the run's folder cannot be written."""
         del pl_module, stage
-        self._folder = Path(trainer.default_root_dir)
+        self._folder = self.part.folder if self.part else Path(trainer.default_root_dir)
         if trainer.is_global_zero:
             check_writable(self._folder)
+        if self.part:
+            # Before Lightning reads a first image, which may be done.
+            self._file = self.part.open()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file."""
@@ -94,6 +103,11 @@ class PredictionsCSV(Callback):
             raise ValueError(msg)
         self._post_processor = post_processor if isinstance(post_processor, PostProcessor) else None
         self._pending = None
+        if self.part:
+            self._hasher = PatientHasher(self._folder)
+            self._redirected = _without_folder(callbacks)
+            self._redirect(self.part.heatmaps)
+            return
         # anomalib numbers the run's folder in every process anew: all processes use that of the first.
         first = PartialFile.first_free(self._folder) if trainer.is_global_zero else None
         path = trainer.strategy.broadcast(first.path if first else Path())
@@ -132,28 +146,31 @@ class PredictionsCSV(Callback):
         """Keep what was scored under its partial name."""
         del trainer, pl_module, exception
         if self._file is None:
+            self._close_part()
             return
         pending = self._pending
         # The exception may have come before the post-processor's turn: its columns would be wrong.
         if pending and (self._post_processor is None or pending.batch.pred_score is not pending.given):
             self._flush()
         self._file.close()
+        self._close_part()
         self._release_heatmaps()
         logger.warning("Stopped early: the scores of %s are in %s", counted(self._file.count, "image"), self._file.path)
         self._file = self._pending = None
 
     def _claim_heatmaps(self, trainer: Trainer, callbacks: Sequence[Callback], folder: Path) -> None:
         """Give heatmaps that have no folder of the user's choice a new one, of the same number as the predictions."""
-        self._redirected = [
-            callback for callback in callbacks if isinstance(callback, ImageVisualizer) and callback.output_dir is None
-        ]
+        self._redirected = _without_folder(callbacks)
         self._number = 0
         if not self._redirected:
             return
         number = claim_number(folder, HEATMAPS) if trainer.is_global_zero else 0
         self._number = trainer.strategy.broadcast(number)
+        self._redirect(numbered(folder, HEATMAPS, self._number))
+
+    def _redirect(self, folder: Path) -> None:
         for visualizer in self._redirected:
-            visualizer.output_dir = numbered(folder, HEATMAPS, self._number)
+            visualizer.output_dir = folder
 
     def _release_heatmaps(self) -> None:
         """Let the next run choose its own folder."""
@@ -165,22 +182,31 @@ class PredictionsCSV(Callback):
         if self._file and self._pending and self._hasher:
             self._file.write(_rows(self._pending, self._post_processor, self._hasher))
         self._pending = None
+        if self._file and self.part:
+            self.part.note(self._file.count)
+
+    def _close_part(self) -> None:
+        if self.part:
+            self.part.close()
 
     def _finish(self, trainer: Trainer, model: LightningModule, dataloaders: object) -> None:
-        if self._file is None:
+        if self._file is None:  # of a part that was complete
+            self._close_part()
+            self._release_heatmaps()
             return
         self._flush()
         self._file.close()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            partial, count = self._file.path, self._file.count
+            partial = self._file.path
             if trainer.world_size > 1:
-                partial, count = _merge(partial, trainer.world_size, dataloaders)
-            self.path = publish(partial, self._number)
-            logger.info("Wrote the scores of %s to %s", counted(count, "image"), self.path)
-            without = sum(not math.isfinite(float(row.raw_score)) for row in read_predictions(self.path))
-            if without:
-                images = counted(count, "image")
+                partial = _merge(partial, trainer.world_size, dataloaders)
+            self.path = rename_complete(partial, self.part.final) if self.part else publish(partial, self._number)
+            self._close_part()
+            finite = Counter(math.isfinite(float(row.raw_score)) for row in each_prediction(self.path))
+            images = counted(finite.total(), "image")
+            logger.info("Wrote the scores of %s to %s", images, self.path)
+            if without := finite[False]:
                 logger.warning("%d of %s without a score (nan or infinite), and so without a label.", without, images)
             record = getattr(model, "support_record", None)
             if record is not None:
@@ -189,6 +215,10 @@ class PredictionsCSV(Callback):
                 self.path.with_name(f"{self.path.stem}_support.json").write_text(content + "\n", encoding="utf-8")
         self._release_heatmaps()
         self._file = None
+
+
+def _without_folder(callbacks: Sequence[Callback]) -> list[ImageVisualizer]:
+    return [callback for callback in callbacks if isinstance(callback, ImageVisualizer) and callback.output_dir is None]
 
 
 def _normalises(post_processor: PostProcessor | None) -> bool:
@@ -237,7 +267,7 @@ def _labels(values: Tensor | None, size: int) -> list[str]:
     return ["abnormal" if value else "normal" for value in values.flatten().tolist()]
 
 
-def _merge(first: Path, world_size: int, dataloaders: object) -> tuple[Path, int]:
+def _merge(first: Path, world_size: int, dataloaders: object) -> Path:
     """Merge the partial files of all processes into a new partial file and remove them."""
     parts = [first, *(rank_path(first, rank) for rank in range(1, world_size))]
     loaders: list[Any] = dataloaders if isinstance(dataloaders, list) else [dataloaders]
@@ -251,4 +281,4 @@ def _merge(first: Path, world_size: int, dataloaders: object) -> tuple[Path, int
     merged.close()
     for part in parts:
         part.unlink()
-    return merged.path, merged.count
+    return merged.path

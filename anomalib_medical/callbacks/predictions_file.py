@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -43,15 +43,21 @@ def check_writable(folder: Path) -> None:
 
 
 class PartialFile:
-    """A growing file of predictions, under a name that says that it is partial; `path` must not exist."""
+    """A growing file of predictions, under a name that says that it is partial; if it exists, it must be gone on with.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: The file.
+        count: Number of rows that were added.
+    """
+
+    def __init__(self, path: Path, *, go_on: bool = False) -> None:
         self.path = path
         self.count = 0
         # Names of files that are no text become text that every reader takes.
-        self._file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+        self._file = path.open("a" if go_on else "x", encoding="utf-8", errors="backslashreplace", newline="")
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow(Prediction._fields)
+        if not self._file.tell():
+            self._csv.writerow(Prediction._fields)
 
     @classmethod
     def first_free(cls, folder: Path) -> Self:
@@ -91,29 +97,38 @@ def publish(partial: Path, number: int = 0) -> Path:
     """Rename a complete file to the first free of `predictions.csv`, `predictions_1.csv`, ..., from `number` on."""
 
     def take(number: int) -> Path:
-        target = numbered(partial.parent, STEM, number, ".csv")
-        try:
-            # A hard link, unlike a rename, fails if the target exists, also when two runs end at once.
-            os.link(partial, target)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if target.exists():
-                raise FileExistsError from None
-            partial.rename(target)
-        else:
-            partial.unlink()
-        return target
+        return rename_complete(partial, numbered(partial.parent, STEM, number, ".csv"))
 
     return first_free(take, number)
 
 
+def rename_complete(partial: Path, target: Path) -> Path:
+    """Rename a complete file; a FileExistsError if the target is there, also when two runs end at once."""
+    try:
+        os.link(partial, target)  # unlike a rename, fails if the target exists
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError from None
+        partial.rename(target)
+    else:
+        partial.unlink()
+    return target
+
+
 def read_predictions(path: Path) -> list[Prediction]:
     """Rows of a file of predictions."""
+    return list(each_prediction(path))
+
+
+def each_prediction(path: Path) -> Iterator[Prediction]:
+    """Go through the rows of a file of predictions, of any length."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         next(reader, None)
-        return [Prediction(*row) for row in reader]
+        for row in reader:
+            yield Prediction(*row)
 
 
 def merge_ranks(ranks: Sequence[Sequence[Prediction]], expected: int | None) -> list[Prediction]:

@@ -1,6 +1,7 @@
 """`anomalib-medical`: anomalib's command line with our classes registered, our subcommands and honest exit codes."""
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from jsonargparse.util import import_object
 
 import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.callbacks.predictions_part import PartOfArchive
 from anomalib_medical.cli import audit, benchmark, bundle, configs, quickstart, report, retarget
+from anomalib_medical.cli.part_options import add_part_options, make_part, one_device, part_of
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
@@ -36,6 +39,8 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
+
+logger = logging.getLogger(__name__)
 
 # Ours: modules with a DESCRIPTION, `add_arguments(parser)`, and `run(arguments)`, which gives the exit code.
 COMMANDS: dict[str, Any] = {
@@ -53,6 +58,7 @@ class MedicalCLI(AnomalibCLI):
     """anomalib's CLI plus `COMMANDS`, with `PredictionsCSV` on and folders to predict read by our readers."""
 
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        self._part: PartOfArchive | None = None
         # anomalib asks itself for `add_<subcommand>_arguments`.
         for name, command in COMMANDS.items():
             setattr(self, f"add_{name}_arguments", partial(_prepare, command))
@@ -83,15 +89,18 @@ class MedicalCLI(AnomalibCLI):
             parser.prog = f"anomalib-medical {name}"  # jsonargparse leaves the program's name out
 
     def add_predict_arguments(self, parser: ArgumentParser) -> None:
-        """Add how DICOM and NIfTI files of a folder are read, which must be as in training."""
+        """Add how DICOM and NIfTI files of a folder are read, which must be as in training, and which part of them."""
         super().add_predict_arguments(parser)
         add_reading_options(parser, "For --data FOLDER, as in training")
+        add_part_options(parser)
 
     def instantiate_classes(self) -> None:
         """Build model, data and engine, which our own subcommands do not have, for a checkpoint that fits them."""
         if self.subcommand in COMMANDS:
             return
         options = self.config[self.subcommand]
+        if self.subcommand == "predict":
+            part_of(options)  # refuses what is none
         path = options.get("ckpt_path")
         checkpoint = None
         if path:
@@ -115,6 +124,8 @@ class MedicalCLI(AnomalibCLI):
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
             # Before the trainer is built, which asks for libraries of other precisions first.
             check_precision(trainer.precision)
+        if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
+            trainer.devices = one_device(trainer.devices)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
@@ -127,6 +138,8 @@ class MedicalCLI(AnomalibCLI):
         if not isinstance(getattr(self, "datamodule", None), AnomalibVideoDataModule):
             # anomalib's visualizer stretches the map of a crop over the whole image.
             self.model.visualizer = with_our_reader(self.model.visualizer)
+        if subcommand == "predict":
+            self._prepare_part(kwargs)
         if "data_path" in kwargs:
             # anomalib's dataset clips 16-bit images and refuses non-ASCII paths.
             options = self.config[subcommand]
@@ -138,6 +151,18 @@ class MedicalCLI(AnomalibCLI):
             # Nobody takes what a command returns, and Lightning would keep every image and map of a long folder.
             kwargs["return_predictions"] = False
         return kwargs
+
+    def _prepare_part(self, kwargs: dict[str, Any]) -> None:
+        self._part = make_part(self.config["predict"], kwargs.get("data_path"))
+        if self._part is None:
+            return
+        del kwargs["data_path"]
+        kwargs["dataset"] = self._part.dataset
+        # All parts write to the folder of the user's choice; anomalib's is one that each process finds or makes anew.
+        self.engine._setup_workspace = lambda **_: None  # type: ignore[method-assign]  # noqa: SLF001 - no other way
+        for callback in self.config_init["predict"].trainer.callbacks:
+            if isinstance(callback, PredictionsCSV):
+                callback.part = self._part
 
     def _prepare_export(self, kwargs: dict[str, Any]) -> None:
         if kwargs.get("ckpt_path"):
@@ -164,6 +189,9 @@ class MedicalCLI(AnomalibCLI):
             self._train_further(**self._prepare_subcommand_kwargs("train"))
         elif self.subcommand not in COMMANDS:
             super()._run_subcommand()
+            if self._part is not None and self._part.failed.exists:
+                logger.error("Some files could not be read: %s says why.", self._part.failed.files[0])
+                raise SystemExit(1)
         elif code := COMMANDS[self.subcommand].run(self.config[self.subcommand]):
             raise SystemExit(code)
 

@@ -23,6 +23,7 @@ from anomalib_medical.data.images import read_image, read_mask
 from anomalib_medical.data.patients import file_facts
 from anomalib_medical.io import (
     FORMATS,
+    Archive,
     ImageAddress,
     Listing,
     MaskRule,
@@ -158,7 +159,7 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
     one warning: files of other formats, pipes and broken links, and DICOM objects that are no images.
 
     Args:
-        path: A folder, searched at any depth, or one image.
+        path: A folder, searched at any depth, one image, or a list of them, see `Archive`.
         window: Which values of DICOM and NIfTI files become black and white, see ``read_image``.
         slicing: How volumes become slices; all axial slices if None.
 
@@ -176,7 +177,7 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
         if not path.exists():
             msg = f"There is no file or folder {path} to predict."
             raise FileNotFoundError(msg)
-        listing = list_folder(path) if kind else Listing([path])
+        listing = list_folder(path) if kind else Listing(list(Archive([path])))
         self.window = window
         self.name = path.resolve().name if kind else None
         self.addresses: list[ImageAddress] = []
@@ -198,18 +199,22 @@ class MedicalPredictDataset(Dataset[MedicalImageItem]):
 
     def __getitem__(self, index: int) -> MedicalImageItem:
         """Read one image, (3, H, W); an ImageReadError if that cannot be done."""
-        address = self.addresses[index]
-        facts = file_facts(address.path)
-        return MedicalImageItem(
-            image=Image(read_image(address, self.window)),
-            image_path=str(address),
-            patient_id=facts.patient or facts.study or facts.series or str(address.path),
-        )
+        return predict_item(self.addresses[index], self.window)
 
     @property
     def collate_fn(self) -> Callable[[list[MedicalImageItem]], MedicalImageBatch]:
         """Collate images; those of different sizes are brought to that of the one with the longest side."""
         return collate
+
+
+def predict_item(address: ImageAddress, window: Window | None) -> MedicalImageItem:
+    """Read one image to predict, (3, H, W); an ImageReadError if that cannot be done."""
+    facts = file_facts(address.path)
+    return MedicalImageItem(
+        image=Image(read_image(address, window)),
+        image_path=str(address),
+        patient_id=facts.patient or facts.study or facts.series or str(address.path),
+    )
 
 
 def _fill_boxes(boxes: list[list[float]], size: tuple[int, int]) -> torch.Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from functools import cached_property
 from pathlib import Path
 
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import write_once
 
 SALT_FILE = ".patient_salt"
 _SALT_BYTES = 32
@@ -33,7 +33,7 @@ class PatientHasher:
     @cached_property
     def _salt(self) -> bytes:
         if not self._file.exists():
-            _make_salt(self._file)
+            write_once(self._file, secrets.token_hex(_SALT_BYTES))
         with contextlib.suppress(ValueError):
             salt = bytes.fromhex(self._file.read_text(encoding="ascii"))
             if len(salt) == _SALT_BYTES:
@@ -59,21 +59,3 @@ class PatientHasher:
             return ""
         digest = hmac.new(self._salt, patient_id.encode("utf-8", errors="surrogateescape"), hashlib.sha256)
         return f"{kind}-{digest.hexdigest()[:_DIGITS]}"
-
-
-def _make_salt(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Written under another name and linked into place: of two processes that start at once, both use the first's salt.
-    draft = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        draft.touch(mode=0o600, exist_ok=False)
-        draft.write_text(secrets.token_hex(_SALT_BYTES), encoding="ascii")
-        try:
-            os.link(draft, file)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not file.exists():
-                draft.rename(file)
-    finally:
-        draft.unlink(missing_ok=True)

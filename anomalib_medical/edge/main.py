@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..io import ImageReadError, agree, counted
+from ..io import ArchiveError, ImageReadError, Part, agree, counted, sha256
 from . import EdgeError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.info("Stopped. What was finished is in the output folder.")
         return OK if options.command == "watch" else INTERRUPTED
-    except (EdgeError, ImageReadError) as error:
+    except (ArchiveError, EdgeError, ImageReadError) as error:
         message = str(error)
     except ModuleNotFoundError as error:
         message = f"The package {error.name} is not installed: pip install -r requirements.txt"
@@ -68,8 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge", description="Score medical images.", epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="score files once", epilog=_EPILOG)
-    run.add_argument("input", help="a folder, a file, or - for paths on standard input, one a line")
+    run.add_argument(
+        "input",
+        nargs="+",
+        help="folders; files; a list of both: .txt, one a line, or .csv, in the column path, below the list's folder; "
+        "or - for paths on standard input",
+    )
     run.add_argument("--limit", type=int, help="only the first so many files")
+    run.add_argument("--part", type=int, help="score only this one, from 1, of so many --parts: others go elsewhere")
+    run.add_argument("--parts", type=int, help="number of parts; all write to the same --output, or each to its own")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with the part where its results end, if there are any"
+    )
     watch = commands.add_parser("watch", help="score files as they arrive in a folder", epilog=_EPILOG)
     watch.add_argument("drop", type=Path, help="the folder; files leave it when they are done")
     watch.add_argument(
@@ -77,7 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (run, watch):
         command.add_argument(
-            "--output", type=Path, required=True, help="folder of the results; run wants a new one, watch goes on in it"
+            "--output",
+            type=Path,
+            required=True,
+            help="folder of the results; run wants a new one, parts and watch go on in it",
         )
         command.add_argument(
             "--heatmaps", action=argparse.BooleanOptionalAction, default=True, help="draw heatmaps (default: yes)"
@@ -104,14 +117,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, bundle: Path) -> int:
-    from .run import find_files, prepare_output, run
+    from .manifest import NAME
+    from .run import find_files, prepare_output, run, run_part
+    from .support import FILE
 
     if options.limit is not None and options.limit < 1:
         msg = f"--limit: got {options.limit}, expected 1 or more."
         raise EdgeError(msg)
-    files = find_files(options.input, options.limit)
-    prepare_output(options.output)
-    return run(files, options.output, _processor(options, bundle, many=True))
+    part = _part(options)
+    archive = find_files(options.input, part)
+    if part is None:
+        prepare_output(options.output)
+        return run(archive, options.output, _processor(options, bundle, options.output, many=True), options.limit)
+    for folder in filter(Path.is_dir, map(Path, options.input)):
+        if options.output.resolve().is_relative_to(folder.resolve()):
+            msg = f"The output {options.output} lies in {folder}: heatmaps would be scored. Choose one beside it."
+            raise EdgeError(msg)
+    # Two parts may hold copies of an image, whose heatmaps have the same name.
+    processor = _processor(options, bundle, options.output / str(part), many=True)
+    model = "+".join(sha256(file) for file in (bundle / NAME, bundle / FILE) if file.exists())
+    return run_part(archive, options.output, processor, model, resume=options.resume)
+
+
+def _part(options: argparse.Namespace) -> Part | None:
+    if options.part is None and options.parts is None and not options.resume:
+        return None
+    if options.part is None or options.parts is None or options.limit is not None:
+        msg = "--part, --parts and --resume: expected --part K --parts N, with or without --resume, and no --limit."
+        raise EdgeError(msg)
+    return Part(options.part, options.parts)
 
 
 def _watch(options: argparse.Namespace, bundle: Path) -> int:
@@ -121,7 +155,7 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     check_folders(options.drop, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.drop, options.output):
-        processor = _processor(options, bundle, many=False)
+        processor = _processor(options, bundle, options.output, many=False)
         journal = Journal(options.output)
         try:
             were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
@@ -133,7 +167,7 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
-def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Processor:
+def _processor(options: argparse.Namespace, bundle: Path, output: Path, *, many: bool) -> Processor:
     from .dicom_objects import DicomObjects
     from .integrity import open_bundle
     from .processing import Processor
@@ -144,8 +178,8 @@ def _processor(options: argparse.Namespace, bundle: Path, *, many: bool) -> Proc
     if facts is not None:
         images = f"{counted(len(facts.images), 'support image')} that {agree(len(facts.images), 'was', 'were')}"
         logger.info("Comparing with the %s bound on this device.", images)
-    dicom = DicomObjects(bundle, options.output) if options.dicom else None
-    return Processor(predictor, manifest.reading, options.output, heatmaps=options.heatmaps, dicom=dicom)
+    dicom = DicomObjects(bundle, output) if options.dicom else None
+    return Processor(predictor, manifest.reading, output, heatmaps=options.heatmaps, dicom=dicom)
 
 
 def _support(options: argparse.Namespace, bundle: Path) -> int:

@@ -64,6 +64,16 @@ class Table:
         self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in (".csv", ".jsonl")}
         self._columns = [field.name for field in fields(kind)]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, in the order in which they are written."""
+        return tuple(self._paths.values())
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was begun."""
+        return self.files[0].exists()
+
     def append(self, rows: Iterable[Row | Failure]) -> None:
         """Add rows and hand them to the system, so that they outlive this process."""
         rows = list(rows)

@@ -1,52 +1,53 @@
-"""`run`: score a folder, a file or a list of files, once."""
+"""`run`: score folders, files or lists of files, once: all of them, or one part."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..io import FORMATS, counted, list_folder
+from ..io import (
+    FORMATS,
+    STANDARD_INPUT,
+    Archive,
+    Listing,
+    Part,
+    Progress,
+    begin_part,
+    counted,
+    has_image_name,
+    irregular,
+    is_image,
+    list_folder,
+)
 from . import EdgeError
 from .processing import Processor
+from .reading import FileResult
 from .results import FAILED, PREDICTIONS, Failure, Row, Table
 
 logger = logging.getLogger("edge")
 
 
-def find_files(source: str, limit: int | None) -> list[Path]:
-    """List the files to score, the first so many of them.
-
-    `source` is a folder, searched at any depth; a file; or ``-`` for paths on standard input, one a line.
-    """
-    path, others = Path(source), ""
-    if source == "-":
-        files = [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
-    elif path.is_dir():
-        listing = list_folder(path)
-        others = listing.left_out(names=False)
-        # What is no image goes to the table of failures, or is counted: but alone it is nothing to score.
-        more = (*listing.unread.values(), *listing.no_images.values()) if listing.images else ()
-        files = sorted(chain(listing.images, *more))
-        if files and others:
-            logger.warning("%s", others)
-    elif os.path.lexists(path):
-        files = [path]
-    else:
-        msg = f"There is no file or folder {source}."
-        raise EdgeError(msg)
-    if not files:
-        where = "on standard input" if source == "-" else f"in {source}"
+def find_files(sources: Sequence[str], part: Part | None = None) -> Archive:
+    """List the files to score, see `Archive`: those of one part, or all."""
+    archive = Archive(sources, part or Part())
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    # What is no image goes to the table of failures, or is counted: but alone it is nothing to score.
+    if not archive.count or (part is None and len(folders) == len(sources) and not any(map(_is_image, archive))):
+        others = sum(map(list_folder, folders), Listing()).left_out(names=False)
+        where = "on standard input" if list(sources) == [STANDARD_INPUT] else f"in {', '.join(sources)}"
         msg = f"There is no image {where}: expected {FORMATS} files. {others}".strip()
         raise EdgeError(msg)
-    return files[:limit]
+    return archive
+
+
+def _is_image(path: Path) -> bool:
+    return irregular(path) is None and (has_image_name(path) or is_image(path))
 
 
 def prepare_output(output: Path) -> None:
@@ -57,14 +58,34 @@ def prepare_output(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def run(files: Sequence[Path], output: Path, processor: Processor) -> int:
+def run(archive: Archive, output: Path, processor: Processor, limit: int | None = None) -> int:
     """Score files and write the tables; returns 1 if a file could not be read, or none was scored."""
-    predictions, failed = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
-    predictions.replace([])
+    total = len(archive) if limit is None else min(limit, len(archive))
+    tables = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
+    return 1 if _score(processor(islice(archive, limit)), total, 0, *tables) == 0 or tables[1].exists else 0
+
+
+def run_part(archive: Archive, output: Path, processor: Processor, model: str, *, resume: bool) -> int:
+    """Score a part with the model of this digest, or go on with it; returns 1 if a file of it could not be read."""
+    stems = (f"{stem}_{archive.part}" for stem in (PREDICTIONS, FAILED))
+    predictions, failed = (Table(output, stem, kind) for stem, kind in zip(stems, (Row, Failure), strict=True))
+    with begin_part(archive, output, [predictions.files, failed.files], model, resume=resume) as (done, files):
+        if done:
+            logger.info("Going on with %s: %s were done before.", archive.part, counted(done, "file"))
+        _score(processor(files), len(archive), done, predictions, failed)
+    return 1 if failed.exists else 0
+
+
+def _score(results: Iterable[FileResult], total: int, done: int, predictions: Table, failed: Table) -> int:
+    """Write the tables, say how far it is, and return how many images were scored."""
+    if not predictions.exists:
+        predictions.replace([])
     scored = failures = 0
     no_images: Counter[str] = Counter()
     start = time.perf_counter()
-    for result in tqdm(processor(files), total=len(files), desc="Scoring", unit="file", disable=None):
+    progress = Progress(total, done)
+    bar = tqdm(results, initial=done, total=total, desc="Scoring", unit="file", disable=None)
+    for number, result in enumerate(bar, start=done + 1):
         if result.no_image:
             # Exports from archives bring reports and presentation states along, and earlier results.
             no_images[result.no_image] += 1
@@ -74,12 +95,16 @@ def run(files: Sequence[Path], output: Path, processor: Processor) -> int:
         else:
             predictions.append(result.rows)
             scored += len(result.rows)
+        if bar.disable and (line := progress.line(number)):
+            logger.info("%s", line)
     elapsed = time.perf_counter() - start
-    counts = counted(scored, "image"), counted(len(files), "file")
+    counts = counted(scored, "image"), counted(total - done, "file")
     logger.info("%s of %s scored in %.1f s (%.1f a second).", *counts, elapsed, scored / max(elapsed, 1e-9))
     if no_images:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in sorted(no_images.items()))
         logger.info("Not scored, since they hold no image of a patient to score: %s.", kinds)
     if failures:
-        logger.error("%s could not be read; failed.csv in the output folder says why.", counted(failures, "file"))
-    return 1 if failures or not scored else 0
+        logger.error(
+            "%s could not be read; %s in the output folder says why.", counted(failures, "file"), failed.files[0].name
+        )
+    return scored

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..io import counted, irregular, sha256
+from ..io import locked as locked_file
 from . import EdgeError
 from .processing import Processor
 from .results import Journal, image_name, write_atomically, written_atomically
@@ -82,8 +81,8 @@ def locked(*folders: Path) -> Iterator[None]:
     with ExitStack() as locks:
         for folder in folders:
             try:
-                locks.enter_context(FileLock(folder / LOCK, timeout=0))
-            except Timeout as error:
+                locks.enter_context(locked_file(folder / LOCK))
+            except BlockingIOError as error:
                 msg = f"Another runtime works on {folder}. Stop that one, or give this one folders of its own."
                 raise EdgeError(msg) from error
         yield

@@ -4,11 +4,12 @@ Edge devices read with a copy of this folder: it imports itself relatively, and 
 nibabel, which is optional there, NIfTI files are refused.
 """
 
+from .archive import STANDARD_INPUT, Archive, Part, Progress
 from .dicom_file import is_dicom_file
 from .dicom_header import OWN_MANUFACTURER, DicomFacts, dicom_facts, kind_of_file
-from .errors import ImageReadError, NoImageError
+from .errors import ArchiveError, ImageReadError, NoImageError
 from .files import ImageAddress, first_free, irregular, numbered, on_disk, picture_sha256, sha256
-from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, image_stem, list_folder
+from .listing import IMAGE_SUFFIXES, RASTER_SUFFIXES, Listing, has_image_name, image_stem, list_folder
 from .masks import MaskRule, labels_in
 from .options import NAMED_WINDOWS, Axis, Slicing, Window
 from .pairing import pair_masks, require_same_size
@@ -16,6 +17,7 @@ from .reader import (
     FORMATS,
     ImageReader,
     image_size,
+    is_image,
     list_pictures,
     read_mask_pixels,
     read_mask_values,
@@ -23,6 +25,7 @@ from .reader import (
     require_file,
     three_planes,
 )
+from .resume import begin_part, locked, write_once
 from .text import agree, composed, counted, finite_or_none, names_nobody, normalise_id, readable
 
 __all__ = [
@@ -31,6 +34,9 @@ __all__ = [
     "NAMED_WINDOWS",
     "OWN_MANUFACTURER",
     "RASTER_SUFFIXES",
+    "STANDARD_INPUT",
+    "Archive",
+    "ArchiveError",
     "Axis",
     "DicomFacts",
     "ImageAddress",
@@ -39,22 +45,28 @@ __all__ = [
     "Listing",
     "MaskRule",
     "NoImageError",
+    "Part",
+    "Progress",
     "Slicing",
     "Window",
     "agree",
+    "begin_part",
     "composed",
     "counted",
     "dicom_facts",
     "finite_or_none",
     "first_free",
+    "has_image_name",
     "image_size",
     "image_stem",
     "irregular",
     "is_dicom_file",
+    "is_image",
     "kind_of_file",
     "labels_in",
     "list_folder",
     "list_pictures",
+    "locked",
     "names_nobody",
     "normalise_id",
     "numbered",
@@ -69,4 +81,5 @@ __all__ = [
     "require_same_size",
     "sha256",
     "three_planes",
+    "write_once",
 ]

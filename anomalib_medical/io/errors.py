@@ -55,6 +55,10 @@ class NoImageError(ImageReadError):
     kind = "object without an image"  # in the words of the standard
 
 
+class ArchiveError(ValueError):
+    """Many files, or a part of them, cannot be gone through as asked; the message says what to do."""
+
+
 @contextmanager
 def quiet(*loggers: str) -> Generator[None, None, None]:
     """Drop warnings, and what the named loggers log: both may quote what a header says."""

@@ -82,13 +82,11 @@ def list_folder(folder: Path, *, of_masks: bool = False, deep: bool = True) -> L
     no_images: dict[str, list[Path]] = {}
     if (kind := irregular(folder)) not in {None, "a folder"}:
         return Listing(unread={str(kind).removeprefix("a "): [folder]})
-    for path in sorted(_files(folder, deep=deep)):
-        if path.suffix.lower() in _TEXTS | _DOCUMENTS or path.name.lower() == "dicomdir":
-            continue
+    for path in sorted(walk_folder(folder, deep=deep)):
         if (kind := irregular(path)) is not None:
             unread.setdefault(kind.removeprefix("a "), []).append(path)
-        elif not _has_image_name(path) and not is_image(path):
-            if path.suffix.lower() in _DRAWINGS or describe(head_of(path)) != "text":
+        elif not has_image_name(path) and not is_image(path):
+            if not _is_text(path):
                 unread.setdefault(path.suffix.lower() or "without suffix", []).append(path)
         elif path.suffix.lower() not in RASTER_SUFFIXES and (kind := kind_of_file(path, of_mask=of_masks)) is not None:
             no_images.setdefault(kind, []).append(path)
@@ -97,21 +95,56 @@ def list_folder(folder: Path, *, of_masks: bool = False, deep: bool = True) -> L
     return Listing(images, unread, no_images)
 
 
-def _files(folder: Path, *, deep: bool) -> Iterator[Path]:
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, onerror=_refuse_forbidden, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
-        yield from (Path(parent) / name for name in names if not name.startswith("."))
+def walk_folder(folder: Path, *, deep: bool = True) -> Iterator[Path]:
+    """Go through what is in a folder, in no order, and never hold the names of its files.
+
+    Names alone decide what is passed over, see `list_folder`; nothing is opened.
+    """
+    return _walk(folder, deep=deep, seen=set())
 
 
-def _refuse_forbidden(error: OSError) -> None:
-    if isinstance(error, PermissionError):
-        raise error
+def _walk(folder: Path, *, deep: bool, seen: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:  # a link that leads back
+        return
+    seen.add(real)
+    folders = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                elif not _is_companion_by_name(Path(entry.name)):
+                    yield folder / entry.name
+    except PermissionError:
+        raise
+    except OSError:  # there is none
+        return
+    # In order: of two links to a folder it is always the same one that is followed.
+    for name in sorted(folders) if deep else ():
+        yield from _walk(folder / name, deep=deep, seen=seen)
+
+
+def _is_companion_by_name(path: Path) -> bool:
+    return path.suffix.lower() in _TEXTS | _DOCUMENTS or path.name.lower() == "dicomdir"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def is_companion(path: Path) -> bool:
+    """Whether a file of a searched folder is text under a name that does not say so."""
+    return irregular(path) is None and not has_image_name(path) and not is_image(path) and _is_text(path)
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() not in _DRAWINGS and describe(head_of(path)) == "text"
 
 
 def image_stem(path: Path) -> str:
@@ -119,5 +152,6 @@ def image_stem(path: Path) -> str:
     return path.name[: -len(_NII_GZ)] if path.name.lower().endswith(_NII_GZ) else path.stem
 
 
-def _has_image_name(path: Path) -> bool:
+def has_image_name(path: Path) -> bool:
+    """Whether a file's name says that it is an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES or path.name.lower().endswith(_NII_GZ)

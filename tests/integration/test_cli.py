@@ -3,6 +3,7 @@
 What may depend on imports runs in fresh processes with nothing imported first; the rest, for speed, in this one.
 """
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import openvino
 import pytest
 import torch
 import yaml
+from anomalib.models.components import AnomalibModule
 from PIL import Image
 
+from anomalib_medical import Scrd
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.cli import main as cli
 from anomalib_medical.data.images import read_image
+from anomalib_medical.io import locked
 from tests.conftest import make_folder
 from tests.helpers.commands import fail, start, succeed
 from tests.helpers.dicom_files import write_dicom
@@ -169,6 +173,109 @@ def test_the_window_of_a_folder_of_dicom_files(trained, here):
     plain, bone, by_datamodule = ([float(row.raw_score) for row in read_predictions(file)] for file in written)
     assert bone == pytest.approx(by_datamodule, abs=1e-6)
     assert bone != pytest.approx(plain, abs=1e-3)
+
+
+def predict(trained, data, *options):
+    model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
+    cli.main(["predict", *model, f"--data={data}", *CPU, *options])
+
+
+def part(number, parts=3):
+    return [f"--part={number}", f"--parts={parts}", "--default_root_dir=out"]
+
+
+@pytest.fixture
+def archive(here):
+    """Files of one picture and of several, and others that a folder may hold."""
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
+        path = here / "in" / f"{number // 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    cine = np.random.default_rng(9).integers(0, 256, (3, 64, 64), np.uint8)
+    write_dicom(here / "in" / "cine", cine, NumberOfFrames=3, PatientID="Doe")
+    write_dicom(here / "in" / "still.dcm", cine[0], PatientID="Doe")
+    (here / "in" / "notes").write_text("text")
+    return here / "in"
+
+
+def test_the_predictions_of_parts_are_those_of_one_run(trained, archive, here):
+    predict(trained, archive)
+    (one,) = (here / "results").rglob("predictions.csv")
+    for number in (3, 1, 2):
+        predict(trained, archive, *part(number))
+    files = [here / "out" / f"predictions_part-{number}-of-3.csv" for number in (1, 2, 3)]
+    rows = [row for file in files for row in read_predictions(file)]
+    # One salt for all parts, another than that of the run.
+    patients = {}
+    for row, expected in zip(rows, read_predictions(one), strict=True):
+        assert row._replace(patient="") == expected._replace(patient="")
+        assert patients.setdefault(expected.patient, row.patient) == row.patient
+    assert len(set(patients.values())) == len(patients) == 6
+    heatmaps = [
+        path.name for number in (1, 2, 3) for path in (here / "out" / f"images_part-{number}-of-3").rglob("*.png")
+    ]
+    assert sorted(heatmaps) == sorted(path.name for path in one.with_name("images").rglob("*.png"))
+    predict(trained, archive, *part(2), "--resume")  # complete
+    assert [row for file in files for row in read_predictions(file)] == rows
+
+
+@pytest.mark.parametrize("stop", [1, 6])
+def test_a_stopped_prediction_of_a_part_goes_on(stop, trained, archive, here, monkeypatch, caplog):
+    (archive / "0" / "2.png").write_text("no image")
+    monkeypatch.setattr("anomalib_medical.io.archive._PROGRESS_SECONDS", 0.0)
+    with pytest.raises(SystemExit):
+        predict(trained, archive, *part(1, 1), "--default_root_dir=whole")
+    steps = []
+
+    def stopping(self, batch, batch_idx):
+        steps.append(batch.image_path)
+        if len(steps) == stop:
+            raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+        return AnomalibModule.predict_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scrd, "predict_step", stopping, raising=False)
+        with pytest.raises(SystemExit):
+            predict(trained, archive, *part(1, 1))
+    partial = here / "out" / "predictions_part-1-of-1_partial.csv"
+    with partial.open("ab") as file:
+        file.write(b'"torn, row')
+    with pytest.raises(SystemExit) as status:
+        predict(trained, archive, *part(1, 1), "--resume")
+    assert status.value.code == 1
+    assert "Some files could not be read: out/failed_part-1-of-1.csv says why." in caplog.text
+    for name in ("predictions_part-1-of-1.csv", "failed_part-1-of-1.csv"):
+        found, whole = ([line.split(",")[0] for line in (here / folder / name).open()] for folder in ("out", "whole"))
+        assert found == whole
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--part=4", "--parts=3"], "Got part 4 of 3, expected a part from 1"),
+        (["--part=0", "--parts=3"], "Got part 0 of 3, expected a part from 1"),
+        (["--resume"], "expected --part K --parts N, with or without --resume"),
+        (["--parts=3"], "expected --part K --parts N, with or without --resume"),
+        (["--part=1", "--parts=3", "--trainer.devices=2"], "Got --trainer.devices 2 for a part, expected one"),
+    ],
+)
+def test_a_part_that_cannot_be_scored_is_one_clear_line(options, message, archive, trained, capsys):
+    with pytest.raises(SystemExit):
+        predict(trained, archive, *options)
+    assert message in capsys.readouterr().err
+
+
+def test_two_predictions_of_one_part_are_refused(trained, archive, here, capsys):
+    (here / "out").mkdir()
+    with locked(here / "out" / ".part-1-of-3.lock"), pytest.raises(SystemExit):
+        predict(trained, archive, *part(1))
+    assert "Another process is at part 1 of 3 in out: wait for its end" in capsys.readouterr().err
+    predict(trained, archive, *part(1))
+    with pytest.raises(SystemExit):
+        predict(trained, archive, *part(1))
+    assert "predictions_part-1-of-3.csv is there, and complete" in capsys.readouterr().err
 
 
 def test_a_second_predict_overwrites_nothing(trained, tiny_folder, here):

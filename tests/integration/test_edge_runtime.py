@@ -287,12 +287,71 @@ def test_ctrl_c_keeps_what_was_done(bundle, tmp_path):
     assert all((output / "heatmaps" / f"{row['image']}.png").exists() for row in rows)
 
 
+def test_a_killed_part_goes_on_and_no_other_process_is_let_at_it(bundle, tmp_path):
+    """Killed at any time, no row is lost, and none is there twice; the lock goes with its process."""
+    for number in range(300):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 30), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:03}.png")
+    (tmp_path / "list.txt").write_text("".join(f"{number:03}.png\n" for number in range(300)))
+    output = tmp_path / "out"
+    arguments = (
+        "run",
+        tmp_path / "list.txt",
+        "--output",
+        output,
+        "--part",
+        2,
+        "--parts",
+        2,
+        "--resume",
+        "--no-heatmaps",
+    )
+    table = output / "predictions_part-2-of-2.csv"
+    for rows in (5, 60):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge", *map(str, arguments)],
+            cwd=bundle,
+            env=device_environment(bundle.parent / "site"),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end and not (table.exists() and table.read_text().count("\n") > rows):
+                time.sleep(0.005)
+            if rows == 5:
+                process.send_signal(signal.SIGSTOP)
+                second = on_device(bundle, *arguments)
+                assert second.returncode == 2
+                assert f"Another process is at part 2 of 2 in {output}: wait for its end" in second.stderr
+        finally:
+            process.kill()
+            process.wait()
+        assert table.read_text().count("\n") < 151
+    assert on_device(bundle, *arguments).returncode == 0
+    assert on_device(bundle, *arguments[:5], 1, *arguments[6:]).returncode == 0
+    paths = [row["path"] for number in (1, 2) for row in rows_of(output, f"predictions_part-{number}-of-2")]
+    assert paths == [str(tmp_path / f"{number:03}.png") for number in range(300)]
+    lines = table.with_suffix(".jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == paths[150:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "missing", "--output", "out"], "There is no file or folder missing."),
         (["run", "model", "--output", "out"], "There is no image in model"),
         (["run", "self_test", "--output", "out", "--limit", "0"], "got 0, expected 1 or more"),
+        (
+            ["run", "self_test", "--output", "out", "--part", "3", "--parts", "2"],
+            "Got part 3 of 2, expected a part from 1",
+        ),
+        (
+            ["run", "self_test", "--output", "out", "--part", "0", "--parts", "2"],
+            "Got part 0 of 2, expected a part from 1",
+        ),
+        (["run", "self_test", "--output", "out", "--resume"], "expected --part K --parts N, with or without --resume"),
+        (["run", "self_test", "self_test", "--output", "out"], "its files would be scored twice"),
+        (["run", ".", "--output", "out", "--part", "1", "--parts", "2"], "The output out lies in .: heatmaps"),
         (["support", "self_test"], "only D24fad binds one"),
     ],
 )

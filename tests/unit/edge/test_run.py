@@ -1,5 +1,6 @@
 """What `run` makes of a folder that holds more than images: all of it is scored, listed as a failure, or counted."""
 
+import csv
 import json
 import logging
 import math
@@ -14,7 +15,8 @@ from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.manifest import Calibration, PostProcessing, Reading
 from anomalib_medical.edge.predictor import Predictor
 from anomalib_medical.edge.processing import Processor
-from anomalib_medical.edge.run import find_files, run
+from anomalib_medical.edge.run import find_files, run, run_part
+from anomalib_medical.io import ArchiveError, Part
 from tests.helpers.dicom_files import write_dicom
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -26,10 +28,18 @@ class Scorer:
         return float(image.mean()), image[0]
 
 
+def processor_for(output, post_processing=PostProcessing()):  # noqa: B008 - frozen
+    return Processor(Predictor(Scorer(), post_processing), Reading(), output, heatmaps=False, dicom=None)
+
+
 def run_on(source, output, post_processing=PostProcessing()):  # noqa: B008 - frozen
     output.mkdir()
-    processor = Processor(Predictor(Scorer(), post_processing), Reading(), output, heatmaps=False, dicom=None)
-    return run(find_files(str(source), None), output, processor)
+    return run(find_files([str(source)]), output, processor_for(output, post_processing))
+
+
+def run_part_on(source, output, number, parts, *, resume=False, processor=None):
+    archive = find_files([str(source)], Part(number, parts))
+    return run_part(archive, output, processor or processor_for(output), "model", resume=resume)
 
 
 @pytest.fixture
@@ -53,8 +63,7 @@ def test_what_cannot_be_read_is_a_failure_with_its_kind(folder, tmp_path, caplog
         "pipe.png": "found a named pipe",
     }
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1
-    assert "Left out 3 files that are no PNG" in caplog.text
-    assert "(.gif: 1; broken link: 1; named pipe: 1)" in caplog.text
+    assert "3 files could not be read; failed.csv in the output folder says why." in caplog.text
     assert "DOE_JANE" not in caplog.text
 
 
@@ -71,7 +80,7 @@ def test_objects_that_show_no_patient_are_counted_by_kind_and_not_scored(folder,
     ]
     assert not (tmp_path / "out" / "failed.csv").exists()
     assert "no image of a patient to score: Segmentation: 2, result of anomalib-medical: 1." in caplog.text
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
 
 
 @pytest.mark.timeout(20)
@@ -84,7 +93,7 @@ def test_a_pipe_given_by_its_name_is_not_waited_for(tmp_path):
 def test_a_folder_of_other_formats_holds_no_image(tmp_path, caplog):
     Image.fromarray(PIXELS).save(tmp_path / "a.gif")
     with pytest.raises(EdgeError, match=r"no image in .*: expected PNG, .*Left out 1 file .*\.gif: 1"):
-        find_files(str(tmp_path), None)
+        find_files([str(tmp_path)])
     assert not caplog.messages  # the error says it
 
 
@@ -100,8 +109,8 @@ def test_names_that_are_no_text_give_readable_tables(folder, tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(EdgeError, match=r"There is no file or folder .*nowhere\."):
-        find_files(str(tmp_path / "nowhere"), None)
+    with pytest.raises(ArchiveError, match=r"There is no file or folder .*nowhere\."):
+        find_files([str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(("limit", "threshold", "label"), [(0.0, -math.inf, "abnormal"), (1.0, math.inf, "normal")])
@@ -115,3 +124,69 @@ def test_a_threshold_that_is_not_finite_is_null_in_json(limit, threshold, label,
     line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text("utf-8"), parse_constant=pytest.fail)
     assert line["threshold"] is None
     assert line["label"] == label
+
+
+@pytest.fixture
+def mixed(folder):
+    """What is scored, what fails, what is passed over, and a file of several pictures."""
+    for number in range(5):
+        Image.fromarray(PIXELS + number).save(folder / f"{number}.png")
+    write_dicom(folder / "cine", np.stack([PIXELS, PIXELS + 1, PIXELS + 2]), NumberOfFrames=3)
+    write_dicom(folder / "seg", PIXELS, SOPClassUID=SEGMENTATION)
+    Image.fromarray(PIXELS).save(folder / "x.gif")
+    (folder / "bad.png").write_text("no image")
+    (folder / "notes").write_text("text")
+    return folder
+
+
+def results_of(*files):
+    """All rows but what a run cannot repeat."""
+    return [
+        {name: value for name, value in row.items() if not name.endswith("_ms")}
+        for file in files
+        for row in csv.DictReader(file.open(encoding="utf-8"))
+    ]
+
+
+@pytest.mark.parametrize("parts", [1, 3, 20])
+def test_the_results_of_parts_are_those_of_one_run(mixed, tmp_path, parts):
+    assert run_on(mixed, tmp_path / "one") == 1
+    statuses = [run_part_on(mixed, tmp_path / "out", number, parts) for number in range(parts, 0, -1)]
+    numbers = range(1, parts + 1)
+    tables = [tmp_path / "out" / f"predictions_part-{number}-of-{parts}.csv" for number in numbers]
+    assert results_of(*tables) == results_of(tmp_path / "one" / "predictions.csv")
+    lines = [len(table.with_suffix(".jsonl").read_text().splitlines()) for table in tables]
+    assert sum(lines) == len(results_of(*tables)) == 9
+    failed = [tmp_path / "out" / f"failed_part-{number}-of-{parts}.csv" for number in numbers]
+    assert results_of(*filter(os.path.exists, failed)) == results_of(tmp_path / "one" / "failed.csv")
+    assert sum(statuses) == sum(map(os.path.exists, failed))
+
+
+@pytest.mark.parametrize("stop", range(9))
+def test_a_part_that_was_stopped_goes_on(mixed, tmp_path, stop):
+    whole = [tmp_path / "whole" / f"{stem}_part-1-of-1.csv" for stem in ("predictions", "failed")]
+    run_part_on(mixed, tmp_path / "whole", 1, 1)
+
+    def stopping(files):
+        for number, result in enumerate(processor_for(tmp_path)(files)):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        run_part_on(mixed, tmp_path / "out", 1, 1, resume=True, processor=stopping)
+    with (tmp_path / "out" / "predictions_part-1-of-1.csv").open("ab") as file:
+        file.write(b'"torn, ')
+    assert run_part_on(mixed, tmp_path / "out", 1, 1, resume=True) == 1
+    for file in whole:
+        assert results_of(tmp_path / "out" / file.name) == results_of(file)
+    lines = (tmp_path / "out" / "predictions_part-1-of-1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [row["path"] for row in results_of(whole[0])]
+
+
+def test_a_log_says_how_far_it_is(mixed, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("anomalib_medical.io.archive._PROGRESS_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    run_part_on(mixed, tmp_path / "out", 1, 1)
+    assert "3 of 11 files, " in caplog.text
+    assert " a second, 0:00:0" in caplog.text
