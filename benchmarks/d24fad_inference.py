@@ -30,7 +30,9 @@ import torch
 from anomalib.models.image.reverse_distillation.anomaly_map import AnomalyMapGenerationMode
 from anomalib.models.image.reverse_distillation.torch_model import ReverseDistillationModel
 
-from anomalib_medical.models.d24fad.torch_model import D24fadModel, EncodedSupport
+from anomalib_medical.models.components import cosine_distance_maps
+from anomalib_medical.models.d24fad.matching import EncodedSupport
+from anomalib_medical.models.d24fad.torch_model import D24fadModel
 
 VARIANTS = ("ours", "once a batch", "released", "rd")
 LAYERS = ["layer1", "layer2", "layer3"]
@@ -59,7 +61,8 @@ def build(variant: str, backbone: str, size: int, shots: int) -> Callable[[torch
             model.weigh([features[[i]] for features in student], [_rows(scale, i, shots) for scale in repeated])
             for i in range(count)
         ]
-        return model.compare(student, [torch.cat(scale) for scale in zip(*weighted, strict=True)])
+        joined = [torch.cat(scale) for scale in zip(*weighted, strict=True)]
+        return model.finish(cosine_distance_maps(student, joined, (size, size)))
 
     return released
 

@@ -1,23 +1,21 @@
 """D2-4FAD on a task it has not learned from, against models fitted on the same few normal images.
 
-    python benchmarks/d24fad_real.py score --target brain_flair --ckpt_path <checkpoint>
-    python benchmarks/d24fad_real.py ablation --target brain_flair --variants full=<checkpoint> mean=<checkpoint>
+    python benchmarks/d24fad_real.py score --target brain_flair --backbone tf_efficientnet_lite0
+    python benchmarks/d24fad_real.py score --target brain_flair --trained NAME=CHECKPOINT ... --shots 4
     python benchmarks/d24fad_real.py table
 
 `score` draws supports of K normal images of different patients and adds a line for every draw to the results: the image
-AUROC of D2-4FAD, of anomalib's PatchCore (without a coreset) and PaDiM fitted on the same K images with the same
-backbone, teacher and size, and of the nearest 32x32 thumbnail among them. What is there already is not run again.
-`blurred` is D2-4FAD with the blur across the batch that the released code does: Gaussian, sigma 4, over batches of 16
-maps in class order, without the last incomplete one; `per_image` is ours on the same images.
+AUROC of D2-4FAD's teacher without any training (position by position, and nearest within windows), of anomalib's
+PatchCore (without a coreset) and PaDiM fitted on the same features of the same K images, and of the nearest 32x32
+thumbnail among them; or of trained checkpoints. What is there already is not run again. Every image is encoded once.
 
-`ablation` compares checkpoints, each with the same supports, and draws the scores of one of them. ANOMALIB_MEDICAL_DATA
-and ANOMALIB_MEDICAL_TEACHER name the data and the teacher.
+ANOMALIB_MEDICAL_DATA names the data, ANOMALIB_MEDICAL_TEACHER the weights of `--backbone resnet18`; those of
+`tf_efficientnet_lite0` are of the package that the extra `teacher` installs.
 """
 
 import argparse
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,232 +25,189 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from anomalib.models import Padim, Patchcore
-from anomalib.pre_processing import PreProcessor
 from common import SETS, append_record, data_set, normals_of, read_records
-from matplotlib import pyplot as plt
-from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
-from torchvision.transforms.v2 import Compose, Normalize, Resize
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from anomalib_medical import D24fad
 from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
-from anomalib_medical.metrics import image_auroc
-from anomalib_medical.models.components import cosine_distance_maps
-from anomalib_medical.models.components.weights import load_backbone
+from anomalib_medical.models.d24fad.matching import nearest_distances
 
-RESULTS = Path(__file__).resolve().parent / "results"
-SHOTS = (2, 4, 8)
-BATCH = 16
-METHODS = ("d24fad", "patchcore", "padim", "thumbnail", "blurred", "per_image")
+RESULTS = Path(__file__).resolve().parent / "results" / "d24fad_real.jsonl"
+SHOTS, DRAWS, BATCH = (2, 4, 8), 5, 16
+WINDOWS = (0.0, 0.125, 0.25, 1.0)
 Scores = npt.NDArray[np.float64]
+Levels = list[torch.Tensor]
+# From rows of the images to support, and rows to score, to scores.
+Scorer = Callable[[list[int]], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A data set, with its test images as all models see them.
-
-    Attributes:
-        pool: Normal images to draw supports from, of different patients.
-        paths: Test images, class by class.
-        labels: Their labels, True for abnormal.
-        patients: Their patients.
-        images: Resized and normalised ``(N, 3, H, W)``.
-    """
-
-    pool: pd.DataFrame
-    paths: list[str]
-    labels: npt.NDArray[np.bool_]
-    patients: list[str]
-    images: torch.Tensor
-
-    @classmethod
-    def read(cls, name: str, model: D24fad) -> "Target":
-        """Read a data set with the model's pre-processor, which does what those of the others do."""
-        data = data_set(name)
-        test = data.test_data.samples.sort_values(["label_index", "image_path"])
-        return cls(
-            pool=normals_of(data),
-            paths=list(test.image_path),
-            labels=test.label_index.to_numpy().astype(bool),
-            patients=list(test.patient_id),
-            images=prepare(model, test.image_path),
-        )
+def encode(model: D24fad, paths: list[str]) -> tuple[Levels, Levels]:
+    """Teacher's and student's scales of all images, each encoded once."""
+    parts = [model.model.encode(model.prepare(read_image(path)[None])) for path in paths]
+    teacher, student = zip(*parts, strict=True)
+    return _stacked(teacher), _stacked(student)
 
 
-def prepare(model: D24fad, paths: Iterable[str]) -> torch.Tensor:
-    """Read images, resize and normalise them."""
-    return torch.cat([model.pre_processor(read_image(path)[None]) for path in paths])
+def _stacked(pyramids: Iterable[Levels]) -> Levels:
+    return [torch.cat(scale) for scale in zip(*pyramids, strict=True)]
 
 
-def in_batches(score: Any, images: torch.Tensor) -> Any:  # noqa: ANN401 - a model's call
-    """Call a model on batches and join the answers."""
-    return torch.cat([score(batch) for batch in images.split(BATCH)])
-
-
-@torch.no_grad()
-def d24fad_maps(model: D24fad, images: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-    """Anomaly maps before the blur ``(N, 1, H, W)``."""
+def by_model(model: D24fad, support: Levels, tested: Levels) -> Scorer:
+    """Score levels as the model does."""
     network = model.model
-    encoded = network.encode_support(support)
 
-    def score(batch: torch.Tensor) -> torch.Tensor:
-        _, student = network.encode(batch)
-        size = (batch.shape[-2], batch.shape[-1])
-        return cosine_distance_maps(student, network.weigh(student, encoded), size).sum(dim=1, keepdim=True)
+    def score(rows: list[int]) -> torch.Tensor:
+        encoded = network.with_keys([level[rows] for level in support])
+        parts = zip(*(level.split(BATCH) for level in tested), strict=True)
+        scores = [network.compare(part, encoded).pred_score for part in parts]
+        return torch.cat(scores)  # type: ignore[arg-type]  # the model scores
 
-    return in_batches(score, images)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def fitted(name: str, backbone: str, side: int, weights: Path | None, images: torch.Tensor) -> Any:  # noqa: ANN401
-    """Fit one of anomalib's models and return what scores a batch."""
-    steps = [Resize((side, side), antialias=False), Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]
-    arguments = {"backbone": backbone, "pre_trained": False, "pre_processor": PreProcessor(Compose(steps))}
-    arguments |= {"post_processor": False, "evaluator": False, "visualizer": False}
-    if name == "patchcore":
-        model: Any = Patchcore(layers=["layer2", "layer3"], coreset_sampling_ratio=1.0, **arguments)
-    else:
-        model = Padim(layers=["layer1", "layer2", "layer3"], **arguments)
-    if weights is not None:
-        load_backbone(model.model.feature_extractor.feature_extractor, weights, backbone)
-    model.model.train()
-    for batch in images.split(BATCH):
-        model.model(batch)
-    model.fit()
-    model.model.eval()
-    return lambda batch: model.model(batch).pred_score.reshape(-1)
+    return score
 
 
-def nearest_thumbnail(train: list[str], test: list[str]) -> Scores:
-    """Distance to the nearest training image at 32x32 grey pixels."""
+def by_distances(model: D24fad, support: Levels, tested: Levels, window: float) -> Scorer:
+    """Score as the model does without weights, but for a factor: each pair of images is compared once for all K."""
+    distances = torch.cat([nearest_distances(part, support[0], window) for part in tested[0].split(BATCH)])
+
+    def score(rows: list[int]) -> torch.Tensor:
+        maps = distances[:, rows].amin(dim=1, keepdim=True)
+        size = [model.model.reduction * side for side in maps.shape[-2:]]
+        maps = F.interpolate(maps, size, mode="bilinear", align_corners=True)
+        scores: torch.Tensor = torch.cat([model.model.finish(part).pred_score for part in maps.split(BATCH)])  # type: ignore[arg-type]
+        return scores
+
+    return score
+
+
+class Encoded(nn.Module):
+    """In the place of a backbone: features that are there already, of images that hold nothing but their row."""
+
+    def __init__(self, features: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Look up."""
+        rows = images[:, 0, 0, 0].long()
+        return {layer: features[rows] for layer, features in self.features.items()}
+
+
+def by_rival(name: str, support: Levels, tested: Levels, side: int) -> Scorer:
+    """One of anomalib's models, fitted and scored on the teacher's scales: PatchCore on two, PaDiM on all three."""
+    layers = ["layer1", "layer2", "layer3"][1 if name == "patchcore" else 0 :]
+
+    def images(rows: torch.Tensor) -> torch.Tensor:
+        return rows[:, None, None, None].expand(-1, 3, side, side).float()
+
+    def score(rows: list[int]) -> torch.Tensor:
+        torch.manual_seed(rows[0])
+        arguments: dict[str, Any] = dict.fromkeys(("pre_processor", "post_processor", "evaluator", "visualizer"), False)
+        arguments |= {"backbone": "resnet18", "pre_trained": False, "layers": layers}
+        model: Any = Patchcore(coreset_sampling_ratio=1.0, **arguments) if name == "patchcore" else Padim(**arguments)
+        network = model.model
+        if name == "padim":
+            network.idx = torch.randperm(sum(scale.shape[1] for scale in support))[: network.n_features]
+        network.feature_extractor = Encoded(dict(zip(layers, support[-len(layers) :], strict=True)))
+        network.train()(images(torch.tensor(rows)))
+        model.fit()
+        network.feature_extractor = Encoded(dict(zip(layers, tested[-len(layers) :], strict=True)))
+        network.eval()
+        parts = torch.arange(len(tested[0])).split(BATCH)
+        return torch.cat([network(images(part)).pred_score.reshape(-1) for part in parts])
+
+    return score
+
+
+def by_thumbnail(support: list[str], tested: list[str]) -> Scorer:
+    """Distance to the nearest support image at 32x32 grey pixels."""
 
     def thumbnails(paths: list[str]) -> Scores:
         images = [cv2.imread(path, cv2.IMREAD_GRAYSCALE).astype(np.float64) / 255 for path in paths]
         return np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in images])
 
-    normal = thumbnails(train)
-    return np.stack([np.linalg.norm(normal - thumbnail, axis=1).min() for thumbnail in thumbnails(test)])
+    distances = torch.cdist(*(torch.from_numpy(thumbnails(paths)) for paths in (tested, support)))
+    return lambda rows: distances[:, rows].amin(dim=1)
 
 
-def released_blur(maps: torch.Tensor) -> Scores:
-    """Image scores with the released code's blur over batch, height and width; the last incomplete batch has none."""
-    whole = maps[: len(maps) // BATCH * BATCH, 0].numpy().reshape(-1, BATCH, *maps.shape[-2:])
-    return np.concatenate([gaussian_filter(batch, sigma=4).max(axis=(1, 2)) for batch in whole]).astype(np.float64)
+def scorers(arguments: argparse.Namespace, support: list[str], tested: list[str]) -> dict[str, Callable[[], Scorer]]:
+    """Everything that is compared, built when it is needed."""
+    if arguments.trained:
+        return {name: lambda path=path: _trained(path, support, tested) for name, path in arguments.trained}
+    options: dict[str, Any] = {"backbone": arguments.backbone, "image_size": arguments.image_size}
+    options |= {"features": "teacher", "weighting": "none"}
+    if arguments.backbone == "resnet18":
+        options["teacher_weights"] = os.environ["ANOMALIB_MEDICAL_TEACHER"]
+    aligned, nearest = D24fad(**options), D24fad(**options, matching="nearest")
+    aligned.load_teacher()
+    (pool, _), (test, _) = encode(aligned.eval(), support), encode(aligned, tested)
+    joined = [nearest.model.levels(scales, []) for scales in (pool, test)]
+    found: dict[str, Callable[[], Scorer]] = {"aligned, teacher": lambda: by_model(aligned, pool, test)}
+    for window in WINDOWS:
+        found[f"nearest {window:g}, teacher"] = lambda window=window: by_distances(nearest, *joined, window)  # type: ignore[misc]
+    for name in ("patchcore", "padim"):
+        found[name] = lambda name=name: by_rival(name, pool, test, arguments.image_size)  # type: ignore[misc]
+    return found | {"thumbnail": lambda: by_thumbnail(support, tested)}
+
+
+def _trained(path: str, support: list[str], tested: list[str]) -> Scorer:
+    model = D24fad.load_from_checkpoint(path, map_location="cpu").eval()
+    encoded = [model.model.levels(*encode(model, paths)) for paths in (support, tested)]
+    return by_model(model, *encoded)
 
 
 @torch.no_grad()
 def score(arguments: argparse.Namespace) -> None:
     """Score supports that have not been scored."""
-    model = D24fad.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").eval()
-    height = model.hparams["image_size"]
-    side = height if isinstance(height, int) else height[0]
-    options = (model.hparams["backbone"], side, arguments.teacher_weights)
-    target = Target.read(arguments.target, model)
-    known = {(r["target"], r["shots"], r["draw"], r["method"]) for r in read_records(arguments.out)}
-
-    def add(method: str, values: Scores, shots: int, draw: int) -> None:
-        labels, patients = target.labels[: len(values)], target.patients[: len(values)]
-        found = image_auroc(values, labels, patients)
-        record = {"target": arguments.target, "method": method, "shots": shots, "draw": draw, "n": len(values)}
-        record |= {"auroc": found.value, "low": found.low, "high": found.high, "image_size": side}
-        append_record(arguments.out, record)
-        print(f"{arguments.target} {method} K={shots} draw {draw}: {found}", flush=True)
-
-    for shots in SHOTS:
-        for draw in range(arguments.draws):
-            new = {m for m in METHODS if (arguments.target, shots, draw, m) not in known}
-            if not new:
+    data = data_set(arguments.target)
+    test, pool = data.test_data.samples, normals_of(data)
+    drawn = {(shots, draw): draw_support(pool, shots, draw) for shots in arguments.shots for draw in range(DRAWS)}
+    support = list(dict.fromkeys(path for table in drawn.values() for path in table.image_path))
+    keys = ("target", "teacher", "method", "shots", "draw")
+    known = {tuple(record[key] for key in keys) for record in read_records(RESULTS)}
+    for method, build in scorers(arguments, support, list(test.image_path)).items():
+        scorer = None
+        for (shots, draw), table in drawn.items():
+            case = (arguments.target, arguments.backbone, method, shots, draw)
+            if case in known:
                 continue
-            paths = list(draw_support(target.pool, shots, draw).image_path)
-            support = prepare(model, paths)
-            maps = d24fad_maps(model, target.images, support)
-            values = model.model.blur(maps).amax(dim=(1, 2, 3)).double().numpy()
-            blurred = released_blur(maps)
-            found = {"d24fad": values, "blurred": blurred, "per_image": values[: len(blurred)]}
-            for name in ("patchcore", "padim"):
-                torch.manual_seed(draw)
-                found[name] = in_batches(fitted(name, *options, support), target.images).double().numpy()
-            found["thumbnail"] = nearest_thumbnail(paths, target.paths)
-            for name in METHODS:
-                if name in new:
-                    add(name, found[name], shots, draw)
-
-
-TITLES = {
-    "d24fad": "D2-4FAD",
-    "patchcore": "PatchCore",
-    "padim": "PaDiM",
-    "thumbnail": "nearest thumbnail",
-    "per_image": "D2-4FAD, whole batches only",
-    "blurred": "the same, blurred across the batch",
-}
+            scorer = scorer or build()
+            scores = scorer([support.index(path) for path in table.image_path])
+            auroc = float(roc_auc_score(test.label_index, scores))
+            append_record(RESULTS, dict(zip(keys, case, strict=True)) | {"n": len(test), "auroc": round(auroc, 4)})
+        print(arguments.target, method, flush=True)
 
 
 def table(arguments: argparse.Namespace) -> None:
     """Print mean and standard deviation over draws of what has been scored."""
-    frame = pd.DataFrame(read_records(arguments.out))
-    found = frame.groupby(["target", "shots", "method"]).auroc.agg(["mean", "std", "count"])
-    print(f"{found['count'].min()} to {found['count'].max()} draws\n")
-    print(f"| left out | K | {' | '.join(TITLES.values())} |")
-    print("|---" * (len(TITLES) + 2) + "|")
-    for target, shots in found.index.droplevel("method").unique():
-        rows = found.loc[target, shots].reindex(TITLES)
-        cells = [f"{row['mean']:.3f} ± {row['std']:.3f}" for _, row in rows.iterrows()]
-        print(f"| {target} | {shots} | {' | '.join(cells)} |")
-
-
-@torch.no_grad()
-def ablation(arguments: argparse.Namespace) -> None:
-    """Print and draw what parts of the method do."""
-    shown: dict[str, Scores] = {}
-    labels = np.zeros(0, dtype=np.bool_)
-    print("| variant | image AUROC |\n|---|---|")
-    for name, _, path in (variant.partition("=") for variant in arguments.variants):
-        model = D24fad.load_from_checkpoint(path, map_location="cpu").eval()
-        target = Target.read(arguments.target, model)
-        labels = target.labels
-        found = []
-        for draw in range(arguments.draws):
-            support = draw_support(target.pool, arguments.shots, draw).image_path
-            maps = model.model.blur(d24fad_maps(model, target.images, prepare(model, support)))
-            scores = maps.amax(dim=(1, 2, 3)).double().numpy()
-            shown.setdefault(name, scores)
-            found.append(float(roc_auc_score(labels, scores)))
-        print(f"| {name} | {np.mean(found):.3f} ± {np.std(found, ddof=1):.3f} ({len(found)}) |", flush=True)
-    figure, axes = plt.subplots(1, len(arguments.shown), figsize=(4.5 * len(arguments.shown), 3), squeeze=False)
-    for axis, name in zip(axes[0], arguments.shown, strict=True):
-        bins = np.linspace(shown[name].min(), shown[name].max(), 40)
-        for kind, color in ((False, "tab:blue"), (True, "tab:orange")):
-            word = "abnormal" if kind else "normal"
-            axis.hist(shown[name][labels == kind], bins, density=True, alpha=0.55, color=color, label=word)
-        axis.set(title=f"{name}: AUROC {roc_auc_score(labels, shown[name]):.3f}", xlabel="image score", yticks=[])
-    axes[0, 0].legend()
-    figure.suptitle(f"{arguments.target}, K = {arguments.shots}, first draw")
-    figure.tight_layout()
-    figure.savefig(arguments.picture, dpi=110)
+    del arguments
+    frame = pd.DataFrame(read_records(RESULTS))
+    for teacher, of_teacher in frame.groupby("teacher", sort=False):
+        methods = list(dict.fromkeys(of_teacher.method))
+        print(f"\n{teacher}, {of_teacher.draw.nunique()} draws\n\n| left out | K | {' | '.join(methods)} |")
+        print("|---" * (len(methods) + 2) + "|")
+        for (target, shots), rows in of_teacher.groupby(["target", "shots"]):
+            found = rows.groupby("method").auroc.agg(["mean", "std"]).reindex(methods)
+            cells = [
+                "" if np.isnan(row["mean"]) else f"{row['mean']:.3f} ± {row['std']:.3f}" for _, row in found.iterrows()
+            ]
+            print(f"| {target} | {shots} | {' | '.join(cells)} |")
 
 
 def main() -> None:
     """Run the command line."""
-    teacher = os.environ.get("ANOMALIB_MEDICAL_TEACHER")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(required=True)
-    scoring, ablating, printing = (subparsers.add_parser(name) for name in ("score", "ablation", "table"))
+    scoring, printing = (subparsers.add_parser(name) for name in ("score", "table"))
     scoring.set_defaults(run=score)
-    scoring.add_argument("--ckpt_path", type=Path, required=True)
-    scoring.add_argument("--teacher_weights", type=Path, default=Path(teacher) if teacher else None)
-    ablating.set_defaults(run=ablation)
-    ablating.add_argument("--variants", nargs="+", required=True, help="name=checkpoint")
-    ablating.add_argument("--shown", nargs="+", required=True, help="variants to draw the scores of")
-    ablating.add_argument("--shots", type=int, default=4)
-    ablating.add_argument("--picture", type=Path, default=RESULTS / "d24fad_scores.png")
+    scoring.add_argument("--target", choices=SETS, required=True)
+    scoring.add_argument("--backbone", default="tf_efficientnet_lite0", help="of the teacher, also of checkpoints")
+    scoring.add_argument("--image_size", type=int, default=128)
+    scoring.add_argument("--shots", type=int, nargs="+", default=SHOTS)
+    scoring.add_argument("--trained", nargs="+", type=lambda text: text.split("=", 1), help="name=checkpoint")
     printing.set_defaults(run=table)
-    for each in (scoring, ablating):
-        each.add_argument("--target", choices=SETS, required=True)
-        each.add_argument("--draws", type=int, default=5)
-    for each in (scoring, printing):
-        each.add_argument("--out", type=Path, default=RESULTS / "d24fad_real.jsonl")
     arguments = parser.parse_args()
     # On a busy machine threads wait for one another.
     torch.set_num_threads(1)

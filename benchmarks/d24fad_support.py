@@ -21,8 +21,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from anomalib_medical import D24fad, MedicalFolder
 from anomalib_medical.data.few_shot.support import draw_support
 from anomalib_medical.data.images import read_image
+from anomalib_medical.models.d24fad.matching import EncodedSupport
 from anomalib_medical.models.d24fad.support import diverse_rows, embed, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.torch_model import EncodedSupport
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def auroc(arguments: argparse.Namespace) -> None:
     def score(support: list[EncodedSupport], left_out: int | None) -> float:
         rows = [row for row in range(len(test)) if row != left_out]
         queries = [scale[rows] for scale in tested]
-        scores = network.compare(queries, network.weigh(queries, support)).pred_score
+        scores = network.compare(queries, support).pred_score
         return float(roc_auc_score(test.label_index.to_numpy()[rows], scores))
 
     print(f"{arguments.target}: {spread(model, list(test.image_path[:100]))}")

@@ -12,13 +12,10 @@ from torch.export import Dim
 from anomalib_medical.edge import few_shot_device
 from anomalib_medical.models.components import exportable
 from anomalib_medical.models.d24fad.lightning_model import D24fad
-from anomalib_medical.models.d24fad.torch_model import SCALES, EncodedSupport
-
-_SUPPORT_NAMES = [f"{part}_{scale}" for scale in range(SCALES) for part in EncodedSupport._fields]
 
 
 class _SupportEncoder(nn.Module):
-    """Images in [0, 1] to the features and keys of each scale."""
+    """Images in [0, 1] to the features and keys of each level."""
 
     def __init__(self, model: D24fad) -> None:
         super().__init__()
@@ -26,16 +23,15 @@ class _SupportEncoder(nn.Module):
         self.model = model.model
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        _, student = self.model.encode(self.pre_processor(images))
-        return tuple(tensor for one in self.model.with_keys(student) for tensor in one)
+        levels = self.model.levels(*self.model.encode(self.pre_processor(images)))
+        return tuple(self.model.support.flatten(self.model.with_keys(levels)))
 
 
 class _QueryScorer(_SupportEncoder):
     """Images in [0, 1] and an encoded support to raw scores and maps."""
 
     def forward(self, images: torch.Tensor, support: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
-        encoded = [EncodedSupport(*support[2 * scale : 2 * scale + 2]) for scale in range(SCALES)]
-        result = self.model.score(self.pre_processor(images), encoded)
+        result = self.model.score(self.pre_processor(images), self.model.support.unflatten(support))
         return result.pred_score, result.anomaly_map  # type: ignore[return-value]  # the model gives both
 
 
@@ -48,11 +44,13 @@ def export_edge(model: D24fad, folder: Path, *, fp16: bool = False) -> None:
     with torch.no_grad():
         support = [torch.cat([tensor, tensor[:1]]) for tensor in encoder(images)]
     shots = {0: Dim("shots", min=1)}
-    encoder_graph = _convert(encoder, {"images": images}, {"images": image_shape}, _SUPPORT_NAMES)
+    names = model.model.support.names
+    encoder_graph = _convert(encoder, {"images": images}, {"images": image_shape}, ["images"], names)
     scorer_graph = _convert(
         scorer,
         {"images": images, "support": support},
         {"images": image_shape, "support": [shots] * len(support)},
+        ["images", *names],
         ["pred_score", "anomaly_map"],
     )
     for name, graph in ((few_shot_device.ENCODER, encoder_graph), (few_shot_device.SCORER, scorer_graph)):
@@ -60,7 +58,7 @@ def export_edge(model: D24fad, folder: Path, *, fp16: bool = False) -> None:
 
 
 def _convert(
-    module: nn.Module, example: dict[str, Any], dynamic_shapes: dict[str, Any], outputs: list[str]
+    module: nn.Module, example: dict[str, Any], dynamic_shapes: dict[str, Any], inputs: list[str], outputs: list[str]
 ) -> openvino.Model:
     with TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"
@@ -70,7 +68,7 @@ def _convert(
             str(onnx),
             dynamo=True,
             dynamic_shapes=tuple(dynamic_shapes.values()),
-            input_names=["images", *(_SUPPORT_NAMES if "support" in example else [])],
+            input_names=inputs,
             output_names=outputs,
             verbose=False,
         )

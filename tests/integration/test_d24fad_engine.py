@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,9 +137,64 @@ def test_one_support_image_trains_and_tests_without_a_threshold(root, tmp_path, 
     assert all(float(row.raw_score) > 0 for row in rows)
 
 
-def test_data_without_episodes_is_refused(root, tmp_path):
-    with pytest.raises(ValueError, match=r"learns from episodes.*anomalib_medical\.FewShotTasks"):
-        engine(tmp_path).fit(D24fad(**ARGUMENTS), datamodule=MedicalFolder(root / "brain", num_workers=0))
+def one_task(root, **kwargs):
+    return MedicalFolder(root / "brain", num_workers=0, val_split_ratio=0.3, **{"train_batch_size": 4} | kwargs)
+
+
+def test_data_of_one_task_trains_within_it(root, tmp_path, caplog):
+    """The support is four training images, and the threshold that of the held-out ones against them."""
+    model, data = D24fad(**ARGUMENTS), one_task(root)
+    run = engine(tmp_path, max_epochs=2)
+    results = run.train(model, datamodule=data)[0]
+    assert caplog.text.count("The data is of one task, without episodes") == 1
+    assert "and test images with 4 of the training images" in caplog.text
+    assert {"image_AUROC", "pixel_AUROC"} <= results.keys()
+    path = run.trainer.checkpoint_callback.best_model_path
+    record = torch.load(path, weights_only=True)["support_record"]
+    assert record["count"] == len(model.model.support) == 4
+    assert {image["sha256"] for image in record["images"]} <= {
+        digest(Path(p)) for p in data.train_data.samples.image_path
+    }
+    loaded = D24fad.load_from_checkpoint(path).eval()
+    normals = torch.stack([torch.Tensor(data.val_data[row].image) for row in range(len(data.val_data))])
+    torch.testing.assert_close(loaded.post_processor.image_threshold, score(loaded, normals).max(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(score(loaded, PICTURES), score(model, PICTURES))
+    # Another seed, another support.
+    other = D24fad(**ARGUMENTS | {"seed": 1})
+    engine(tmp_path / "other").fit(other, datamodule=one_task(root))
+    assert other.support_record["sha256"] != record["sha256"]
+
+
+def test_a_support_that_is_given_wins_over_the_only_tasks_images(root, new_organ, tmp_path, caplog):
+    model = D24fad(**ARGUMENTS, support_dir=str(new_organ))
+    engine(tmp_path).fit(model, datamodule=one_task(root))
+    assert "and test images with the support that was given" in caplog.text
+    assert {image["sha256"] for image in model.support_record["images"]} == {
+        digest(each) for each in new_organ.iterdir()
+    }
+    assert not model.post_processor.awaits_calibration
+
+
+def test_batches_of_one_patient_are_refused_in_the_end(root, tmp_path, caplog):
+    data = one_task(root, train_batch_size=1)
+    with pytest.raises(ValueError, match=r"has 1 image and no two patients.*larger --data\.train_batch_size"):
+        engine(tmp_path).fit(D24fad(**ARGUMENTS), datamodule=data)
+    caplog.clear()
+    engine(tmp_path).fit(D24fad(**ARGUMENTS), datamodule=one_task(root, train_batch_size=5))
+    assert caplog.text.count("Batches like it are left out") == 1
+
+
+@pytest.mark.parametrize("of_one_task", [True, False])
+def test_the_teachers_features_are_fitted_without_training(root, tmp_path, of_one_task):
+    model = D24fad(**ARGUMENTS, matching="nearest", window=0.25, features="teacher")
+    before = {key: value.clone() for key, value in model.model.teacher.state_dict().items()}
+    run = engine(tmp_path, max_epochs=50)
+    run.fit(model, datamodule=one_task(root) if of_one_task else tasks_of(root))
+    assert run.trainer.current_epoch == run.trainer.global_step == 1
+    assert len(model.model.support) == (4 if of_one_task else 2)
+    assert all(torch.equal(value, before[key]) for key, value in model.model.teacher.state_dict().items())
+    loaded = D24fad.load_from_checkpoint(run.trainer.checkpoint_callback.best_model_path).eval()
+    assert loaded(PICTURES).pred_label is not None
 
 
 def test_bf16_training_is_finite_and_scores_are_float32(root, tmp_path):

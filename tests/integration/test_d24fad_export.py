@@ -7,13 +7,21 @@ import pytest
 import torch
 
 from anomalib_medical import D24fad
+from anomalib_medical.deploy.few_shot_graphs import export_edge
+from anomalib_medical.edge.few_shot_device import FewShotDevice
 from tests.helpers.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, by_engine, by_export, compiled, images
 
+KINDS = [
+    {},
+    {"matching": "nearest", "window": 0.25, "features": "both"},
+    {"matching": "nearest", "features": "teacher", "weighting": "none"},
+]
 
-@pytest.fixture(scope="module")
-def model():
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.get("features", "student"))
+def model(request):
     """Untrained, but with the statistics of some images: with fresh ones all maps are alike."""
-    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
+    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0, **request.param)
     with torch.no_grad():
         for _ in range(3):
             d24fad.model.train().encode(d24fad.pre_processor(images(NATIVE, count=8)))
@@ -61,6 +69,22 @@ def test_without_a_threshold_raw_scores_and_no_labels_come_out(uncalibrated, exp
     got = by_export(exported_uncalibrated, kind, batch)
     assert_equal_results(expected, got)
     assert got.get("pred_label") is got.get("pred_mask") is expected.pred_label is None
+
+
+def test_a_device_binds_another_support_with_the_models_scores(model, tmp_path):
+    export_edge(model, tmp_path)
+    device, chosen = FewShotDevice(tmp_path), copy.deepcopy(model)
+    for shots in (2, 4):
+        support = torch.rand(shots, 3, *ODD, generator=torch.Generator().manual_seed(shots))
+        device.bind(list(support.numpy()))
+        chosen.set_support(support)
+        chosen.recalibrate()
+        score, anomaly_map = device.score(images(NATIVE, count=1)[0].numpy())
+        with torch.no_grad():
+            expected = chosen.model(chosen.pre_processor(images(NATIVE, count=1)))
+        assert score == pytest.approx(float(expected.pred_score), abs=TOLERANCE)
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), rtol=0, atol=TOLERANCE)
+        assert device.calibrate() == pytest.approx(float(chosen.post_processor.image_threshold), abs=TOLERANCE)
 
 
 def test_the_exported_graph_takes_any_batch_and_has_the_four_outputs(exported):

@@ -8,7 +8,8 @@ import torch
 
 from anomalib_medical.models.components import cosine_distance_maps, feature_distances
 from anomalib_medical.models.d24fad.loss import D24fadLoss
-from anomalib_medical.models.d24fad.torch_model import D24fadModel, SupportAttention
+from anomalib_medical.models.d24fad.matching import SupportAttention
+from anomalib_medical.models.d24fad.torch_model import D24fadModel
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SCALES = range(3)
@@ -79,7 +80,7 @@ def test_the_losses_equal_the_released_ones(released):
 def test_maps_and_scores_equal_those_of_single_images_and_not_the_blur_over_the_batch(released):
     maps = cosine_distance_maps(tensors(released, "query"), weighted_support(released), size=(64, 64))
     np.testing.assert_allclose(maps.sum(dim=1), released["map_sum"], rtol=1e-4)
-    result = D24fadModel("resnet18").compare(tensors(released, "query"), weighted_support(released))
+    result = D24fadModel("resnet18").finish(maps)
     np.testing.assert_allclose(result.anomaly_map[:, 0], released["map_blurred"], rtol=1e-4)
     np.testing.assert_allclose(result.pred_score, released["score_max"], rtol=1e-4)
     assert np.abs(result.pred_score.numpy() - released["score_max_batch_blur_as_coded"]).min() > 0.1

@@ -1,5 +1,6 @@
 """Lightning module of D2-4FAD: dual distillation for few-shot anomaly detection."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,12 @@ from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
 from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
-from .torch_model import SCALES, D24fadModel, EpisodeFeatures, unique_support
+from .torch_model import SCALES, D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
+
+logger = logging.getLogger(__name__)
+
+# What older checkpoints did without saying so.
+_COMPARING = {"matching": "aligned", "window": 1.0, "features": "student"}
 
 
 class D24fad(DistillationMixin, AnomalibModule):
@@ -42,7 +48,8 @@ class D24fad(DistillationMixin, AnomalibModule):
 
     Learns on several normal-only tasks (organs, scanners) how to compare an image with a few normal images of its own
     task, the support. A new task then needs no training: its support is encoded once and is part of the model, of
-    checkpoints and of exported graphs. Train it on `FewShotTasks`.
+    checkpoints and of exported graphs. Train it on `FewShotTasks`; on data of one task it learns that one, from images
+    of different patients in a batch, and takes four of the training's as support.
 
     Args:
         backbone: timm name of the teacher: ``wide_resnet50_2`` (the paper's), ``tf_efficientnet_lite0`` (small, with
@@ -55,7 +62,13 @@ class D24fad(DistillationMixin, AnomalibModule):
             student sees; None for those of strides 4, 8, 16 and 32.
         normalize: Normalise images as the teacher's weights were made for; false leaves them in [0, 1], as the released
             code does.
-        weighting: ``learned`` weighs the support images for each query (learn-to-weight), ``none`` takes their mean.
+        weighting: ``learned`` weighs the support images for each query by the student's features (learn-to-weight),
+            ``none`` takes their mean or, with ``nearest``, the nearest of them. The teacher's are not weighed.
+        matching: ``aligned`` compares a position with the same position of the support (the paper's), ``nearest`` with
+            the most similar one near it: for anatomy that is not aligned.
+        window: How far away, up, down, left and right, ``nearest`` looks, as a share of the map's height and width.
+        features: Whose features are compared: the ``student``'s (the paper's), the ``teacher``'s (there is nothing to
+            train then, and no student), or ``both``.
         ssd_weight: Weight of the student self-distillation (query against support) in the loss.
         tsd_weight: Weight of the teacher-student distillation in the loss.
         stop_gradient: Keep gradients of the self-distillation away from the support's features.
@@ -79,7 +92,12 @@ class D24fad(DistillationMixin, AnomalibModule):
         visualizer: Visualizer, or True for anomalib's default one.
     """
 
-    score_arguments = DistillationMixin.score_arguments | {"normalize"}
+    score_arguments = DistillationMixin.score_arguments | {"normalize", *_COMPARING}
+    # Whether the data is of one task, without episodes.
+    learns_one_task = False
+    # Batches of an epoch that had nothing to learn from.
+    _skipped = 0
+    _warned_of_skipping = False
 
     def __init__(
         self,
@@ -90,6 +108,9 @@ class D24fad(DistillationMixin, AnomalibModule):
         layers: tuple[int, ...] | None = None,
         normalize: bool = True,
         weighting: Literal["learned", "none"] = "learned",
+        matching: Matching = "aligned",
+        window: float = 1.0,
+        features: Features = "student",
         ssd_weight: float = 1.0,
         tsd_weight: float = 0.1,
         stop_gradient: bool = False,
@@ -110,6 +131,11 @@ class D24fad(DistillationMixin, AnomalibModule):
         # Rebound, because this is what the checkpoint keeps: it takes plain numbers only.
         layers, image_size = check_pyramid(backbone, layers, SCALES + 1, image_size)
         check_choice("weighting", weighting, ("learned", "none"))
+        check_choice("matching", matching, ("aligned", "nearest"))
+        check_choice("features", features, ("student", "teacher", "both"))
+        if not 0 <= window <= 1 or (matching == "aligned" and window != 1):
+            msg = f"window: got {window} with matching {matching}, expected 0 to 1 with nearest (and 1 with aligned)."
+            raise ValueError(msg)
         check_score(score_reduction, map_normalization, top_share)
         check_choice("support_selection", support_selection, ("random", "diverse"))
         check_seed(seed)
@@ -127,7 +153,7 @@ class D24fad(DistillationMixin, AnomalibModule):
                 "specificity, or false: of a new task a few normal images are known and no anomaly."
             )
             raise ValueError(msg)
-        folder, shots, window = support_dir, support_shots, Window.of(support_window)
+        folder, shots, read_with = support_dir, support_shots, Window.of(support_window)
         # Rebound too: a checkpoint holds its support, and where that came from is no part of it.
         support_dir = support_shots = support_window = None
         if pre_processor is True:
@@ -138,7 +164,7 @@ class D24fad(DistillationMixin, AnomalibModule):
         self.pre_trained, self.teacher_weights = pre_trained, teacher_weights
         self.stop_gradient = stop_gradient
         self.learning_rate = learning_rate
-        self.support_dir, self.support_shots, self.support_window = folder, shots, window
+        self.support_dir, self.support_shots, self.support_window = folder, shots, read_with
         self.support_selection = support_selection
         self.seed = seed
         #: What is kept of the support images that the model holds; no names.
@@ -150,29 +176,58 @@ class D24fad(DistillationMixin, AnomalibModule):
         self.support_embeddings: torch.Tensor | None = None
         with seeded(seed):
             self.model: D24fadModel = D24fadModel(
-                backbone, weighting, MapScore(score_reduction, map_normalization, top_share, "max"), layers, image_size
+                backbone,
+                weighting,
+                MapScore(score_reduction, map_normalization, top_share, "max"),
+                layers,
+                image_size,
+                matching,
+                window,
+                features,
             )
         self.loss = D24fadLoss(ssd_weight, tsd_weight)
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One batch where nothing is learned: what is left to do is the support and the threshold."""
+        return {} if self.model.learns else {"max_epochs": 1, "limit_train_batches": 1}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's
+        """Adam, or None where nothing is learned."""
+        return super().configure_optimizers() if self.model.learns else None
 
     def configure_callbacks(self) -> list[Callback]:
         """Take the wanted support last: what others have set for the tasks that train is overridden."""
         return [*super().configure_callbacks(), WantedSupport()]
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor:
-        """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1]."""
+    def on_train_epoch_start(self) -> None:
+        """Count anew what cannot be learned from."""
+        super().on_train_epoch_start()
+        self._skipped = 0
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor | None:
+        """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1].
+
+        Without supports, on queries with those of other patients in the batch; None where there is no other.
+        """
         del batch_idx
+        if not self.model.learns:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        if getattr(batch, "support", None) is None and not bool(others_of(batch).any()):
+            self._skip(batch)
+            return None
         loss = self._loss(self._episode(batch))
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place: queries of episodes against their own supports, all others against the model's."""
-        learning_without_target = self.trainer.state.fn == TrainerFn.FITTING and len(self.model.support) == 0
-        if getattr(batch, "support", None) is None and not learning_without_target:
+        if getattr(batch, "support", None) is None:
             return super().validation_step(batch, *args, **kwargs)
         features = self._episode(batch)
-        self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
-        predictions = self.model.compare(features.student, features.support)
+        if self.model.learns:
+            self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
+        predictions = self.model.compare(features.levels, features.support, features.member)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
@@ -180,7 +235,7 @@ class D24fad(DistillationMixin, AnomalibModule):
     def has_maps_of_the_target(self) -> bool:
         """Whether normal images are validated against the model's own support: not those of tasks that train."""
         of_tasks = hasattr(getattr(self.trainer, "datamodule", None), "target_support")
-        return self.trainer.state.fn != TrainerFn.FITTING and not of_tasks
+        return self.learns_one_task or (self.trainer.state.fn != TrainerFn.FITTING and not of_tasks)
 
     def anomaly_maps(self, images: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
         """Maps of queries against the supports of their episodes, of other images against the model's."""
@@ -193,20 +248,30 @@ class D24fad(DistillationMixin, AnomalibModule):
 
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)
-        if support is None:
-            msg = (
-                "D24fad learns from episodes, and this batch has no support images. Use --data "
-                "anomalib_medical.FewShotTasks: a folder with a folder for each of several tasks."
-            )
-            raise ValueError(msg)
-        images, member = unique_support(support, getattr(batch, "support_index", None))
         queries: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
+        if support is None:
+            return self.model.episode(queries, None, others_of(batch), stop_gradient=self.stop_gradient)
+        images, member = unique_support(support, getattr(batch, "support_index", None))
         return self.model.episode(queries, self.prepare(images), member, stop_gradient=self.stop_gradient)
 
     def _loss(self, features: EpisodeFeatures) -> torch.Tensor:
-        ssd = feature_distances(features.student, features.support)
-        loss: torch.Tensor = self.loss(ssd, feature_distances(features.student, features.teacher))
+        tsd = feature_distances(features.student, features.teacher)
+        loss: torch.Tensor = self.loss(self.model.self_distances(features), tsd)
         return loss
+
+    def _skip(self, batch: ImageBatch) -> None:
+        """Say once that a batch has nothing to compare with; if no batch of an epoch has, it is an error."""
+        msg = (
+            f"A batch has {counted(batch.batch_size, 'image')} and no two patients to compare: D24fad learns within a "
+            "task from batches of several patients. Give a larger --data.train_batch_size (or, of several tasks, "
+            "--data anomalib_medical.FewShotTasks)."
+        )
+        self._skipped += 1
+        if self._skipped >= self.trainer.num_training_batches:
+            raise ValueError(msg)
+        if not self._warned_of_skipping:
+            logger.warning("%s Batches like it are left out.", msg)
+        self._warned_of_skipping = True
 
     def set_support(
         self, images: Iterable[torch.Tensor], record: dict[str, Any] | None = None, names: Sequence[str] = ()
@@ -316,6 +381,7 @@ class D24fad(DistillationMixin, AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the checkpoint's support, of however many images."""
         self.model.support.fit_to(checkpoint["state_dict"], "model.support.")
+        checkpoint["hyper_parameters"] = _COMPARING | checkpoint.get("hyper_parameters", {})
         super().on_load_checkpoint(checkpoint)
         if isinstance(self.post_processor, MedicalPostProcessor):
             # Lightning keeps the threshold a second time, as a callback's state, and would put it back after an

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.data.images import Pictures, read_support, refuse_repeated
+from anomalib_medical.data.images import Pictures, read_image, read_pictures, read_support, refuse_repeated
+from anomalib_medical.io import ImageAddress
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .torch_model import D24fadModel
@@ -21,6 +22,8 @@ _FEWEST_FOR_OUTLIERS = 3
 # Chosen for few false alarms: see benchmarks/results/d24fad_support.md.
 _SCORE_RATIO = 4.0
 _FEATURE_RATIO = 1.8
+# Images of the training that data of one task is scored against.
+_OWN_SHOTS = 4
 
 
 def takes_normals(post_processor: object) -> TypeGuard[MedicalPostProcessor]:
@@ -66,15 +69,32 @@ class WantedSupport(Callback):
     """Gives the model the support that is wanted, and refuses to score what may not be compared with it."""
 
     def __init__(self) -> None:
-        # The support of the task that is left out, while the others train.
+        # The support to score with, while a training goes on: of the task that is left out, or of the only one.
         self._target: Pictures | None = None
         self._validated_episodes = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - D24fad, as below
-        """Read the support of the task that is left out."""
-        self._target = _wanted(trainer, pl_module)
+        """Read the support of the task that is left out, or of the only one."""
         if self._target is None:
+            self._read_target(trainer, pl_module)
+        if pl_module.learns_one_task and self._target is not None:
+            given = pl_module.explicit_support is not None
+            logger.warning(
+                "The data is of one task, without episodes: each image of a batch is compared with the others of it "
+                "(of other patients, where it names them), and test images with %s. It learns nothing about other "
+                "tasks; for those train on anomalib_medical.FewShotTasks.",
+                "the support that was given" if given else f"{len(self._target.images)} of the training images",
+            )
+        elif self._target is None:
             logger.warning("The data has no target with a support: the model will have none until it is given one.")
+
+    def _read_target(self, trainer: Trainer, model: Any) -> None:  # noqa: ANN401
+        samples = getattr(getattr(getattr(trainer, "datamodule", None), "train_data", None), "samples", None)
+        # It holds out normal images of its own for the threshold.
+        model.learns_one_task = samples is not None and "task" not in samples
+        self._target = _wanted(trainer, model)
+        if model.learns_one_task and self._target is None:
+            self._target = _draw_own(samples, trainer, model)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:  # noqa: ANN401
         """Remember whether episodes are validated."""
@@ -95,10 +115,13 @@ class WantedSupport(Callback):
         """Look at the support with the final weights."""
         del trainer
         warn_of_outliers(pl_module)
+        self._target = None
 
     def _take_target(self, trainer: Trainer, model: Any) -> None:  # noqa: ANN401
         if trainer.state.fn == TrainerFn.FITTING and self._target is not None:
             model.take_support(self._target, warn=False)
+        if model.learns_one_task:
+            return
         if isinstance(model.post_processor, MedicalPostProcessor):
             if len(model.model.support) > 1 and not model.map_score.normalizes:
                 model.recalibrate()
@@ -109,6 +132,12 @@ class WantedSupport(Callback):
         """Take the support that is wanted."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             _start_scoring(trainer, pl_module, [])
+            return
+        if self._target is None:
+            self._read_target(trainer, pl_module)
+        if pl_module.learns_one_task:
+            # Its held-out images are scored next, with these weights.
+            self._take_target(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
         """Take the support that is wanted."""
@@ -124,6 +153,21 @@ def _wanted(trainer: Trainer, model: Any) -> Pictures | None:  # noqa: ANN401
     support = read_explicit(model)
     of_data = getattr(getattr(trainer, "datamodule", None), "target_support", None)
     return of_data(chooser(model)) if support is None and of_data is not None else support
+
+
+def _draw_own(samples: Any, trainer: Trainer, model: Any) -> Pictures:  # noqa: ANN401
+    """A few normal images of the training, of different patients where it knows enough of them."""
+    known = samples[(samples.label_index == 0) & samples.get("known_normal", True)]
+    shuffled = known.sort_values("image_path").sample(frac=1, random_state=model.seed or 0)
+    alone = shuffled.drop_duplicates("patient_id") if "patient_id" in shuffled else shuffled
+    pool = alone if len(alone) >= _OWN_SHOTS else shuffled
+    addresses = [ImageAddress.parse(path) for path in pool.image_path]
+    window = getattr(trainer.datamodule, "window", None)  # type: ignore[attr-defined]
+    choose = chooser(model)
+    if choose is not None and len(addresses) > _OWN_SHOTS:
+        rows = choose((read_image(address, window) for address in addresses), _OWN_SHOTS)
+        addresses = [addresses[row] for row in rows]
+    return read_pictures(addresses[:_OWN_SHOTS], window, trainer.default_root_dir)
 
 
 def _start_scoring(trainer: Trainer, model: Any, dataloaders: Any) -> None:  # noqa: ANN401

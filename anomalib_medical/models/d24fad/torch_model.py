@@ -1,121 +1,38 @@
 """The network of D2-4FAD."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
-from anomalib.data import InferenceBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.models.components import GaussianBlur, MapScore, Teacher, cosine_distance_maps, in_float32
+from anomalib_medical.models.components import (
+    GaussianBlur,
+    MapScore,
+    Teacher,
+    cosine_distance_maps,
+    feature_distances,
+)
 from anomalib_medical.models.components.student import build_decoder
+
+from .matching import EncodedSupport, SupportAttention, SupportSet, joined, nearest_distances
 
 SCALES = 3
 _ENCODED_AT_ONCE = 16
-
-
-class EncodedSupport(NamedTuple):
-    """Support of one scale: features and keys, both ``(K, C, H, W)``, float32."""
-
-    features: torch.Tensor
-    keys: torch.Tensor
+Matching = Literal["aligned", "nearest"]
+Features = Literal["student", "teacher", "both"]
 
 
 class EpisodeFeatures(NamedTuple):
-    """What loss and scores need of a batch of queries: each a list of three ``(B, C_k, H_k, W_k)``."""
+    """What loss and scores need of a batch of B queries and its support of K images."""
 
-    teacher: list[torch.Tensor]
+    teacher: list[torch.Tensor]  # (B, C_k, H_k, W_k), of the three scales
     student: list[torch.Tensor]
-    support: list[torch.Tensor]
-
-
-class SupportAttention(nn.Module):
-    """Weighted mean of the support's features at one scale, another one for every query (D2-4FAD, learn-to-weight).
-
-    ``weights_k = softmax_k(<key_k, query> / sqrt(C))`` over all positions and channels, with keys from a 1x1
-    convolution of the support. The convolution has no bias: it would add the same to every logit of a query, which a
-    softmax does not see. All in float32, whatever the autocast.
-
-    Args:
-        channels: Channels of the features.
-        learned: False for equal weights.
-    """
-
-    def __init__(self, channels: int, learned: bool = True) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(channels, channels, kernel_size=1, bias=False) if learned else None
-
-    @in_float32
-    def keys(self, support: torch.Tensor) -> torch.Tensor:
-        """Keys of support features ``(K, C, H, W)``, of the same shape."""
-        return support if self.project is None else self.project(support)
-
-    @in_float32
-    def forward(
-        self, query: torch.Tensor, support: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weigh support features ``(K, C, H, W)``, with their :meth:`keys`, for each query ``(B, C, H, W)``.
-
-        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
-        """
-        mean = self.weights(query, keys, member) @ support.flatten(1)
-        return mean.reshape(-1, *support.shape[1:])
-
-    @in_float32
-    def weights(self, query: torch.Tensor, keys: torch.Tensor, member: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``(B, K)``, which adds up to one for every query; arguments as in :meth:`forward`."""
-        # What all keys have in common cancels in the softmax, but not in the rounding of its large logits.
-        differences = keys - keys.mean(dim=0, keepdim=True)
-        logits = query.flatten(1) @ differences.flatten(1).transpose(0, 1) * query.shape[1] ** -0.5
-        if self.project is None:
-            logits = torch.zeros_like(logits)
-        if member is not None:
-            logits = logits.masked_fill(~member, float("-inf"))
-        weights: torch.Tensor = logits.softmax(dim=1)
-        return weights
-
-
-class SupportSet(nn.Module):
-    """The encoded support in buffers: part of checkpoints and of exported graphs, for any number of images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for scale in range(SCALES):
-            for part in EncodedSupport._fields:
-                self.register_buffer(f"{part}_{scale}", torch.empty(0, 0, 0, 0))
-
-    def __len__(self) -> int:
-        """Count the support images."""
-        return int(self.get_buffer("features_0").shape[0])
-
-    def __iter__(self) -> Iterator[EncodedSupport]:
-        """Go through the scales, fine to coarse."""
-        for scale in range(SCALES):
-            yield EncodedSupport(*(self.get_buffer(f"{part}_{scale}") for part in EncodedSupport._fields))
-
-    def fill(self, encoded: Sequence[EncodedSupport]) -> bool:
-        """Replace the support, one part a scale; return whether it is another one, but for rounding."""
-        same = all(
-            old.features.shape == new.features.shape
-            and bool((F.cosine_similarity(old.features.flatten(1), new.features.flatten(1)) > 1 - 1e-4).all())
-            for old, new in zip(self, encoded, strict=True)
-        )
-        for scale, one in enumerate(encoded):
-            for part in EncodedSupport._fields:
-                setattr(self, f"{part}_{scale}", getattr(one, part).detach().clone())
-        return not same
-
-    def fit_to(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Make room for the support that a state dict has under a prefix, of however many images."""
-        for name, own in list(self.named_buffers()):
-            given = state_dict.get(prefix + name)
-            if given is not None and given.shape != own.shape:
-                setattr(self, name, own.new_empty(given.shape))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
-        self.fit_to(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    levels: list[torch.Tensor]  # what is compared of them, see `D24fadModel.levels`
+    support: list[EncodedSupport]  # of the levels
+    member: torch.Tensor  # (B, K), bool: which images are in whose support
 
 
 class D24fadModel(nn.Module):
@@ -123,10 +40,15 @@ class D24fadModel(nn.Module):
 
     Args:
         backbone: timm name of the teacher.
-        weighting: ``learned`` for learn-to-weight, ``none`` for the plain mean of the support.
+        weighting: ``learned`` for learn-to-weight at the student's levels, ``none`` for the plain mean of the support,
+            or, with ``nearest``, for the nearest of its images.
         map_score: What makes a score of a map; None for the maximum.
         layers: Four of the teacher's stages, see `Teacher`.
         image_size: Height and width of the images.
+        matching: ``aligned`` compares features of the same position, ``nearest`` the most similar ones.
+        window: How far away, as a share of height and width, ``nearest`` looks for them.
+        features: Whose features are compared: ``student``, ``teacher`` (nothing is learned, there is no student), or
+            ``both``.
     """
 
     def __init__(
@@ -136,14 +58,28 @@ class D24fadModel(nn.Module):
         map_score: MapScore | None = None,
         layers: Sequence[int] | None = None,
         image_size: tuple[int, int] = (128, 128),
+        matching: Matching = "aligned",
+        window: float = 1.0,
+        features: Features = "student",
     ) -> None:
         super().__init__()
+        self.learns = features != "teacher"
+        self.matching, self.window, self.features = matching, window, features
         self.teacher = Teacher(backbone, layers, SCALES + 1, image_size)
-        self.decoder = build_decoder(self.teacher, self.teacher.channels[-1], self.teacher.reductions[-1])
-        channels = self.teacher.channels[:SCALES]
-        self.attention = nn.ModuleList(SupportAttention(count, learned=weighting == "learned") for count in channels)
-        self.first_reduction = self.teacher.reductions[0]
-        self.support = SupportSet()
+        channels, self.reduction = self.teacher.channels[:SCALES], self.teacher.reductions[0]
+        if matching == "nearest":
+            channels, self.reduction = [sum(channels)], self.teacher.reductions[1]
+        self.decoder = None
+        if self.learns:
+            self.decoder = build_decoder(self.teacher, self.teacher.channels[-1], self.teacher.reductions[-1])
+        #: How many of the levels are the student's.
+        self.student_levels = len(channels) if self.learns else 0
+        # Only the student learns, and with it how to weigh.
+        weighed = [weighting == "learned"] * self.student_levels + [False] * len(channels) * (features != "student")
+        self.attention = nn.ModuleList(
+            SupportAttention(channels[level % len(channels)], learned) for level, learned in enumerate(weighed)
+        )
+        self.support = SupportSet(weighed)
         self.blur = GaussianBlur(sigma=4.0)
         self.map_score = MapScore("max") if map_score is None else map_score
 
@@ -173,82 +109,144 @@ class D24fadModel(nn.Module):
 
         By maps as they are: those of normal images that :meth:`forward` may compare with belong to the own support.
         """
-        expected = tuple(self.first_reduction * side for side in support[0].features.shape[-2:])
+        expected = tuple(self.reduction * side for side in support[0].features.shape[-2:])
         if (images.shape[-2], images.shape[-1]) != expected:
             msg = (
                 f"Got images of {images.shape[-2]}x{images.shape[-1]} pixels (height x width), and a support of "
                 f"{expected[0]}x{expected[1]}: both must be resized alike, as the model's own pre-processor does."
             )
             raise ValueError(msg)
-        _, student = self.encode(images)
-        return self.compare(student, self.weigh(student, support))
+        return self.compare(self.levels(*self.encode(images)), support)
 
     def encode(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Teacher's and student's features of normalised images ``(B, 3, H, W)``.
 
-        Each a list of three ``(B, C_k, H / r_k, W / r_k)``, with r_k the strides of the teacher's stages: 4, 8, 16.
+        Each a list of three ``(B, C_k, H / r_k, W / r_k)``, with r_k the strides of the teacher's stages: 4, 8, 16. The
+        student's is empty without one.
         """
-        *teacher, last = self.teacher(images)
-        return teacher, list(self.decoder(last))
+        teacher = self.teacher(images)
+        return teacher[:SCALES], [] if self.decoder is None else list(self.decoder(teacher[-1]))
+
+    def levels(self, teacher: list[torch.Tensor], student: list[torch.Tensor]) -> list[torch.Tensor]:
+        """What is compared of :meth:`encode`'s features: the student's scales, the teacher's, or those and these.
+
+        ``nearest`` joins the scales of each, so that a position has one most similar position and not one a scale.
+        """
+        pyramids = [*([student] if student else []), *([teacher] if self.features != "student" else [])]
+        if self.matching == "nearest":
+            return [joined(scales) for scales in pyramids]
+        return [features for scales in pyramids for features in scales]
 
     def encode_support(self, images: torch.Tensor) -> list[EncodedSupport]:
         """Encode support images ``(K, 3, H, W)``, a few at a time, in evaluation mode and without gradient."""
         training = self.training
         self.eval()
         with torch.no_grad():
-            parts = [self.encode(part)[1] for part in torch.split(images, _ENCODED_AT_ONCE)]
+            parts = [self.levels(*self.encode(part)) for part in torch.split(images, _ENCODED_AT_ONCE)]
             features = [torch.cat(scale).float() for scale in zip(*parts, strict=True)]
             encoded = self.with_keys(features)
         self.train(training)
         return encoded
 
-    def with_keys(self, student: Sequence[torch.Tensor]) -> list[EncodedSupport]:
-        """Add the keys to the student's features of support images, each ``(K, C_k, H_k, W_k)``."""
+    def with_keys(self, levels: Sequence[torch.Tensor]) -> list[EncodedSupport]:
+        """Add the keys to the compared features of support images, each ``(K, C_k, H_k, W_k)``."""
         return [
             EncodedSupport(features, attention.keys(features))  # type: ignore[operator]  # a module list is untyped
-            for attention, features in zip(self.attention, student, strict=True)
+            for attention, features in zip(self.attention, levels, strict=True)
         ]
 
     def episode(
-        self, images: torch.Tensor, support: torch.Tensor, member: torch.Tensor, *, stop_gradient: bool = False
+        self, images: torch.Tensor, support: torch.Tensor | None, member: torch.Tensor, *, stop_gradient: bool = False
     ) -> EpisodeFeatures:
         """Features of queries ``(B, 3, H, W)`` and of all their support images ``(K, 3, H, W)``, each encoded once.
 
-        ``member`` ``(B, K)``, bool, says which of these are in whose support. With ``stop_gradient`` their features are
-        constants; learn-to-weight still learns.
+        ``member`` ``(B, K)``, bool, says which of these are in whose support; queries without any are left out. Without
+        support images the queries are each other's. With ``stop_gradient`` the support's features are constants;
+        learn-to-weight still learns.
         """
         count = images.shape[0]
-        teacher, student = self.encode(torch.cat([images, support]))
-        others = [features[count:].detach() if stop_gradient else features[count:] for features in student]
-        encoded = self.with_keys(others)
-        queries = [features[:count] for features in student]
-        return EpisodeFeatures([each[:count] for each in teacher], queries, self.weigh(queries, encoded, member))
+        teacher, student = self.encode(images if support is None else torch.cat([images, support]))
+        levels = self.levels(teacher, student)
+        others = levels if support is None else [features[count:] for features in levels]
+        encoded = self.with_keys([features.detach() for features in others] if stop_gradient else others)
+        rows = member.any(dim=1).nonzero().flatten()
+        teacher, student, levels = ([features[rows] for features in each] for each in (teacher, student, levels))
+        return EpisodeFeatures(teacher, student, levels, encoded, member[rows])
+
+    def self_distances(self, episode: EpisodeFeatures) -> torch.Tensor:
+        """How unlike its support the student sees each query, ``(B, L)`` at its L levels: the self-distillation."""
+        count = self.student_levels
+        levels, support = episode.levels[:count], episode.support[:count]
+        if self.matching == "aligned":
+            return feature_distances(levels, self.weigh(levels, support, episode.member))
+        maps = self.nearest(levels, support, episode.member)
+        return torch.stack([each.mean(dim=(1, 2, 3)) for each in maps], dim=1)
 
     def weigh(
-        self, student: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """Weigh the support for each query, at every scale; see :class:`SupportAttention`."""
+        """Weigh the support for each query, at every level; see :class:`SupportAttention`."""
         return [
             attention(features, one.features, one.keys, member)
-            for attention, features, one in zip(self.attention, student, support, strict=True)
+            for attention, features, one in zip(self.attention, levels, support, strict=False)
         ]
 
-    def compare(self, student: Sequence[torch.Tensor], support: Sequence[torch.Tensor]) -> InferenceBatch:
-        """Maps as they are, and their scores, from the student's features of queries and their weighted supports."""
-        size = (self.first_reduction * student[0].shape[-2], self.first_reduction * student[0].shape[-1])
-        maps = cosine_distance_maps(student, support, size)
+    def nearest(
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Distances to the nearest positions, ``(B, 1, H, W)`` at every level, see :func:`nearest_distances`.
+
+        Their weighted mean over the support images; where these are not weighed, to the nearest of all of them.
+        """
+        if member is not None:
+            # One by one, each with its own support alone: all with all would cost many times as much.
+            each = [
+                self.nearest(
+                    [features[row : row + 1] for features in levels],
+                    [EncodedSupport(*(part[own] for part in one)) for one in support],
+                )
+                for row, own in enumerate(member)
+            ]
+            return [torch.cat(level) for level in zip(*each, strict=True)]
+        maps = []
+        for attention, weighed, features, one in zip(
+            self.attention, self.support.weighed, levels, support, strict=False
+        ):
+            distances = nearest_distances(features, one.features, self.window)
+            if weighed:
+                weights = attention.weights(features, one.keys)  # type: ignore[operator]  # a module list is untyped
+                maps.append((weights[:, :, None, None] * distances).sum(dim=1, keepdim=True))
+            else:
+                maps.append(distances.amin(dim=1, keepdim=True))
+        return maps
+
+    def compare(
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+    ) -> InferenceBatch:
+        """Maps as they are, and scores, from the compared features of queries and their encoded support.
+
+        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
+        """
+        size = (self.reduction * levels[0].shape[-2], self.reduction * levels[0].shape[-1])
+        if self.matching == "aligned":
+            return self.finish(cosine_distance_maps(levels, self.weigh(levels, support, member), size))
+        maps = torch.cat(self.nearest(levels, support, member), dim=1)
+        return self.finish(F.interpolate(maps, size, mode="bilinear", align_corners=True))
+
+    def finish(self, maps: torch.Tensor) -> InferenceBatch:
+        """Add the distances ``(B, L, H, W)`` of all levels, blur and score them."""
         anomaly_map = self.blur(maps.sum(dim=1, keepdim=True))
         return InferenceBatch(pred_score=self.map_score.reduce(anomaly_map), anomaly_map=anomaly_map)
 
     def leave_one_out(self, absent: int | None = None) -> InferenceBatch:
         """Score each of the K support images against the others, but for an absent one that none is compared with."""
         support = list(self.support)
-        student = [one.features for one in support]
-        member = ~torch.eye(len(self.support), dtype=torch.bool, device=student[0].device)
+        levels = [one.features for one in support]
+        member = ~torch.eye(len(self.support), dtype=torch.bool, device=levels[0].device)
         if absent is not None:
             member[:, absent] = False
         with torch.no_grad():
-            return self.compare(student, self.weigh(student, support, member))
+            return self.compare(levels, support, member)
 
 
 def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -264,3 +262,11 @@ def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[t
     first = torch.full_like(images, count * shots).scatter_reduce_(0, inverse.flatten(), positions, "amin")
     member = torch.zeros(count, images.shape[0], dtype=torch.bool, device=support.device)
     return support.flatten(0, 1)[first], member.scatter_(1, inverse, value=True)
+
+
+def others_of(batch: ImageBatch) -> torch.Tensor:
+    """Which images of a batch are of another patient than which, ``(B, B)``, bool; without patients, all others."""
+    patients = getattr(batch, "patient_id", None) or range(batch.batch_size)
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    own = torch.tensor([numbers[patient] for patient in patients], device=batch.image.device)  # type: ignore[union-attr]  # it has images
+    return own[:, None] != own

@@ -7,8 +7,9 @@ from anomalib_medical import D24fad, MedicalPostProcessor
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
+from anomalib_medical.models.d24fad.matching import SupportAttention, SupportSet
 from anomalib_medical.models.d24fad.support import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.torch_model import SupportAttention, SupportSet, unique_support
+from anomalib_medical.models.d24fad.torch_model import unique_support
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -90,7 +91,7 @@ def test_an_episode_is_each_query_with_its_own_support(network):
     own = torch.tensor([[0, 1], [1, 4], [3, 0]])
     images, member = unique_support(pool[own], own)
     episode = network.episode(queries, images, member)
-    together = network.compare(episode.student, episode.support).pred_score
+    together = network.compare(episode.levels, episode.support, episode.member).pred_score
     for index, rows in enumerate(own):
         alone = network.score(queries[index : index + 1], network.encode_support(pool[rows]))
         torch.testing.assert_close(together[index : index + 1], alone.pred_score, rtol=0, atol=2e-6)
@@ -108,7 +109,7 @@ def test_stop_gradient_makes_constants_of_the_supports_features(stop):
         return torch.cat([part.flatten() for part in torch.autograd.grad(loss, decoder)])
 
     features = model.model.episode(batch.image, model.prepare(batch.support.flatten(0, 1)), MEMBER)
-    constant = [part.detach() for part in features.support]
+    constant = [part.detach() for part in model.model.weigh(features.levels, features.support, features.member)]
     expected = model.loss(
         feature_distances(features.student, constant), feature_distances(features.student, features.teacher)
     )
@@ -151,7 +152,7 @@ def test_the_gradient_reaches_the_support_unless_it_is_stopped(network, monkeypa
     features = network.episode(pictures(2, seed=6), images, member, stop_gradient=stop_gradient)
     student = encoded[0][1]
     gradient, weights = torch.autograd.grad(
-        feature_distances(features.student, features.support).sum(), [student[0], network.attention[0].project.weight]
+        network.self_distances(features).sum(), [student[0], network.attention[0].project.weight]
     )
     assert gradient[:2].abs().sum() > 0
     assert (gradient[2:].abs().sum() > 0) == (not stop_gradient)
