@@ -1,7 +1,8 @@
 """From map to score: every reduction and normalisation from the same weights, and whether `auto` finds the best.
 
     ANOMALIB_MEDICAL_DATA=/path/to/data python benchmarks/score_reductions.py --model Scrd --max_steps 125 \
-        --datasets phantom brain_flair breast_ultrasound --seeds 0 1 2 --teacher_weights /path/to/resnet18.safetensors
+        --datasets phantom brain_flair breast_ultrasound --seeds 0 1 2 --val_split_ratio 0.3 \
+        --teacher_weights /path/to/resnet18.safetensors
 
 One model is trained for each data set and seed. `auto` is asked for by the model's own code, with maps as they are and
 with standardised ones. Each training adds one line to ``OUTPUT.jsonl``, which is not repeated, and ``OUTPUT.md`` is
@@ -59,9 +60,9 @@ class Evaluation(Callback):
             }
 
 
-def data_of(name: str, batch_size: int) -> MedicalFolder | Phantom:
+def data_of(name: str, batch_size: int, share: float | None) -> MedicalFolder | Phantom:
     """Return a data set by its folder's name."""
-    options = {"train_batch_size": batch_size, "eval_batch_size": 32, "num_workers": 0}
+    options = {"train_batch_size": batch_size, "eval_batch_size": 32, "num_workers": 0, "val_split_ratio": share}
     if name == "phantom":
         return Phantom(**options)
     return MedicalFolder(root_of(name), name=name, patient_pattern=PATTERNS[name], **options)
@@ -71,15 +72,21 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train once; returns what `Evaluation` has found."""
     distillation = {"backbone": options.backbone, "teacher_weights": options.teacher_weights, "image_size": 128}
     common: dict[str, Any] = {"seed": seed, "score_reduction": "auto"}
-    data: Any = data_of(name, options.batch_size)
+    data: Any = data_of(name, options.batch_size, options.val_split_ratio)
     if options.model == "Ddad":
         model: Any = Ddad(**common, score=options.score)
     elif options.model == "Scrd":
         model = Scrd(**common, **distillation)
     else:
         model = D24fad(**common, **distillation)
-        tasks = [data if each == name else data_of(each, options.batch_size) for each in options.datasets]
-        data = FewShotTasks(tasks=tasks, target=name, num_workers=0, train_batch_size=options.batch_size)
+        tasks = {each: data_of(each, options.batch_size, None) for each in options.datasets}
+        data = FewShotTasks(
+            name,
+            tasks=tasks,
+            num_workers=0,
+            train_batch_size=options.batch_size,
+            val_split_ratio=options.val_split_ratio,
+        )
     evaluation = Evaluation()
     Trainer(
         max_steps=options.max_steps,
@@ -99,7 +106,14 @@ def key_of(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """What tells a training from others."""
     weights = Path(options.teacher_weights).name if options.teacher_weights else None
     score = {"score": options.score} if options.model == "Ddad" else {"backbone": options.backbone, "weights": weights}
-    return {"dataset": name, "seed": seed, "model": options.model, "max_steps": options.max_steps, **score}
+    return {
+        "dataset": name,
+        "seed": seed,
+        "model": options.model,
+        "max_steps": options.max_steps,
+        "held_out": options.val_split_ratio,
+        **score,
+    }
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -137,6 +151,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--teacher_weights")
+    parser.add_argument("--val_split_ratio", type=float, help="share of the normal images to hold out, for at least 20")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "score_reductions")
     options = parser.parse_args()
     lines, page = (options.output.with_suffix(suffix) for suffix in (".jsonl", ".md"))
