@@ -17,6 +17,7 @@ from anomalib_medical.cli import main as cli
 from anomalib_medical.data.dataset import MedicalPredictDataset
 from anomalib_medical.data.few_shot.support import read_normals
 from anomalib_medical.io import ImageReadError, Window
+from tests.conftest import make_folder
 from tests.helpers.few_shot_tree import make_normals, make_tasks
 
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
@@ -163,6 +164,16 @@ def test_data_of_one_task_trains_within_it(root, tmp_path, caplog):
     other = D24fad(**ARGUMENTS | {"seed": 1})
     engine(tmp_path / "other").fit(other, datamodule=one_task(root))
     assert other.support_record["sha256"] != record["sha256"]
+
+
+@pytest.mark.parametrize("score", [{"score_reduction": "auto"}, {"map_normalization": "pixel"}], ids=["auto", "pixel"])
+def test_on_data_of_one_task_the_score_is_fitted_to_its_held_out_images(tmp_path, score):
+    images = make_folder(tmp_path / "data", layout={"train/good": 26, "test/good": 1, "test/lesion": 1})
+    model = D24fad(**ARGUMENTS, **score)
+    data = MedicalFolder(images, num_workers=0, val_split_ratio=0.8, train_batch_size=4)
+    engine(tmp_path, max_epochs=1).fit(model, datamodule=data)
+    assert model.model.map_score.is_fitted == ("map_normalization" in score)
+    assert torch.isfinite(model.post_processor.image_threshold)
 
 
 def test_a_support_that_is_given_wins_over_the_only_tasks_images(root, new_organ, tmp_path, caplog):

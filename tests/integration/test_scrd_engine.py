@@ -156,8 +156,8 @@ def test_no_network_with_pre_trained_is_one_error_with_the_ways_out(tiny_folder,
         raise OSError("offline")
 
     model = Scrd(**ARGUMENTS | {"pre_trained": True})
-    monkeypatch.setattr("anomalib_medical.models.components.teacher.timm.create_model", refuse)
-    with pytest.raises(MedicalError, match="Three ways out"):
+    monkeypatch.setattr("anomalib_medical.models.components.weights.timm.create_model", refuse)
+    with pytest.raises(MedicalError, match="Four ways out"):
         engine(tmp_path).fit(model, datamodule=datamodule(tiny_folder))
 
 

@@ -5,8 +5,8 @@ import torch
 
 from anomalib_medical import D24fad, Scrd
 from anomalib_medical.cli import main as cli
-from anomalib_medical.edge.main import main as edge
 from tests.helpers.bundles import save_few_shot, train
+from tests.helpers.edge_bundles import on_device
 from tests.helpers.exports import NATIVE, ODD, assert_equal_results, by_engine, by_export, export_all, images
 
 FAMILIES = ["resnet18", "wide_resnet50_2", "tf_efficientnet_lite0", "mobilenetv3_large_100"]
@@ -37,7 +37,8 @@ def test_scrd_learns_from_any_teacher_and_leaves_as_a_graph_and_a_bundle(backbon
         for kind in exported:
             assert_equal_results(expected, by_export(exported, kind, batch))
     cli.main(["bundle", "--ckpt_path", str(checkpoint), "--output", "edge"])
-    assert edge("edge", ["run", str(tiny_folder / "test"), "--output", "out"]) == 0
+    done = on_device(tmp_path / "edge", "run", tiny_folder / "test", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("backbone", _marked(["tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224"]))

@@ -103,10 +103,10 @@ class DistillationMixin(MedicalModuleMixin):
         Without antialiasing for the papers' residual networks, whose figures are made so; with it for all others.
         """
         mean, std = normalization(backbone)
-        steps: list[nn.Module] = [Normalize(mean=list(mean), std=list(std))] if normalize else []
-        if architecture(backbone) in RESIDUAL:
-            return PreProcessor(Compose([Resize(image_size, antialias=False), *steps]))
-        return AntialiasedPreProcessor(Compose([Resize(list(image_size), antialias=True), *steps]))
+        antialias = architecture(backbone) not in RESIDUAL
+        resize = Resize(list(image_size), antialias=antialias)
+        transform = Compose([resize, Normalize(mean=list(mean), std=list(std))]) if normalize else resize
+        return AntialiasedPreProcessor(transform) if antialias else PreProcessor(transform)
 
     def configure_optimizers(self) -> optim.Adam:
         """Adam over all that is not frozen (the papers' recipe)."""
