@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from anomalib.models.components.feature_extractors.timm import _disable_pos_embed_antialiasing
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
@@ -115,6 +116,8 @@ def create(
     """Build a timm network with random weights; a transformer for any image size or, where none does, for one."""
     if kwargs:
         kwargs |= {"features_only": True, "exportable": True}
+    # Exported graphs cannot antialias: a transformer's positions are brought to another size as anomalib does it.
+    _disable_pos_embed_antialiasing()
     for own in ({"dynamic_img_size": True}, {"img_size": image_size}, {}):
         with torch.device(device) if device else contextlib.nullcontext(), contextlib.suppress(TypeError):
             network: nn.Module = timm.create_model(architecture, pretrained=False, **kwargs, **own)
