@@ -37,8 +37,8 @@ def summary(printed: str) -> dict[str, str]:
 def test_quickstart_trains_exports_and_is_quick_the_second_time(tmp_path):
     first = quickstart(tmp_path, timeout=850)
     shown = summary(first)
-    # 0.66 and 0.87 where it was written; other processors round otherwise.
-    assert 0.55 < float(re.match(r"[\d.]+", shown["Image AUROC"])[0]) <= 1
+    # Other processors round otherwise.
+    assert 0.85 < float(re.match(r"[\d.]+", shown["Image AUROC"])[0]) <= 1
     assert "(100 test images: 50 normal, 50 abnormal)" in shown["Image AUROC"]
     assert 0.7 < float(shown["Pixel AUROC"]) <= 1
     assert "same scores on 8 images" in shown["OpenVINO"]
