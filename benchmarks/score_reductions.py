@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import PATTERNS, append_record, read_records, root_of
+from common import PATTERNS, append_record, quiet_trainer, read_records, root_of
 from lightning.pytorch import Callback, LightningModule, Trainer
 from sklearn.metrics import roc_auc_score
 
@@ -88,17 +88,7 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
             val_split_ratio=options.val_split_ratio,
         )
     evaluation = Evaluation()
-    Trainer(
-        max_steps=options.max_steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[evaluation],
-    ).fit(model, datamodule=data)
+    quiet_trainer(-1, [evaluation], steps=options.max_steps).fit(model, datamodule=data)
     return evaluation.found
 
 
