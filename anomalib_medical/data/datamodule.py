@@ -240,8 +240,10 @@ class MedicalDataModule(AnomalibDataModule):
         has_mask = data.has_mask
         batches: dict[str, Any] = {"batch_size": self.eval_batch_size}
         if any(has_mask) and not all(has_mask):
+            # Several processes take turns: only in this order are their images, put together, in that of one process.
+            data = data.subsample(sorted(range(len(data)), key=lambda row: not has_mask[row]))
             ordered = SequentialSampler(data)
-            unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=has_mask)
+            unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=data.has_mask)
             batches = {"batch_sampler": unmixed}
         return DataLoader(data, num_workers=self.num_workers, collate_fn=self._collate_fn(data), **batches)
 
