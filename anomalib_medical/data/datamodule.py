@@ -240,10 +240,8 @@ class MedicalDataModule(AnomalibDataModule):
         has_mask = data.has_mask
         batches: dict[str, Any] = {"batch_size": self.eval_batch_size}
         if any(has_mask) and not all(has_mask):
-            # Several processes take turns: only in this order are their images, put together, in that of one process.
-            data = data.subsample(sorted(range(len(data)), key=lambda row: not has_mask[row]))
             ordered = SequentialSampler(data)
-            unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=data.has_mask)
+            unmixed = _UnmixedBatchSampler(ordered, self.eval_batch_size, drop_last=False, kinds=has_mask)
             batches = {"batch_sampler": unmixed}
         return DataLoader(data, num_workers=self.num_workers, collate_fn=self._collate_fn(data), **batches)
 
@@ -261,9 +259,11 @@ class _UnmixedBatchSampler(BatchSampler):
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, kinds: Sequence[bool]) -> None:
         super().__init__(sampler, batch_size, drop_last)
         self.kinds = kinds
+        # Several processes take turns in this order, so that what they score, put together, is in that of one process.
+        self._order = sorted(range(len(kinds)), key=lambda index: not kinds[index])
 
     def __iter__(self) -> Iterator[list[int]]:
-        indices = list(self.sampler)
+        indices = [self._order[place] for place in self.sampler]
         for kind in (True, False):
             group = [index for index in indices if self.kinds[index] == kind]
             yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))
