@@ -166,7 +166,7 @@ class MedicalPostProcessor(PostProcessor):
             self.invalidate()
 
     def _check_masks_everywhere(self, trainer: Trainer | None) -> None:
-        """Refuse to wait for a process without masks: anomalib's pixel threshold is computed by those that have some."""
+        """Refuse to wait for a process without masks: in anomalib it computes no pixel threshold."""
         if trainer is None or trainer.world_size == 1:
             return
         has_masks = bool(self._pixel_threshold_metric.update_called)

@@ -134,7 +134,7 @@ def test_constant_scores_stay_finite():
 
 
 def test_f1_waits_for_no_process_without_masks():
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda _, all: not all)  # noqa: A002 - Lightning's name
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda _, all: not all)  # noqa: A006 - Lightning's name
     trainer = SimpleNamespace(world_size=2, strategy=strategy)
     with pytest.raises(ValueError, match=r"a mask in every process.*--trainer\.devices 1"):
         MedicalPostProcessor(threshold="f1").on_validation_epoch_end(trainer, None)
