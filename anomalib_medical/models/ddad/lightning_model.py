@@ -281,10 +281,11 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
     def on_validation_epoch_end(self) -> None:
         """Find the largest uncertainty of all processes."""
         super().on_validation_epoch_end()
-        # nan is no number to compare with.
-        own = self._uncertainty_scale.nan_to_num(nan=-math.inf)
-        largest: torch.Tensor = self.trainer.strategy.reduce(own, reduce_op="max")
-        self._uncertainty_scale.copy_(torch.where(largest.isfinite(), largest, math.nan))
+        if self._trainer is not None and self._trainer.world_size > 1:
+            # nan is no number to compare with.
+            own = self._uncertainty_scale.nan_to_num(nan=-math.inf)
+            largest: torch.Tensor = self._trainer.strategy.reduce(own, reduce_op="max")
+            self._uncertainty_scale.copy_(torch.where(largest.isfinite(), largest, math.nan))
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""

@@ -139,3 +139,14 @@ def test_a_step_without_a_loss_has_gradients_for_the_others():
     learnt = [each for each in model.parameters() if each.requires_grad]
     assert learnt
     assert all(each.grad is not None and not each.grad.any() for each in learnt)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_processes_draw_noise_of_their_own(seed):
+    model = Scrd("resnet18", pre_trained=False, image_size=64, seed=seed)
+    noisy = []
+    for rank in range(2):
+        torch.manual_seed(0)  # which processes share
+        model._trainer = SimpleNamespace(global_rank=rank, current_epoch=0)
+        noisy.append(model.add_noise(torch.zeros(2, 3, 64, 64), 0))
+    assert not torch.equal(*noisy)
