@@ -39,7 +39,7 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
-from anomalib_medical.models.components.processes import Processes
+from anomalib_medical.models.components.processes import Processes, check_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,9 @@ class MedicalCLI(AnomalibCLI):
         """Build the engine with `Processes`, `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
-            # Before the trainer is built, which asks for libraries of other precisions first.
+            # Before the trainer is built, which asks for libraries of other precisions first, or copies processes.
             check_precision(trainer.precision)
+            check_strategy(trainer.strategy)
         if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
             trainer.devices = one_device(trainer.devices)
         callbacks = trainer.callbacks or []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import make_folder
-from tests.helpers.commands import start, succeed
+from tests.helpers.commands import fail, succeed
 
 pytestmark = pytest.mark.slow
 SMALL = ["--model.backbone", "resnet18", "--model.image_size", "64", "--model.pre_trained", "false"]
@@ -62,7 +62,7 @@ def check(model, data, images, held_out, cwd, epochs=2):
 
     two = rows_of(run)
     assert len({row["path"] for row in two}) == len(two) == images
-    assert [path.name for path in run.glob("predictions*")] == ["predictions.csv"]
+    assert [path.name for path in run.glob("predictions*.csv")] == ["predictions.csv"]
     assert len(list((run / "images").rglob("*.png"))) == images
 
     again = succeed("anomalib", "test", *model, *data, *LOADING, *ONE, CSV, "--ckpt_path", checkpoint, cwd=cwd)
@@ -96,11 +96,10 @@ def test_d24fad_with_the_support_of_a_task_that_is_left_out(tasks, tmp_path):
     check(model, [*data, "--data.shots", "3"], 7, 3, tmp_path)
 
 
-def test_what_would_give_back_half_a_model_is_refused(folder, tmp_path):
-    model = ["--model", "anomalib_medical.Scrd", *SMALL]
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_notebook"])
+def test_processes_that_give_back_half_a_model_are_refused(folder, capsys, strategy):
     data = ["--data", "anomalib_medical.MedicalFolder", "--data.root", folder]
-    run = start("anomalib-medical", "train", *model, *data, *LOADING, *TWO[:-1], "ddp_spawn", cwd=tmp_path)
-    assert run.returncode == 1
-    (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert "got ddp_spawn" in error
+    error = fail(capsys, "train", "--model", "anomalib_medical.Scrd", *SMALL, *data, *LOADING, *TWO[:-1], strategy)
+    assert f"copies of this one ({strategy})" in error
     assert "--trainer.strategy ddp" in error

@@ -10,6 +10,8 @@ from torch.utils.data import DistributedSampler, Sampler
 
 from anomalib_medical.errors import MedicalError
 
+_WAY_OUT = "Set --trainer.strategy ddp, or --trainer.devices 1."
+
 
 class Processes(Callback):
     """Give the processes of a run one folder, each image of an evaluation once, and one network.
@@ -94,6 +96,17 @@ def undealt(sampler: Sampler[Any]) -> list[Any]:
     return list(range(len(sampler.dataset)) if inner is None else inner)  # type: ignore[arg-type]  # as above
 
 
+def check_strategy(strategy: Any) -> None:  # noqa: ANN401 - a name, one of Lightning's, or a user's own
+    """Refuse processes that are copies of this one; others are this command, started again."""
+    started = str(getattr(strategy, "_start_method", strategy))
+    if any(way in started for way in ("spawn", "fork", "notebook")):
+        msg = (
+            f"--trainer.strategy: got processes that are copies of this one ({started}), which give back no more of a "
+            f"training than its tensors, not what scores and thresholds depend on besides. {_WAY_OUT}"
+        )
+        raise MedicalError(msg)
+
+
 def check_processes(trainer: Trainer, model: LightningModule) -> None:
     """Refuse ways to use several devices in which a wrong model, or none, would come out.
 
@@ -102,18 +115,13 @@ def check_processes(trainer: Trainer, model: LightningModule) -> None:
     """
     if trainer.world_size == 1:
         return
-    name, way_out = type(trainer.strategy).__name__, "Set --trainer.strategy ddp, or --trainer.devices 1."
     if not isinstance(trainer.strategy, DDPStrategy):
-        msg = f"--trainer.strategy: got {name}, expected processes that each hold the whole model. {way_out}"
+        name = type(trainer.strategy).__name__
+        msg = f"--trainer.strategy: got {name}, expected processes that each hold the whole model. {_WAY_OUT}"
         raise MedicalError(msg)
     if trainer.state.fn != TrainerFn.FITTING:
         return
-    if trainer.strategy._start_method != "popen":  # noqa: SLF001 - nowhere else
-        msg = (
-            f"--trainer.strategy: got ddp_{trainer.strategy._start_method}, which gives back no more of a training "  # noqa: SLF001
-            f"than its tensors, not what scores and thresholds depend on besides. {way_out}"
-        )
-        raise MedicalError(msg)
+    check_strategy(trainer.strategy)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         msg = f"This {type(model).__name__} learns nothing that several processes could share: --trainer.devices 1."
         raise MedicalError(msg)

@@ -123,7 +123,7 @@ def test_strategies_that_lose_a_part_of_the_model_are_refused():
     with pytest.raises(MedicalError, match=r"got FSDPStrategy.*--trainer\.strategy ddp"):
         check_processes(trainer(FSDPStrategy()), model)
     spawn = DDPStrategy(start_method="spawn")
-    with pytest.raises(MedicalError, match=r"got ddp_spawn.*--trainer\.strategy ddp"):
+    with pytest.raises(MedicalError, match=r"copies of this one \(spawn\).*--trainer\.strategy ddp"):
         check_processes(trainer(spawn), model)
     check_processes(trainer(spawn, TrainerFn.TESTING), model)
     with pytest.raises(MedicalError, match=r"Linear learns nothing.*--trainer\.devices 1"):
