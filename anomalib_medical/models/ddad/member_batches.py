@@ -105,7 +105,8 @@ class MemberBatches:
         self.batch_size = batch_size
         self.members = members
         self.seed = seed
-        self._pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        self._pools = tuple(pool.to(images.grey.device) for pool in pools)
         for pool, name in zip(self._pools, ("training", "known normal"), strict=True):
             if min(batch_size, len(pool)) < 2:
                 msg = (
@@ -130,10 +131,10 @@ class MemberBatches:
     def refinement(self, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         """Known normals ``(B, 1, H, W)``, as many others to take patches from, and the step's source of randomness."""
         chosen = self.rows(B, _REFINEMENT, epoch, step, _REFINEMENT_BATCH)
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, step))
-        # Another image: at least one further on in the list of normals.
         pool = self._pools[B]
-        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator)
+        generator = torch.Generator(device=pool.device).manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, step))
+        # Another image: at least one further on in the list of normals.
+        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator, device=pool.device)
         foreign = pool[(torch.searchsorted(pool, chosen) + shift) % len(pool)]
         return self.images.grey[chosen], self.images.grey[foreign], generator
 
@@ -143,7 +144,8 @@ class MemberBatches:
         known = self._orders.get((module, member))
         if known is None or known[0] != epoch:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, module, member, epoch))
-            known = (epoch, pool[torch.randperm(len(pool), generator=generator)])
+            # In the host's order, wherever the images are; on their device, where every step takes its part.
+            known = (epoch, pool[torch.randperm(len(pool), generator=generator).to(pool.device)])
             self._orders[module, member] = known
         return known[1][step * size : (step + 1) * size]
 
