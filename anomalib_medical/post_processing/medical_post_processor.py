@@ -240,12 +240,12 @@ class MedicalPostProcessor(PostProcessor):
     @property
     def normalized_image_threshold(self) -> torch.Tensor:
         """Threshold of the scores that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.image_threshold if self._keeps_raw_scores else super().normalized_image_threshold
+        return self.image_threshold if self._keeps_raw_scores else PostProcessor.normalized_image_threshold.fget(self)
 
     @property
     def normalized_pixel_threshold(self) -> torch.Tensor:
         """Threshold of the maps that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.pixel_threshold if self._keeps_raw_scores else super().normalized_pixel_threshold
+        return self.pixel_threshold if self._keeps_raw_scores else PostProcessor.normalized_pixel_threshold.fget(self)
 
     @property
     def _keeps_raw_scores(self) -> bool:

@@ -206,11 +206,13 @@ class D24fad(DistillationMixin, AnomalibModule):
         super().on_train_epoch_start()
         self._skipped = 0
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+    def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's
         """Find out who is compared with whom as long as the batch is on the host."""
+        # Not in one of Lightning's hooks: it warns of each that a model has beside a datamodule.
         pairs = Pairs.of(batch) if self.trainer.training or getattr(batch, "support", None) is not None else None
-        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        batch.pairs = pairs and pairs.to(device)
+        batch = super()._apply_batch_transfer_handler(batch, *args, **kwargs)
+        if pairs is not None:
+            batch.pairs = pairs.to(self.device)
         return batch
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor | None:

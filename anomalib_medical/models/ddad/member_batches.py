@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import agree, counted
+from anomalib_medical.models.components import sent
 
 from .torch_model import B, check_size, to_grey
 
@@ -145,7 +146,7 @@ class MemberBatches:
         if known is None or known[0] != epoch:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, module, member, epoch))
             # In the host's order, wherever the images are; on their device, where every step takes its part.
-            known = (epoch, pool[torch.randperm(len(pool), generator=generator).to(pool.device)])
+            known = (epoch, pool[sent(torch.randperm(len(pool), generator=generator), pool.device)])
             self._orders[module, member] = known
         return known[1][step * size : (step + 1) * size]
 

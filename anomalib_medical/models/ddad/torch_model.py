@@ -140,9 +140,12 @@ class DdadModel(nn.Module):
         """Loss of the refinement on normal images ``(B, 1, H, W)`` in [0, 1], with patches of as many others."""
         device = next(self.parameters()).device
         images, foreign = (to_network_range(sent(each, device)) for each in (images, foreign))
-        patched, masks = add_foreign_patches(images, foreign, generator)
+        return self.loss_on_patched(*add_foreign_patches(images, foreign, generator))
+
+    def loss_on_patched(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Loss of the refinement on ``(B, 1, H, W)`` in [-1, 1] with patches where masks of the same shape say."""
         with torch.no_grad():
-            maps = self.ensemble_maps(patched)
+            maps = self.ensemble_maps(images)
         return focal_loss(self.refine(maps), masks)
 
 

@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from anomalib_medical import D24fad, Ddad, Scrd
-from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import noise, numerics
 from anomalib_medical.models.d24fad.pairs import Pairs
 from anomalib_medical.models.ddad.member_batches import Images, MemberBatches
@@ -30,7 +29,7 @@ class OnHost(TorchDispatchMode):
         super().__init__()
         self.operations = []
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: D105 - torch's
         result = function(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, torch.Tensor)]
         if any(tensor.device.type == "cpu" for tensor in tensors):
@@ -127,7 +126,10 @@ def test_d24fad(gpu, matching, one_task):
     model = gpu(D24fad(**TEACHER, normalize=False, matching=matching))
     fields = {"patient_id": ["a", "b", "b", "c"]}
     if not one_task:
-        fields = {"support": torch.rand(4, 2, 3, SIZE, SIZE), "support_index": torch.randint(6, (4, 1)) + torch.arange(2)}
+        fields = {
+            "support": torch.rand(4, 2, 3, SIZE, SIZE),
+            "support_index": torch.randint(6, (4, 1)) + torch.arange(2),
+        }
     pairs = Pairs.of(batch_of(images(), **fields))
     on_gpu = gpu({"pairs": pairs, "support": fields.get("support")})
     assert not host_operations(model, batch_of(gpu(images()), **on_gpu), gpu)
