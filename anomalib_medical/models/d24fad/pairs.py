@@ -48,9 +48,8 @@ class Pairs(NamedTuple):
 
     def to(self, device: torch.device) -> "Pairs":
         """The same on a device."""
-        return self._replace(
-            **{name: sent(value, device) for name, value in self._asdict().items() if torch.is_tensor(value)}
-        )
+        first = None if self.first is None else sent(self.first, device)
+        return Pairs(sent(self.member, device), sent(self.columns, device), self.counts, first)
 
 
 def _others_of(batch: ImageBatch) -> torch.Tensor:

@@ -204,7 +204,7 @@ class D24fadModel(nn.Module):
                     [features[row : row + 1] for features in levels],
                     [EncodedSupport(*(part[own] for part in one)) for one in support],
                 )
-                for row, own in enumerate(pairs.columns.split(pairs.counts))
+                for row, own in enumerate(torch.split(pairs.columns, list(pairs.counts)))
             ]
             return [torch.cat(level) for level in zip(*each, strict=True)]
         maps = []
