@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from anomalib_medical import D24fad, Ddad, Scrd
 from anomalib_medical.models.components import noise, numerics
+from anomalib_medical.models.components.divergence import StopOnDivergence
 from anomalib_medical.models.d24fad.pairs import Pairs
 from anomalib_medical.models.ddad.member_batches import Images, MemberBatches
 
@@ -54,6 +55,7 @@ class GpuGenerator(torch.Generator):
 def gpu(monkeypatch):
     """Puts tensors and models on the GPU that is not there."""
     monkeypatch.setattr(torch, "Generator", GpuGenerator)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     numerics.constant.cache_clear()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -133,3 +135,37 @@ def test_d24fad(gpu, matching, one_task):
     pairs = Pairs.of(batch_of(images(), **fields))
     on_gpu = gpu({"pairs": pairs, "support": fields.get("support")})
     assert not host_operations(model, batch_of(gpu(images()), **on_gpu), gpu)
+
+
+def test_looking_for_a_loss_that_is_nan(gpu):
+    trainer = SimpleNamespace(world_size=1, global_step=1, log_every_n_steps=50)
+    watch = StopOnDivergence()
+    loss = gpu(torch.zeros(()))
+    for _ in range(2):
+        with gpu.mode, OnHost() as host:
+            watch.on_train_batch_end(trainer, None, loss)
+    assert not host.operations
+
+
+# What is left, and why
+
+
+@pytest.mark.xfail(strict=True, reason="torchvision's Normalize makes its mean and deviation on the host at every call")
+def test_preparing_images(gpu):
+    """A class of our own would be in no checkpoint that anomalib can read."""
+    model = gpu(Scrd(**TEACHER))
+    images_there = gpu(images())
+    with gpu.mode, OnHost() as host:
+        model.prepare(images_there)
+    assert not host.operations
+
+
+@pytest.mark.xfail(strict=True, reason="an image in several supports is encoded once: how many there are changes")
+def test_shapes_of_d24fad_stay():
+    """Filling up would enter the statistics of batch normalisation. Others' change where an epoch ends."""
+    support = torch.rand(2, 2, 3, 8, 8)
+    drawn = [torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 1], [1, 2]])]
+    shapes = {
+        Pairs.of(batch_of(torch.rand(2, 3, 8, 8), support=support, support_index=index)).member.shape for index in drawn
+    }
+    assert len(shapes) == 1
