@@ -5,12 +5,10 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-
-from anomalib.models import UnknownModelError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from anomalib_medical.io import ImageReadError
 
@@ -51,7 +49,7 @@ def is_user_error(error: Exception) -> bool:
     Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
     does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
     """
-    if isinstance(error, OSError | MisconfigurationException | MedicalError | ImageReadError | UnknownModelError):
+    if isinstance(error, (OSError, MedicalError, ImageReadError, *_theirs())):
         return True
     if _refused_arguments(error) or (isinstance(error, RuntimeError) and _UNFIT.match(str(error))):
         return True
@@ -92,6 +90,15 @@ def shell_argument(name: str, value: object) -> str:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     # A value that starts with a dash would be taken for another argument.
     return f"--{name}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}"
+
+
+def _theirs() -> tuple[type[Exception], ...]:
+    """Errors of anomalib and Lightning that mean users, as far as these are loaded: importing them takes seconds."""
+    places = (
+        ("anomalib.models", "UnknownModelError"),
+        ("lightning.fabric.utilities.exceptions", "MisconfigurationException"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in places if module in sys.modules)
 
 
 def _refused_arguments(error: Exception) -> list[str]:
