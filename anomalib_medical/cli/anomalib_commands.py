@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from anomalib_medical.callbacks import PredictionsCSV, RunProgress
 from anomalib_medical.callbacks.predictions_part import PartOfArchive
+from anomalib_medical.cli.output import without_their_handlers
 from anomalib_medical.cli.parser import PROGRAM
 from anomalib_medical.cli.part_options import add_part_options, make_part, one_device, part_of
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
@@ -33,6 +35,7 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
+from anomalib_medical.models.components.weights import cache_alone_if_offline
 from anomalib_medical.registration import register
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,8 @@ class MedicalCLI(AnomalibCLI):
         self._part: PartOfArchive | None = None
         self._verbose = verbose
         register()
-        super().__init__(args, run)
+        with without_their_handlers():
+            super().__init__(args, run)
 
     def add_subcommands(self, **kwargs: object) -> None:
         """Add them under our program's name."""
@@ -82,7 +86,8 @@ class MedicalCLI(AnomalibCLI):
             checkpoint = read_checkpoint(path)
             resume = self.subcommand in {"fit", "train"}
             check_restorable(checkpoint, Path(path), import_object(options.model.class_path), resume=resume)
-        super().instantiate_classes()
+        with self._hub():
+            super().instantiate_classes()
         if checkpoint and options.model.init_args.get("post_processor") is True:
             # anomalib restores settings, not classes.
             trained_with = post_processor_of(checkpoint, Path(path))
@@ -91,6 +96,13 @@ class MedicalCLI(AnomalibCLI):
         if isinstance(self.model, AnomalibModule):
             # Also anomalib's own models are to show no number where there is none.
             self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
+
+    def _hub(self) -> AbstractContextManager[None]:
+        """How models of anomalib's get weights while they are built; ours get theirs when a training begins."""
+        model = self.config[self.subcommand].model
+        ours = issubclass(import_object(model.class_path), MedicalModuleMixin)
+        asks = not ours and model.get("init_args", {}).get("pre_trained")
+        return cache_alone_if_offline() if asks else nullcontext()
 
     def instantiate_engine(self) -> None:
         """Build the engine with `RunFiles`, `RunProgress` and `PredictionsCSV` among its callbacks."""

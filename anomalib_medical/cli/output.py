@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _OURS = "anomalib_medical"
+_WRITERS = ("lightning", "lightning.fabric", "lightning.pytorch", "huggingface_hub")
 # Categories of warnings that are about code or settings of libraries, never about data.
 _BETWEEN_LIBRARIES = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
 
@@ -38,6 +39,20 @@ class _Console(logging.Handler):
         show(self.format(record))
 
 
+@contextmanager
+def without_their_handlers() -> Iterator[None]:
+    """Leave records to the console alone: Lightning and the hub's client write theirs once more themselves."""
+    loggers = [logging.getLogger(name) for name in _WRITERS]
+    before = [(each, list(each.handlers), each.propagate) for each in loggers]
+    for each in loggers:
+        each.handlers, each.propagate = [], True
+    try:
+        yield
+    finally:
+        for each, handlers, propagate in before:
+            each.handlers, each.propagate = handlers, propagate
+
+
 def show(line: str) -> None:
     """Write a line to stderr, above a progress bar if there is one."""
     if "tqdm" in sys.modules:
@@ -55,8 +70,9 @@ def console(*, verbose: bool) -> Iterator[None]:
     What was set before is set again at the end. Deprecations between libraries and Lightning's hints are not shown,
     warnings that may be about the data are. Progress bars are for terminals.
     """
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
+    barless = not sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
+    if barless:
+        os.environ["TQDM_DISABLE"] = "1"
     root, handler = logging.getLogger(), _Console(verbose=verbose)
     level = root.level
     root.setLevel(logging.INFO)
@@ -68,7 +84,10 @@ def console(*, verbose: bool) -> Iterator[None]:
                     warnings.simplefilter("ignore", category)
                 # Of Lightning: what may be better otherwise, such as the number of workers.
                 warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
+                warnings.showwarning = lambda message, *_, **__: show(f"warning: {message}")
             yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        if barless:
+            del os.environ["TQDM_DISABLE"]
