@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,24 @@ def register() -> None:
             if registry is anomalib.models:
                 package = module.partition(".")[0]
                 anomalib.models.ALLOWED_MODULES.update({package, module, cls.__module__})
+    _share_run_folder()
+
+
+def _share_run_folder() -> None:
+    """Let anomalib find the run's folder, and not make another, in a process that another one of the run has started.
+
+    Lightning starts the command again for every further device, and every engine would make a version folder.
+    """
+    from anomalib.engine import engine
+
+    if any(int(os.environ.get(name, "0")) > 0 for name in ("LOCAL_RANK", "RANK")):
+        engine.create_versioned_dir = _find_version  # type: ignore[attr-defined]  # it imports it
+
+
+def _find_version(root_dir: str | Path) -> Path:
+    from anomalib.utils.path import resolve_versioned_path
+
+    return resolve_versioned_path(Path(root_dir) / "latest")
 
 
 def known_models() -> dict[str, type[AnomalibModule]]:

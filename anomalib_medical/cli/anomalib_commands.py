@@ -35,6 +35,7 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
+from anomalib_medical.models.components.processes import Processes, check_strategy
 from anomalib_medical.models.components.weights import cache_alone_if_offline
 from anomalib_medical.registration import register
 
@@ -105,11 +106,12 @@ class MedicalCLI(AnomalibCLI):
         return cache_alone_if_offline() if asks else nullcontext()
 
     def instantiate_engine(self) -> None:
-        """Build the engine with `RunFiles`, `RunProgress` and `PredictionsCSV` among its callbacks."""
+        """Build the engine with `Processes`, `RunFiles`, `RunProgress` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
-            # Before the trainer is built, which asks for libraries of other precisions first.
+            # Before the trainer is built, which asks for libraries of other precisions first, or copies processes.
             check_precision(trainer.precision)
+            check_strategy(trainer.strategy)
         if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
             trainer.devices = one_device(trainer.devices)
             trainer.enable_progress_bar = False  # it says itself how far it is
@@ -122,7 +124,7 @@ class MedicalCLI(AnomalibCLI):
             callbacks.append(RunProgress())
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
             callbacks.append(PredictionsCSV())
-        trainer.callbacks = [*callbacks, RunFiles()]
+        trainer.callbacks = [*callbacks, Processes(), RunFiles()]
         super().instantiate_engine()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from unittest.mock import patch
 
 import timm
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
