@@ -90,6 +90,7 @@ def find_datamodule(path: str, what: str) -> type[AnomalibDataModule]:
     """Find a datamodule by its class path or its short name, as `find_model` finds a model."""
     import anomalib.data
 
+    register()
     found: type[AnomalibDataModule] = _find(path, anomalib.data, anomalib.data.AnomalibDataModule, what)
     return found
 
@@ -98,6 +99,7 @@ def _models() -> tuple[ModuleType, type]:
     import anomalib.models
     from anomalib.models.components import AnomalibModule
 
+    register()
     return anomalib.models, AnomalibModule
 
 

@@ -59,6 +59,19 @@ def test_help_waits_for_no_import(arguments):
     assert not imported
 
 
+def test_a_command_that_looks_for_a_class_finds_ours():
+    """In the program nothing is registered by the import of the package."""
+    code = """
+import sys
+sys.argv = ["anomalib-medical"]
+from anomalib_medical import registration
+assert "torch" not in sys.modules
+print(registration.find_model("Scrd", "").__name__, registration.find_datamodule("Phantom", "").__name__)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.split() == ["Scrd", "Phantom"]
+
+
 def test_help_lists_our_subcommands_beside_anomalibs(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--help"])
