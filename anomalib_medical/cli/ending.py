@@ -31,7 +31,9 @@ def measured(rows: Sequence[Prediction]) -> str:
     """The image AUROC with its interval and the counts behind it, or why there is none."""
     known = [row for row in rows if row.gt_label and math.isfinite(float(row.raw_score))]
     abnormal = [row.gt_label == "abnormal" for row in known]
-    patients = [row.patient or None for row in known]
+    # By number: hashes are salted anew in each run, and the order of the names decides what is drawn.
+    numbers = {patient: f"{number:09}" for number, patient in enumerate(dict.fromkeys(row.patient for row in known))}
+    patients = [numbers[row.patient] if row.patient else None for row in known]
     named = len(set(filter(None, patients)))
     counts = f"{counted(len(known), 'image')}: {abnormal.count(False)} normal, {abnormal.count(True)} abnormal"
     if named:

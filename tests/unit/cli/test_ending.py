@@ -35,6 +35,15 @@ def test_patients_are_what_is_drawn_and_images_without_a_score_are_told():
     assert measured(rows) == f"{expected} ({counts})"
 
 
+def test_the_interval_does_not_depend_on_how_patients_are_named():
+    scores = [(n * 7) % 24 for n in range(24)]
+    said = {
+        measured([row(s, "abnormal" if n % 3 else "normal", f"{(n // 3) * sign % 11}") for n, s in enumerate(scores)])
+        for sign in (1, -1)
+    }
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("rows", [[], [row(1, "normal"), row(2, "normal")], [row("nan", "abnormal")]])
 def test_without_a_value_the_reason_is_told(rows):
     assert measured(rows).startswith("none (")
