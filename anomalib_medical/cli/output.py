@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -68,11 +67,8 @@ def console(*, verbose: bool) -> Iterator[None]:
     """Print within a command what users want to know; with ``verbose`` all that any library says.
 
     What was set before is set again at the end. Deprecations between libraries and Lightning's hints are not shown,
-    warnings that may be about the data are. Progress bars are for terminals.
+    warnings that may be about the data are.
     """
-    barless = not sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
-    if barless:
-        os.environ["TQDM_DISABLE"] = "1"
     root, handler = logging.getLogger(), _Console(verbose=verbose)
     level = root.level
     root.setLevel(logging.INFO)
@@ -89,5 +85,3 @@ def console(*, verbose: bool) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-        if barless:
-            del os.environ["TQDM_DISABLE"]

@@ -1,7 +1,6 @@
 """What of all that libraries say reaches the screen."""
 
 import logging
-import os
 import subprocess
 import sys
 import warnings
@@ -49,11 +48,9 @@ def test_verbose_shows_everything_once():
     assert any("timm.models.layers is deprecated" in line for line in lines)
 
 
-def test_everything_is_as_it_was_afterwards(monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+def test_everything_is_as_it_was_afterwards():
     root = logging.getLogger()
     before = root.level, list(root.handlers), list(warnings.filters), warnings.showwarning
     with pytest.raises(KeyError), console(verbose=False):
         raise KeyError
     assert (root.level, list(root.handlers), list(warnings.filters), warnings.showwarning) == before
-    assert "TQDM_DISABLE" not in os.environ
