@@ -15,9 +15,13 @@ release = version = anomalib_medical.__version__
 html_title = f"{project} {version}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "parsers"]
-exclude_patterns = ["_build", "notebooks/*.ipynb"]
+exclude_patterns = ["_build", "notebooks"]
 html_theme = "furo"
-html_theme_options = {"source_repository": "https://github.com/anomalib-medical/anomalib-medical/", "source_branch": "main", "source_directory": "docs/"}
+html_theme_options = {
+    "source_repository": "https://github.com/anomalib-medical/anomalib-medical/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 pygments_style = "friendly"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

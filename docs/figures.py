@@ -60,7 +60,9 @@ def main() -> None:
     arguments.output.mkdir(exist_ok=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=90)
-    Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(arguments.output / "heatmaps.png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+        arguments.output / "heatmaps.png", optimize=True
+    )
 
 
 if __name__ == "__main__":

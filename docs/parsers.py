@@ -1,6 +1,7 @@
 """The directive `subcommand`: the help of a subcommand, from its parser; and links to files outside the manual."""
 
 import io
+import os
 import re
 from argparse import SUPPRESS
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -21,7 +22,9 @@ FILES = "https://github.com/anomalib-medical/anomalib-medical/blob/main/"
 WIDTH = 100
 # Lightning's own, explained by its manual, and nearly all of what `train --help` shows.
 OTHERS = ("--trainer.", "--optimizer", "--lr_scheduler")
-LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+)(#[^)\s]*)?(?=\))")
+LINK = re.compile(r"(?<=\]\()([\w./-]+)(#[^)\s]*)?(?=\))")
+INCLUDE = re.compile(r"^```{include} (\S+)\n```$", re.MULTILINE)
+PICTURES = {".png", ".svg"}
 logger = logging.getLogger(__name__)
 
 
@@ -36,11 +39,16 @@ def help_of(subcommand: str) -> str:
         parser.formatter_class = lambda prog: DefaultHelpFormatter(prog, width=WIDTH)
         found.append(parser.format_help())
 
-    with patch.object(ArgumentParser, "print_help", keep), redirect_stdout(io.StringIO()), suppress(SystemExit):
-        with redirect_stderr(io.StringIO()):
-            main([*subcommand.split(), "--help"])
+    printed = io.StringIO()
+    with (
+        patch.object(ArgumentParser, "print_help", keep),
+        redirect_stdout(printed),
+        redirect_stderr(io.StringIO()),
+        suppress(SystemExit),
+    ):
+        main([*subcommand.split(), "--help"])
     # Which classes anomalib happens to know fills a page each time.
-    return re.sub(r",\s+known\s+subclasses:[^)]*(?=\))", "", found[0])
+    return re.sub(r",\s+known\s+subclasses:[^)]*(?=\))", "", found[0] if found else printed.getvalue())
 
 
 class Subcommand(SphinxDirective):
@@ -56,23 +64,31 @@ class Subcommand(SphinxDirective):
         return [block]
 
 
-def link_to_repository(app: Sphinx, name: str, content: list[str]) -> None:
-    """Let links that leave the manual, which work where the sources are read, lead to the repository."""
-    here, manual = Path(app.env.doc2path(name)).parent, Path(app.srcdir).resolve()
+def read_source(app: Sphinx, name: str, content: list[str]) -> None:
+    """Take in files of the repository, and let links that leave the manual lead to the repository."""
+    page, manual = Path(app.env.doc2path(name)), Path(app.srcdir).resolve()
 
-    def target(match: re.Match[str]) -> str:
-        path = (here / match[1]).resolve()
-        if path.is_relative_to(manual) and path.suffix != ".ipynb":
-            return match[0]
-        if not path.exists():
-            logger.warning("%s links to %s, which is not there.", name, match[1])
-        return FILES + path.relative_to(ROOT.resolve()).as_posix() + (match[2] or "")
+    def included(match: re.Match[str]) -> str:
+        file = page.parent / match[1]
+        return with_links(file.read_text(encoding="utf-8"), file.parent)
 
-    content[0] = LINK.sub(target, content[0])
+    def with_links(text: str, folder: Path) -> str:
+        def target(match: re.Match[str]) -> str:
+            path, anchor = (folder / match[1]).resolve(), match[2] or ""
+            if not path.exists():
+                logger.warning("%s links to %s, which is not there.", name, match[1])
+            if path.suffix in PICTURES or (path.is_relative_to(manual) and path.suffix == ".md"):
+                return os.path.relpath(path, page.parent) + anchor
+            return FILES + path.relative_to(ROOT.resolve()).as_posix() + anchor
+
+        return LINK.sub(target, text)
+
+    # Not by MyST's own directive, which takes links for those of the page.
+    content[0] = INCLUDE.sub(included, with_links(content[0], page.parent))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register both."""
     app.add_directive("subcommand", Subcommand)
-    app.connect("source-read", link_to_repository)
+    app.connect("source-read", read_source)
     return {"parallel_read_safe": False}
