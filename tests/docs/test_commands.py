@@ -55,7 +55,9 @@ def working_folder(tmp_path_factory) -> Path:
     (folder / "tasks/lung").rename(folder / "tasks/liver")
     shutil.copytree(images, folder / "knees")
     files = [path.relative_to(images) for path in sorted(images.rglob("*.png")) if "ground_truth" not in path.parts]
-    rows = [f"{file},{file.parent.name.replace('good', 'none')},{file.stem.partition('_')[0]}" for file in files]
+    rows = [
+        f"{file},{'none' if file.parent.name == 'good' else 'tumour'},{file.stem.partition('_')[0]}" for file in files
+    ]
     (folder / "knees/labels.csv").write_text("\n".join(["file,finding,patient", *rows]))
     make_normals(folder / "new_organ/support", 4)
     make_normals(folder / "new_organ/normals", 20, first_seed=300)

@@ -1,8 +1,8 @@
 """The Markdown files that people read, their links, and the commands in them that are marked as runnable.
 
 A block after `<!-- run -->` runs as it stands; after `<!-- run after s/old/new/ -->` with that replaced, so that a
-training of hours takes seconds: what people read is what they should type, and what is changed stands beside it. A block
-after `<!-- file NAME -->` is written to that file.
+training of hours takes seconds: what people read is what they should type, and what is changed stands beside it. A
+block after `<!-- file NAME -->` is written to that file.
 """
 
 import re
