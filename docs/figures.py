@@ -1,4 +1,4 @@
-"""Makes the manual's pictures from the quickstart's run: `python docs/figures.py` after `anomalib-medical quickstart`.
+"""Makes the manual's pictures from the quickstart's run: `make figures`.
 
 Of each kind of image the one with the median score is shown, so that nobody chose it by its looks.
 """

@@ -59,6 +59,8 @@ class Subcommand(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Make a block of text."""
         text = help_of(self.arguments[0] if self.arguments else "")
+        if not text.startswith("usage:"):
+            logger.warning("%s has no help: %r", self.arguments, text[:80], location=self.get_location())
         block = nodes.literal_block(text, text)
         block["language"] = "text"
         return [block]
