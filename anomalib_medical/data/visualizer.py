@@ -52,6 +52,8 @@ class MedicalVisualizer(ImageVisualizer):
         super().__init__(**settings)
         self._written: set[Path] = set()
         self._warned: set[str] = set()
+        # Whether other processes write to the same folder.
+        self._shared = False
 
     def on_test_batch_end(
         self,
@@ -66,6 +68,7 @@ class MedicalVisualizer(ImageVisualizer):
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
         heatmaps = Path(self.output_dir)
+        self._shared = getattr(trainer, "world_size", 1) > 1
         datamodule = getattr(trainer, "datamodule", None)
         dataset = _dataset(trainer, dataloader_idx)
         window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
@@ -164,11 +167,21 @@ class MedicalVisualizer(ImageVisualizer):
         if suffix is not None:
             wanted = wanted.with_suffix(suffix)
         path, number = wanted, 0
-        while path in self._written:
+        while path in self._written or (self._shared and not _claim(path)):
             number += 1
             path = wanted.with_stem(f"{wanted.stem}_{number}")
         self._written.add(path)
         return path
+
+
+def _claim(path: Path) -> bool:
+    """Whether nobody else has this file: of two processes at once, one has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def with_our_reader(callback: object) -> object:
