@@ -55,6 +55,7 @@ class Subcommand(SphinxDirective):
     """```{subcommand} audit```: its help; without an argument that of `anomalib-medical` itself."""
 
     optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         """Make a block of text."""
