@@ -55,3 +55,9 @@ def test_quickstart_trains_exports_and_is_quick_the_second_time(tmp_path):
     assert summary(second) == shown
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert set((tmp_path / "out").rglob("*")) >= set(before)
+
+    # The manual's picture is made of such a run.
+    script = Path(__file__).resolve().parents[2] / "docs/figures.py"
+    draw = [sys.executable, str(script), "--run", "out", "--output", "pictures"]
+    subprocess.run(draw, cwd=tmp_path, capture_output=True, timeout=100, check=True)
+    assert (tmp_path / "pictures/heatmaps.png").stat().st_size < 150_000
