@@ -48,6 +48,11 @@ class SliceFacts:
     instance: str = ""  # of its SOPInstanceUID
 
     @property
+    def has_others(self) -> bool:
+        """Whether other files may belong to the same series."""
+        return self.series not in {"", str(self.path)}
+
+    @property
     def place(self) -> tuple[float, float, str]:
         """What slices are ordered by: position, number, name."""
         first, second = (math.inf if value is None else value for value in (self.position, self.number))
@@ -99,11 +104,15 @@ def group_series(paths: Iterable[Path]) -> list[Series]:
     object; localisers and multi-frame files stand by themselves. Slices are in the order of their position along their
     normal, then of InstanceNumber, then of their names.
     """
+    return group_slices(map(slice_facts, paths))
+
+
+def group_slices(slices: Iterable[SliceFacts]) -> list[Series]:
+    """Do the same with what was read of files before."""
     series: dict[str, list[SliceFacts]] = {}
-    for path in paths:
-        facts = slice_facts(path)
-        series.setdefault(facts.series or f"\0{path}", []).append(facts)
-    return [stack for slices in series.values() for stack in _stacks(slices)]
+    for facts in slices:
+        series.setdefault(facts.series or f"\0{facts.path}", []).append(facts)
+    return [stack for each in series.values() for stack in _stacks(each)]
 
 
 def _dicom_facts(path: Path) -> SliceFacts:
