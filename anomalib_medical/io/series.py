@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from .dicom_file import is_dicom_file, read_header, sanitised
-from .dicom_header import FACT_TAGS, DicomFacts, digest_of, facts_of
+from .dicom_header import FACT_TAGS, KIND_TAGS, DicomFacts, digest_of, facts_of, kind_of
 from .dicom_module import count_frames, first_number
 from .errors import ImageReadError
 from .files import ImageAddress, irregular
@@ -117,7 +117,9 @@ def group_slices(slices: Iterable[SliceFacts]) -> list[Series]:
 
 def _dicom_facts(path: Path) -> SliceFacts:
     with sanitised(path), path.open("rb") as file:
-        header = read_header(path, file, [*_PLACE_TAGS, *FACT_TAGS]).header
+        header = read_header(path, file, [*_PLACE_TAGS, *FACT_TAGS, *KIND_TAGS]).header
+        if kind_of(header) is not None:
+            return SliceFacts(path, "", str(path))
         facts = facts_of(header)
         axes, corner = (_numbers(header, name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
         is_whole = count_frames(path, header) > 1

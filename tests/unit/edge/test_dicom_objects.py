@@ -105,10 +105,15 @@ def test_doing_it_again_gives_the_same_objects(objects, tmp_path):
 
 def test_what_the_header_lacks_is_said_without_quoting_it(objects, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", PIXELS, StudyInstanceUID=None, PatientName="DOE^JANE")
-    assert write(objects, path, [picture()]) == "no DICOM objects: the original has no StudyInstanceUID"
+    assert write(objects, path, [picture()]) == (
+        "no Secondary Capture: the original has no StudyInstanceUID; "
+        "no DICOM objects: the original has no StudyInstanceUID"
+    )
     path = write_dicom(tmp_path / "b.dcm", PIXELS, PatientName="DOE^JANE")
     failure = write(objects, path, [picture()])
-    assert failure == "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)"
+    assert "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)" in failure
+    assert "no Parametric Map: it needs a place in the patient, and the original lacks FrameOfReferenceUID" in failure
+    assert "DOE" not in failure
     assert (tmp_path / "dicom" / "abc_capture.dcm").exists()
 
 
@@ -188,7 +193,7 @@ def test_a_name_that_cannot_be_read_is_not_guessed(objects, tmp_path, name, char
     failure = write(objects, write_name(tmp_path / "a.dcm", name, character_set), [picture()])
     assert failure == "; ".join(
         f"no {kind}: not in the character set that the original states: PatientName"
-        for kind in ("Secondary Capture", "Segmentation")
+        for kind in ("Secondary Capture", "Structured Report", "Segmentation", "Parametric Map")
     )
     assert not any((tmp_path / "dicom").iterdir())
 
@@ -221,7 +226,10 @@ def test_thickness_is_the_distance_of_slices_where_only_that_is_said(objects, tm
 @pytest.mark.parametrize("keyword", ["SliceThickness", "PixelSpacing", "ImageOrientationPatient"])
 def test_a_place_that_lacks_a_part_is_left_out_and_said(objects, tmp_path, keyword, value):
     note = write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, **without(PLACE | {keyword: value})), [picture()])
-    assert note == f"a Segmentation without a place in the patient: the original lacks {keyword}"
+    assert note == (
+        f"no Parametric Map: it needs a place in the patient, and the original lacks {keyword}; "
+        f"a Segmentation without a place in the patient: the original lacks {keyword}"
+    )
     (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
     assert "PixelMeasuresSequence" not in shared
     assert "PlaneOrientationSequence" not in shared
@@ -233,6 +241,8 @@ def test_they_are_not_scored_again(objects, tmp_path):
     assert listing.images == [tmp_path / "a.dcm"]
     kinds = {kind: [path.name for path in paths] for kind, paths in listing.no_images.items()}
     assert kinds == {
+        "Comprehensive 3D SR": ["abc_report.dcm"],
+        "Parametric Map": ["abc_map.dcm"],
         "Segmentation": ["abc_segmentation.dcm"],
         "result of anomalib-medical": ["abc_capture.dcm"],
     }
@@ -263,8 +273,11 @@ def test_they_are_not_scored_again(objects, tmp_path):
 def test_a_validator_of_the_standard_finds_no_error(objects, tmp_path, tags):
     patient = {"PatientName": "DOE^JANE", "PatientID": "4711", "StudyDate": "20200101", "StudyTime": "101112"}
     failure = write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, **without(patient | tags)), [picture()])
-    assert not failure.startswith("no ")
-    for kind, name in (("capture", "SCImage"), ("segmentation", "Segmentation")):
+    names = {"capture": "SCImage", "segmentation": "Segmentation", "report": "Comprehensive3DSR"}
+    if not failure:
+        names["map"] = "ParametricMap"
+    assert "no " not in failure.replace("no Parametric Map", "")
+    for kind, name in names.items():
         command = [VALIDATOR, tmp_path / "dicom" / f"abc_{kind}.dcm"]
         found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stderr
         assert name in found  # it was recognised
