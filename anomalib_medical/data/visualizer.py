@@ -201,7 +201,7 @@ class MedicalVisualizer(ImageVisualizer):
 
     def _free(self, address: ImageAddress, folder: Path, source: object, suffix: str | None = None) -> Path:
         """Return the file to write, numbered where this run has written one of the same name for another image."""
-        name = address.path.name + "".join(f"_{name}={index}" for name, index in address.selection)
+        name = address.picture_name()
         if address.selection or address.path.suffix.lower() not in _SHOWN_BY_PILLOW:
             name += ".png"
         wanted = generate_output_filename(

@@ -60,6 +60,10 @@ class ImageAddress:
         selection = ",".join(f"{name}={index}" for name, index in self.selection)
         return f"{self.path}#{selection}" if selection else str(self.path)
 
+    def picture_name(self) -> str:
+        """Name of a file with what is drawn of it, but for an ending of its own: what chooses it has no ``#``."""
+        return self.path.name + "".join(f"_{name}={index}" for name, index in self.selection)
+
 
 def on_disk(path: Path) -> Path:
     """Return the path as the disk spells it; as it is where the disk has it so, or has no such file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from pandas import DataFrame
@@ -162,10 +162,45 @@ def load_run(folder: RunFolder) -> Run:
     problems += [problem for each in trainings for problem in _not_measured(each)]
     datasets = []
     for name in dict.fromkeys([*(plan.get("datasets") or ()), *(job.dataset for job in planned)]):
-        models = _models([each for each in trainings if each.info.dataset == name], problems)
+        models = models_of([each for each in trainings if each.info.dataset == name], problems)
         datasets.append(Dataset(name, _dataset_info(folder, name, problems), models))
     problems.sort(key=lambda problem: problem.what == NOT_MEASURED)
     return Run(info, plan, planned, jobs, missing, datasets, problems)
+
+
+class WrongPatient(NamedTuple):
+    """A patient on the wrong side of the threshold by their highest score; of unknown patients, an image."""
+
+    patient: str  # "" if unknown
+    outcome: str  # `missed` or `false alarm`
+    label: int
+    images: int
+    wrong_images: int
+    image: str  # with that score; of missed patients among the abnormal ones
+    raw_score: float
+
+
+def wrong_patients(training: Training) -> list[WrongPatient]:
+    """List the patients that are wrong, missed ones first, by how much they are wrong; none without a threshold."""
+    limits = training.job.thresholds
+    if limits is None or limits.image is None:
+        return []
+    test = training.test.assign(score=training.scores, called=training.scores > limits.image)
+    test["wrong"] = test.called != (test.label == 1)
+    known = training.patients is not None
+    found = []
+    for patient, own in test.groupby("patient_hash" if known else test.index, sort=False):
+        label = int(own.label.max())
+        if label == int(own.called.any()):
+            continue
+        candidates = own[own.label == label]
+        place = int(candidates.score.to_numpy().argmax())
+        shown = str(candidates.path_hash.iloc[place]), float(candidates.score.iloc[place])
+        outcome = "missed" if label else "false alarm"
+        found.append(
+            WrongPatient(str(patient) if known else "", outcome, label, len(own), int(own.wrong.sum()), *shown)
+        )
+    return sorted(found, key=lambda each: (-each.label, each.raw_score if each.label else -each.raw_score))
 
 
 def align(trainings: Sequence[Training]) -> list[Training] | None:
@@ -255,7 +290,8 @@ def _not_measured(training: Training) -> list[Problem]:
     return [Problem(training.info.job, NOT_MEASURED, f"{', '.join(what)}: {why}") for why, what in reasons.items()]
 
 
-def _models(trainings: list[Training], problems: list[Problem]) -> list[Model]:
+def models_of(trainings: list[Training], problems: list[Problem]) -> list[Model]:
+    """Put the trainings of a dataset together by their models, trivial ones last."""
     models = []
     for name, own in by_key((each.info.model, each) for each in trainings).items():
         aligned = align(own)

@@ -14,7 +14,7 @@ import numpy as np
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, FAULTS, PIXEL, RANKING, Metric, Value
-from anomalib_medical.benchmark.report.results import Model, Run, by_key
+from anomalib_medical.benchmark.report.results import Model, Run, by_key, wrong_patients
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import agree, counted
@@ -38,6 +38,10 @@ _OVERVIEW_NOTE = (
 _OPERATING_NOTE = "Points on the ROC curve of the test set: they describe the curve and promise nothing of a threshold."
 _CALIBRATION_NOTE = (
     "Lower is better. The normalised score is made so that 0.5 is the threshold, not to be a probability."
+)
+_WRONG_NOTE = (
+    "A patient is called abnormal if one image is above the threshold. Shown is the image with the patient's highest "
+    "score, of missed patients among the abnormal ones; where patients are unknown, every image for itself."
 )
 _COST_NOTES = [
     "Means over the seeds, memory the largest.",
@@ -63,6 +67,7 @@ class Table:
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str] = field(default_factory=list)
+    open: bool = True  # on the page
 
 
 def value_cell(value: Value, sign: str = "") -> Cell:
@@ -109,12 +114,15 @@ def tables_of(standing: Standing) -> list[Table]:
     """All tables of a dataset but the summary and what faults add."""
     models = standing.dataset.models
     sources = sorted({limits.source for m in models for each in m.trainings if (limits := each.job.thresholds)})
-    source = [f"The threshold was set without test images: {'; '.join(sources)}."] if sources else []
+    held_out = all(limits.n_held_out for m in models for each in m.trainings if (limits := each.job.thresholds))
+    how = "The threshold was set without test images" if held_out else "The threshold"
+    source = [f"{how}: {'; '.join(sources)}."] if sources else []
     dice = ["Dice at the pixel threshold from held-out normals."]
     found = [
         _metric_table("Operating points", standing, RANKING[2:], [_OPERATING_NOTE]),
         _metric_table("At the threshold", standing, DECISION, source),
         _metric_table("Localisation", standing, PIXEL, dice),
+        _wrong_table(standing),
         _patient_table(standing),
         _metric_table("Calibration of the normalised score", standing, CALIBRATION, [_CALIBRATION_NOTE]),
         _cost_table(models),
@@ -145,6 +153,17 @@ def _patient_table(standing: Standing) -> Table | None:
         notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
     columns = ["model", "patient score", *(metric.title for metric in RANKING)]
     return Table("By patient", columns, rows, notes) if notes else None
+
+
+def _wrong_table(standing: Standing) -> Table | None:
+    """Patients on the wrong side of the threshold, of each model's first training."""
+    rows = []
+    for model in standing.dataset.models:
+        for each in wrong_patients(model.first):
+            who = [each.patient or NOTHING, each.outcome, f"{each.wrong_images} of {each.images}", each.image]
+            rows.append([*map(Cell, [model.label, *who, f"{each.raw_score:.4g}"])])
+    columns = ["model", "patient", "outcome", "images wrong", "image", "score"]
+    return Table("Patients that are wrong", columns, rows, [_WRONG_NOTE], open=False) if rows else None
 
 
 def _group_table(models: Sequence[Model], column: str) -> Table | None:

@@ -18,7 +18,7 @@ from anomalib_medical.benchmark.report import tables
 from anomalib_medical.benchmark.report.compare import Standing, by_patient
 from anomalib_medical.benchmark.report.evaluate import METRICS, N_RESAMPLES, effects, evaluate
 from anomalib_medical.benchmark.report.figures import colours, pictures_of, raincloud
-from anomalib_medical.benchmark.report.results import Dataset, Run, Training, grouped, missing_lines
+from anomalib_medical.benchmark.report.results import Dataset, Run, Training, grouped, missing_lines, wrong_patients
 from anomalib_medical.benchmark.weights import bundle_command
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.io import agree, counted
@@ -57,12 +57,11 @@ def make_view(run: Run, folder: Path) -> dict[str, Any]:
                 bar.update()
             if values:
                 standings[dataset.name] = Standing(dataset, values, faults)
-    planned, protocol = counted(len(run.planned), "planned job"), str(run.plan.get("protocol", "clean"))
+    protocol = str(run.plan.get("protocol", "clean"))
     colour = colours(run.datasets)
     return {
         "run": run,
-        "have_results": f"{run.n_done} of {planned} {agree(run.n_done, 'has', 'have')} results",
-        "took": duration(run.seconds),
+        **(_of_files(run) if protocol == "predictions" else _of_benchmark(run)),
         "machine": _machines(run),
         "protocol": [line for line in (_PROTOCOL.get(protocol, ""), _settings(run.plan), _INTERVALS) if line],
         "plan": yaml.safe_dump(run.plan, sort_keys=False, allow_unicode=True),
@@ -75,13 +74,47 @@ def make_view(run: Run, folder: Path) -> dict[str, Any]:
             for number, dataset in enumerate(run.datasets, 1)
         ],
         "records": [row for standing in standings.values() for row in _records(standing)],
+        "wrong": [row for standing in standings.values() for row in _wrong(standing)],
         "best_bundles": [words for standing in standings.values() if (words := best_bundle(standing, folder))],
     }
+
+
+def _of_benchmark(run: Run) -> dict[str, str]:
+    """The head of a benchmark's report."""
+    code = run.info.commit or "of no checkout"
+    took = f", which took {duration(run.seconds)}" if run.n_done else ""
+    planned = counted(len(run.planned), "planned job")
+    return {
+        "title": f"Benchmark {run.info.name}",
+        "origin": f"Started {run.info.started} on {_machines(run)}. Code {code}. Computed from the saved scores by "
+        "anomalib-medical report --run FOLDER.",
+        "have_results": f"{run.n_done} of {planned} {agree(run.n_done, 'has', 'have')} results{took}.",
+    }
+
+
+def _of_files(run: Run) -> dict[str, str]:
+    """The head of a report on files of predictions."""
+    files = [f"{name}: {', '.join(own)}" for name, own in run.plan["files"].items()]
+    return {
+        "title": "Predictions",
+        "origin": "Computed by anomalib-medical report --predictions. Nothing is known here of how the models were "
+        "trained and their thresholds chosen: that test images had no part in it is for you to know.",
+        "have_results": f"{counted(len(run.planned), 'file')}. {'; '.join(files)}.",
+    }
+
+
+def _wrong(standing: Standing) -> Iterator[dict[str, object]]:
+    """Rows of wrong.csv."""
+    for model in standing.dataset.models:
+        for each in wrong_patients(model.first):
+            yield {"dataset": standing.dataset.name, "model": model.name, **each._asdict()}
 
 
 def _facts(run: Run, dataset: Dataset, anchor: str) -> dict[str, Any]:
     """What is known of a dataset without any result."""
     info, facts = dataset.info, "The dataset's check has not finished."
+    if info is None and "files" in run.plan:
+        facts = _tested(dataset.models[0].first)
     if info is not None:
         patients = "patients unknown" if info.n_patients is None else counted(info.n_patients, "patient")
         tested = dataset.models[0].first.patients if dataset.models else None
@@ -95,6 +128,12 @@ def _facts(run: Run, dataset: Dataset, anchor: str) -> dict[str, Any]:
         )
     findings, missing = info.findings if info else None, missing_lines(run, dataset.name)
     return {"name": dataset.name, "anchor": anchor, "facts": facts, "findings": findings, "missing": missing}
+
+
+def _tested(training: Training) -> str:
+    abnormal, patients = int(training.labels.sum()), training.patients
+    of = "patients unknown" if patients is None else f"{counted(len(set(patients)), 'patient')}"
+    return f"{len(training.test) - abnormal} normal and {counted(abnormal, 'abnormal image')}; {of}."
 
 
 def _results(run: Run, standing: Standing | None, colour: Mapping[str, str]) -> dict[str, Any]:

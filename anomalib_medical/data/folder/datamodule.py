@@ -17,10 +17,11 @@ from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.data.dataset import MedicalDataset, MedicalPredictDataset
 from anomalib_medical.data.entries import NORMAL_CLASS, Entry, build_samples, find_patients
 from anomalib_medical.data.folder.folder_tree import is_bare, list_tree, list_unlabeled
-from anomalib_medical.data.folder.manifest import check_patients, read_manifest, split_samples
+from anomalib_medical.data.folder.manifest import Wording, check_patients, read_manifest, split_samples
 from anomalib_medical.data.folder.pool_copies import refuse_copies
 from anomalib_medical.data.patients import TELL_PATIENTS, PatientSource, describe_one_patient, file_facts
 from anomalib_medical.data.samples import UNLABELED, take_left_out, with_left_out
+from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import (
     RASTER_SUFFIXES,
     Axis,
@@ -55,6 +56,9 @@ class MedicalFolder(MedicalDataModule):
         manifest: CSV file with the columns path (below ``root``), label (normal, abnormal or abnormal:<class>) and
             optionally patient, mask, split (train, val, test, unlabeled) and ``meta_*``, instead of the folder tree.
             Without the column split, patients with abnormal images and a fifth of the others go to the test.
+        columns: What the manifest calls these columns, such as {"path": "file", "label": "finding", "meta_sex": "Sex"};
+            others that it has are passed over then.
+        labels: What its labels mean, such as {"No Finding": "normal", "Mass": "abnormal:mass"}.
         patient_pattern: Regular expression searched in each file's name without suffix; its first group, or the whole
             match, is the patient. Without it DICOM headers say who the patient is (we keep a pseudonym only), a volume
             is a patient, and every other file is a patient of its own.
@@ -79,6 +83,8 @@ class MedicalFolder(MedicalDataModule):
         name: str | None = None,
         unlabeled_dir: str | Path | None = None,
         manifest: str | Path | None = None,
+        columns: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
         patient_pattern: str | None = None,
         patient_from: PatientSource = "header",
         deduplicate: bool = False,
@@ -102,6 +108,10 @@ class MedicalFolder(MedicalDataModule):
         self._name = name or self.root.resolve().name
         self.unlabeled_dir = unlabeled_dir
         self.manifest = manifest
+        self.wording = Wording(columns or {}, labels or {})
+        if manifest is None and self.wording != Wording():
+            msg = "Got columns or labels without a manifest: they say what its columns and labels mean."
+            raise MedicalError(msg)
         self.patient_pattern = patient_pattern
         self.patient_from = patient_from
         self.deduplicate = deduplicate
@@ -128,6 +138,7 @@ class MedicalFolder(MedicalDataModule):
             patient_pattern=self.patient_pattern,
             unlabeled_dir=self.unlabeled_dir,
             manifest=self.manifest,
+            wording=self.wording,
             slicing=self.slicing,
             deduplicate=self.deduplicate,
             seed=self._split_seed,
@@ -161,6 +172,7 @@ def make_medical_folder_dataset(
     patient_pattern: str | None = None,
     unlabeled_dir: str | Path | None = None,
     manifest: str | Path | None = None,
+    wording: Wording | None = None,
     slicing: Slicing | None = None,
     deduplicate: bool = False,
     seed: int = 0,
@@ -178,6 +190,7 @@ def make_medical_folder_dataset(
         patient_pattern: As for `MedicalFolder`.
         unlabeled_dir: As for `MedicalFolder`.
         manifest: As for `MedicalFolder`; see `read_manifest`.
+        wording: What the manifest calls its columns and labels.
         slicing: How volumes become slices; all axial slices if None.
         deduplicate: As for `MedicalFolder`.
         seed: Decides which normal patients of a manifest without splits are in the test.
@@ -205,7 +218,7 @@ def make_medical_folder_dataset(
     if manifest is None:
         entries, left_out, unused_masks = list_tree(root, pool_dir)
     else:
-        entries, left_out = _without_other_objects(read_manifest(manifest, root))
+        entries, left_out = _without_other_objects(read_manifest(manifest, root, wording))
         if pool_dir is not None:
             pool, beside = list_unlabeled(root, pool_dir, {entry.path.path for entry in entries})
             entries, left_out = entries + pool, left_out + beside

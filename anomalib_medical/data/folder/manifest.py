@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from anomalib_medical.io import ImageAddress, ImageReadError, composed, counted,
 
 logger = logging.getLogger(__name__)
 
+_COLUMNS = ("path", "label", "patient", "mask", "split")
 # A patient may have images both in the training and in the unlabeled pool.
 _SIDES = {"train": 0, "val": 1, "test": 2, UNLABELED: 0}
 _LABELS = {"": UNLABELED, "normal": NORMAL_CLASS, "0": NORMAL_CLASS, NORMAL_CLASS: NORMAL_CLASS}
@@ -28,12 +30,57 @@ _PREFIX = "abnormal:"
 _TEST_SHARE = 0.2
 
 
-def read_manifest(file: Path, root: Path) -> list[Entry]:
+@dataclass(frozen=True)
+class Wording:
+    """What a table that was made for something else calls our columns and labels.
+
+    Attributes:
+        columns: Our column -> the file's; where it is given, the file's other columns are passed over.
+        labels: The file's label -> ours, for those that `read_manifest` does not know; upper and lower case are one.
+
+    Raises:
+        MedicalError: If a column or a label is none of ours.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is none of ours."""
+        for name in self.columns:
+            if name not in _COLUMNS and not name.startswith(METADATA):
+                ours = f"{', '.join(_COLUMNS)} or {METADATA}<name>"
+                msg = f"columns has {name!r}, expected {ours}: the file's name is the value."
+                raise MedicalError(msg)
+        for label, ours in self.labels.items():
+            if _label(ours) is None:
+                expected = "normal, abnormal, abnormal:<class> or nothing (unlabeled)"
+                msg = f"labels makes {ours!r} of {label!r}, expected {expected}."
+                raise MedicalError(msg)
+        folded = {label.casefold(): ours for label, ours in self.labels.items()}
+        if len(folded) < len(self.labels):
+            msg = f"labels names a label twice, but for upper and lower case: {', '.join(self.labels)}."
+            raise MedicalError(msg)
+        object.__setattr__(self, "labels", folded)
+
+    def read(self, file: Path) -> DataFrame:
+        """Read the table, with our columns and labels."""
+        if not self.columns:
+            table = read_table(file, _COLUMNS[:2], _COLUMNS[2:], METADATA)
+        else:
+            needed = {**{name: name for name in _COLUMNS[:2]}, **self.columns}
+            found = read_table(file, tuple(needed.values()), None)
+            beside = {name: name for name in map(str, found) if name in _COLUMNS or name.startswith(METADATA)}
+            table = DataFrame({ours: found[theirs] for ours, theirs in {**beside, **needed}.items()})
+        return table.assign(label=[self.labels.get(label.casefold(), label) for label in table.label])
+
+
+def read_manifest(file: Path, root: Path, wording: Wording | None = None) -> list[Entry]:
     """Read a CSV file, UTF-8, with a header.
 
     Its columns: ``path`` (below ``root``), ``label`` (``normal`` or ``abnormal``, 0 or 1, or ``abnormal:<class>``;
     empty in the unlabeled pool), and optionally ``patient``, ``mask`` (below ``root``), ``split`` (``train``, ``val``,
-    ``test``, ``unlabeled``) and anything that starts with ``meta_``.
+    ``test``, ``unlabeled``) and anything that starts with ``meta_``; or what ``wording`` has for them.
 
     Returns:
         The files; without a ``split`` column those with a label have the split ``""``, see `split_samples`.
@@ -44,7 +91,7 @@ def read_manifest(file: Path, root: Path) -> list[Entry]:
     """
     entries = []
     seen: dict[Path, int] = {}
-    table = read_table(file, ("path", "label"), ("patient", "mask", "split"), METADATA)
+    table = (wording or Wording()).read(file)
     for line, row in zip(table.index, table.to_dict("records"), strict=True):
         entry = _entry(file, line, row, root)
         path = Path(str(entry.path)).resolve()
@@ -102,7 +149,9 @@ def _entry(file: Path, line: int, row: dict[Any, str], root: Path) -> Entry:
         raise row_error(file, line, "has no path", "an image below the data folder")
     label = _label(row["label"])
     if label is None:
-        classes = "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>"
+        classes = (
+            "normal or abnormal (or 0 or 1), abnormal:<class of a name that means abnormal>, a word that `labels` has"
+        )
         raise row_error(file, line, f"has the label {row['label']!r}", f"{classes}, or nothing if it is unlabeled")
     if split in {"train", "val"} and label != NORMAL_CLASS:
         others = "those of unknown label go to the split unlabeled, abnormal ones to test"

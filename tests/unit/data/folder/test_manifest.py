@@ -16,7 +16,7 @@ from pandas import DataFrame
 from PIL import Image
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
-from anomalib_medical.data.folder.manifest import split_samples
+from anomalib_medical.data.folder.manifest import Wording, split_samples
 from anomalib_medical.errors import MedicalError
 from tests.helpers.dicom_files import write_dicom
 
@@ -45,8 +45,8 @@ def manifest(root: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def samples(root: Path, text: str, **kwargs):
-    table = make_medical_folder_dataset(root, manifest=manifest(root, text, **kwargs))
+def samples(root: Path, text: str, wording: Wording | None = None, **kwargs):
+    table = make_medical_folder_dataset(root, manifest=manifest(root, text, **kwargs), wording=wording)
     table.index = [Path(path).stem for path in table.image_path]
     return table
 
@@ -296,3 +296,47 @@ def test_a_manifest_and_its_classes_in_either_spelling(root: Path) -> None:
     rows = f"path,label,split\na.png,normal,train\nb.png,abnormal:{nfc},test\nc.png,abnormal:{nfd},test\n"
     (root / f"{nfd}.csv").write_text(rows, encoding="utf-8")
     assert set(make_medical_folder_dataset(root, manifest=root / f"{nfc}.csv").label) == {"good", nfc}
+
+
+FOREIGN = """Image Index,Finding Labels,Patient ID,View Position,label,split
+a.png,No Finding,p1,PA,7,train
+b.png,NO FINDING,p2,AP,7,train
+e.png,Mass,p5,AP,7,test
+f.png,1,p5,AP,7,test
+d.png,normal,p4,AP,7,test
+"""
+COLUMNS = {"path": "Image Index", "label": "Finding Labels", "patient": "Patient ID", "meta_view": "View Position"}
+LABELS = {"No Finding": "normal", "mass": "abnormal:mass"}
+
+
+def test_columns_and_labels_of_another_table(root: Path) -> None:
+    table = samples(root, FOREIGN, wording=Wording(COLUMNS, LABELS))
+    ours = "path,label,patient,meta_view,split\na.png,normal,p1,PA,train\nb.png,normal,p2,AP,train\n"
+    ours += "e.png,abnormal:mass,p5,AP,test\nf.png,1,p5,AP,test\nd.png,normal,p4,AP,test\n"
+    assert table.equals(samples(root, ours))
+
+
+def test_the_datamodule_takes_them(root: Path) -> None:
+    data = MedicalFolder(root, manifest=manifest(root, FOREIGN), columns=COLUMNS, labels=LABELS, val_split_ratio=0.5)
+    data.setup()
+    assert sorted(data.test_data.samples.label) == ["abnormal", "good", "mass"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "message"),
+    [
+        ({"file": "path"}, {}, r"columns has 'file', expected path, label, .* or meta_<name>"),
+        ({"label": "nowhere"}, {}, "names none of the columns path, nowhere"),
+        ({}, {"Mass": "ill"}, "labels makes 'ill' of 'Mass', expected normal, abnormal, abnormal:<class> or nothing"),
+        ({}, {"a": "normal", "A": "abnormal"}, "labels names a label twice"),
+        (COLUMNS, {}, "line 2: this row has the label 'No Finding'; .* a word that `labels` has"),
+    ],
+)
+def test_wording_that_does_not_fit_is_refused(root: Path, columns, labels, message: str) -> None:
+    with pytest.raises(MedicalError, match=message):
+        samples(root, FOREIGN, wording=Wording(columns, labels))
+
+
+def test_wording_without_a_manifest_is_refused(root: Path) -> None:
+    with pytest.raises(MedicalError, match="without a manifest"):
+        MedicalFolder(root, columns=COLUMNS)
