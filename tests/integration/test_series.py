@@ -16,7 +16,9 @@ from tests.helpers.edge_bundles import on_device
 from tests.helpers.nifti_files import save_nifti
 
 VOLUMES = 24
-AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0.2, -7], [0, 0.1, 3, -20], [0, 0, 0, 1]])
+# Turned, and stored in another order than right, anterior, superior.
+TURNED = np.array([[0, -1, 0], [np.cos(0.2), 0, -np.sin(0.2)], [np.sin(0.2), 0, np.cos(0.2)]])
+AFFINE = np.vstack([np.column_stack([TURNED * [2, 1.5, 3], [30, -7, -20]]), [0, 0, 0, 1]])
 
 
 @pytest.fixture(scope="module")
