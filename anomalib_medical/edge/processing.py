@@ -128,10 +128,11 @@ class Processor:
         return _Scored(row, kept, writer.submit(self._draw, picture, row, prediction, keep=captures))
 
     def _draw(self, picture: Picture, row: Row, prediction: Prediction, *, keep: bool) -> DicomPicture | None:
-        overlay = draw_overlay(picture.pixels, prediction)
         if self._heatmaps is not None:
-            write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
-        return DicomPicture(row.image, overlay, prediction) if keep else None
+            write_atomically(self._heatmaps / f"{row.image}.png", png(draw_overlay(picture.pixels, prediction)))
+        if not keep:
+            return None
+        return DicomPicture(row.image, draw_overlay(picture.pixels, prediction, legible=True), prediction)
 
     def _finish(self, file: _Unfinished) -> FileResult:
         """Wait for the pictures of a file, make its DICOM objects, or take back what was made of a file that failed."""
