@@ -20,7 +20,7 @@ _OPACITIES = np.rint(255 * _STRENGTH * _LEVELS).astype(int).tolist()
 # Longest side: a 4000x5000 image as PNG would take longer than all the rest.
 _LONGEST = 1024
 # Shorter side of a picture that the score and the label fit on.
-_LEGIBLE = 256
+LEGIBLE = 256
 _TEXT_SHARE = 28
 
 
@@ -36,7 +36,7 @@ def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction, *, legible
     image = Image.merge("RGB", [Image.fromarray(np.rint(channel * 255).astype(np.uint8)) for channel in pixels])
     image.thumbnail((_LONGEST, _LONGEST))
     if legible:
-        times = max(1, min(-(-_LEGIBLE // min(image.size)), _LONGEST // max(image.size)))
+        times = max(1, min(-(-LEGIBLE // min(image.size)), _LONGEST // max(image.size)))
         image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     if prediction.anomaly_map is not None:
         values = _in_range(prediction.anomaly_map, calibrated=prediction.mask is not None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import EdgeError
 from .dicom_objects import DicomObjects, DicomPicture
 from .manifest import Reading
-from .overlay import draw_overlay, png
+from .overlay import LEGIBLE, draw_overlay, png
 from .predictor import Prediction, Predictor
 from .reading import FileResult, Picture, ahead, read_file
 from .results import Row, write_atomically
@@ -128,11 +128,14 @@ class Processor:
         return _Scored(row, kept, writer.submit(self._draw, picture, row, prediction, keep=captures))
 
     def _draw(self, picture: Picture, row: Row, prediction: Prediction, *, keep: bool) -> DicomPicture | None:
+        overlay = draw_overlay(picture.pixels, prediction)
         if self._heatmaps is not None:
-            write_atomically(self._heatmaps / f"{row.image}.png", png(draw_overlay(picture.pixels, prediction)))
+            write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
         if not keep:
             return None
-        return DicomPicture(row.image, draw_overlay(picture.pixels, prediction, legible=True), prediction)
+        if min(overlay.size) < LEGIBLE:
+            overlay = draw_overlay(picture.pixels, prediction, legible=True)
+        return DicomPicture(row.image, overlay, prediction)
 
     def _finish(self, file: _Unfinished) -> FileResult:
         """Wait for the pictures of a file, make its DICOM objects, or take back what was made of a file that failed."""
