@@ -39,6 +39,7 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
+from anomalib_medical.models.components.processes import Processes, check_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +120,19 @@ class MedicalCLI(AnomalibCLI):
             self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
     def instantiate_engine(self) -> None:
-        """Build the engine with `RunFiles` and `PredictionsCSV` among its callbacks."""
+        """Build the engine with `Processes`, `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
-            # Before the trainer is built, which asks for libraries of other precisions first.
+            # Before the trainer is built, which asks for libraries of other precisions first, or copies processes.
             check_precision(trainer.precision)
+            check_strategy(trainer.strategy)
         if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
             trainer.devices = one_device(trainer.devices)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
             callbacks.append(PredictionsCSV())
-        trainer.callbacks = [*callbacks, RunFiles()]
+        trainer.callbacks = [*callbacks, Processes(), RunFiles()]
         super().instantiate_engine()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from anomalib_medical.data.geometry import Places, UnknownPlaceError
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.volume_maps import VolumeWriter
 from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
-from anomalib_medical.io import ImageAddress, image_size, image_stem
+from anomalib_medical.io import ImageAddress, image_size, image_stem, numbered
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,9 @@ class MedicalVisualizer(ImageVisualizer):
         self._written: set[Path] = set()
         self._warned: set[str] = set()
         self._volumes: VolumeWriter | None = None
-        self._targets: dict[Path, Path] = {}
+        self._targets: dict[tuple[Path, Path], Path] = {}
+        # Whether other processes write to the same folder.
+        self._shared = False
 
     def on_test_batch_end(
         self,
@@ -74,6 +76,7 @@ class MedicalVisualizer(ImageVisualizer):
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
         heatmaps = Path(self.output_dir)
+        self._shared = getattr(trainer, "world_size", 1) > 1
         datamodule = getattr(trainer, "datamodule", None)
         dataset = _dataset(trainer, dataloader_idx)
         window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
@@ -138,12 +141,11 @@ class MedicalVisualizer(ImageVisualizer):
 
     def _volume_target(self, path: Path, folder: Path) -> Path:
         """Where a volume's maps go, without their suffix; numbered where another volume has the same name."""
-        taken = self._targets.get(path)
-        if taken is None:
-            names = set(self._targets.values())
-            taken = first_unused(folder / image_stem(path), names)
-            self._targets[path] = taken
-        return taken
+        key = folder, path
+        if key not in self._targets:
+            paths = (numbered(folder, image_stem(path), number) for number in itertools.count())
+            self._targets[key] = next(each for each in paths if each not in self._targets.values())
+        return self._targets[key]
 
     def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
@@ -212,18 +214,22 @@ class MedicalVisualizer(ImageVisualizer):
         )
         if suffix is not None:
             wanted = wanted.with_suffix(suffix)
-        path = first_unused(wanted, self._written)
+        path, number = wanted, 0
+        while path in self._written or (self._shared and not _claim(path)):
+            number += 1
+            path = wanted.with_stem(f"{wanted.stem}_{number}")
         self._written.add(path)
         return path
 
 
-def first_unused(wanted: Path, taken: Collection[Path]) -> Path:
-    """Return a path, numbered where it is taken."""
-    path, number = wanted, 0
-    while path in taken:
-        number += 1
-        path = wanted.with_stem(f"{wanted.stem}_{number}")
-    return path
+def _claim(path: Path) -> bool:
+    """Whether nobody else has this file: of two processes at once, one has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def with_our_reader(callback: object) -> object:

@@ -208,14 +208,14 @@ class D24fad(DistillationMixin, AnomalibModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor | None:
         """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1].
 
-        Without supports, on queries with those of other patients in the batch; None where there is no other.
+        Without supports, on queries with those of other patients in the batch; `no_loss` where there is no other.
         """
         del batch_idx
         if not self.model.learns:
             return torch.zeros((), device=self.device, requires_grad=True)
         if getattr(batch, "support", None) is None and not bool(others_of(batch).any()):
             self._skip(batch)
-            return None
+            return self.no_loss()
         loss = self._loss(self._episode(batch))
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
@@ -226,7 +226,7 @@ class D24fad(DistillationMixin, AnomalibModule):
             return super().validation_step(batch, *args, **kwargs)
         features = self._episode(batch)
         if self.model.learns:
-            self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
+            self.log("val_loss", self._loss(features), batch_size=batch.batch_size, sync_dist=True)
         predictions = self.model.compare(features.levels, features.support, features.member)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated

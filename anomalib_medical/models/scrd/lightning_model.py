@@ -183,7 +183,8 @@ class Scrd(DistillationMixin, AnomalibModule):
         Noise is meant for images in [0, 1]: it is scaled as the normalisation would have scaled it.
         """
         if self.seed is None:
-            seed = int(torch.randint(2**62, ()))
+            # Processes that nobody has seeded draw the same.
+            seed = derived_seed(int(torch.randint(2**62, ())), self.global_rank)
         else:
             seed = derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         generator = torch.Generator(device=images.device).manual_seed(seed)
