@@ -288,12 +288,19 @@ class MedicalPostProcessor(PostProcessor):
     @property
     def normalized_image_threshold(self) -> torch.Tensor:
         """Threshold of the scores that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.image_threshold if self._keeps_raw_scores else super().normalized_image_threshold
+        if self._keeps_raw_scores:
+            return self.image_threshold
+        # Not by `super()`, which torch.compile does not follow into a property.
+        threshold: torch.Tensor = PostProcessor.normalized_image_threshold.fget(self)  # type: ignore[attr-defined]
+        return threshold
 
     @property
     def normalized_pixel_threshold(self) -> torch.Tensor:
         """Threshold of the maps that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.pixel_threshold if self._keeps_raw_scores else super().normalized_pixel_threshold
+        if self._keeps_raw_scores:
+            return self.pixel_threshold
+        threshold: torch.Tensor = PostProcessor.normalized_pixel_threshold.fget(self)  # type: ignore[attr-defined]
+        return threshold
 
     @property
     def _keeps_raw_scores(self) -> bool:

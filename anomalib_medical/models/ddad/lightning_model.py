@@ -28,6 +28,7 @@ from anomalib_medical.models.components import (
     check_seed,
     reduce_map,
     seeded,
+    sent,
 )
 
 from .checks import check_arguments, check_pool, check_refined, check_trainer, check_validation_interval, read_module_b
@@ -258,7 +259,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         for index, module in self.model.trained_modules():
             images = batches.draw(index, self.current_epoch, batch_idx)
             if images is not None:
-                losses = module.losses(to_network_range(images.to(self.device)))
+                losses = module.losses(to_network_range(sent(images, self.device)))
                 total.append(losses.sum())
                 means.append(losses.detach().mean())
                 name = "train_loss_a" if index == A else "train_loss_b"

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import agree, counted
+from anomalib_medical.models.components import sent
 
 from .torch_model import B, check_size, to_grey
 
@@ -110,7 +111,8 @@ class MemberBatches:
         self.members = members
         self.seed = seed
         self._rank, self._processes = rank, processes
-        self._pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        self._pools = tuple(pool.to(images.grey.device) for pool in pools)
         for pool, name in zip(self._pools, ("training", "known normal"), strict=True):
             if self._size(pool, batch_size) < 2:
                 devices = f" for {processes} devices" if processes > 1 else ""
@@ -145,10 +147,10 @@ class MemberBatches:
         """Known normals ``(B, 1, H, W)``, as many others to take patches from, and the step's source of randomness."""
         chosen = self.rows(B, _REFINEMENT, epoch, step, _REFINEMENT_BATCH)
         turn = step * self._processes + self._rank
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, turn))
-        # Another image: at least one further on in the list of normals.
         pool = self._pools[B]
-        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator)
+        generator = torch.Generator(device=pool.device).manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, turn))
+        # Another image: at least one further on in the list of normals.
+        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator, device=pool.device)
         foreign = pool[(torch.searchsorted(pool, chosen) + shift) % len(pool)]
         return self.images.grey[chosen], self.images.grey[foreign], generator
 
@@ -159,7 +161,8 @@ class MemberBatches:
         known = self._orders.get((module, member))
         if known is None or known[0] != epoch:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, module, member, epoch))
-            known = (epoch, pool[torch.randperm(len(pool), generator=generator)])
+            # In the host's order, wherever the images are; on their device, where every step takes its part.
+            known = (epoch, pool[sent(torch.randperm(len(pool), generator=generator), pool.device)])
             self._orders[module, member] = known
         return known[1][turn * size : (turn + 1) * size]
 
