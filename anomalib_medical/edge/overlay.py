@@ -19,19 +19,25 @@ _PALETTE = np.rint([np.interp(_LEVELS, _STOPS, channel) for channel in zip(*_COL
 _OPACITIES = np.rint(255 * _STRENGTH * _LEVELS).astype(int).tolist()
 # Longest side: a 4000x5000 image as PNG would take longer than all the rest.
 _LONGEST = 1024
+# Shorter side of a picture that the score and the label fit on.
+LEGIBLE = 256
 _TEXT_SHARE = 28
 
 
-def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction) -> Image.Image:
+def draw_overlay(pixels: NDArray[np.float32], prediction: Prediction, *, legible: bool = False) -> Image.Image:
     """Draw a heatmap, the outline of the mask and the score on an image ``(3, H, W)`` in [0, 1].
 
     The stronger the map, the less of the image is seen through it. A map without a threshold, which has no scale of its
     own, is stretched from its smallest to its largest value: such pictures cannot be compared. Hatched is what the
-    model has not seen. The picture is RGB, in the image's proportions, its longest side 1024 pixels at most.
+    model has not seen. The picture is RGB, in the image's proportions, its longest side 1024 pixels at most; if it has
+    to be `legible`, a small one is drawn several times as large, so that the score is not cut off.
     """
     # Tables and Pillow's 8-bit arithmetic: a tenth of the time of the same in floating point.
     image = Image.merge("RGB", [Image.fromarray(np.rint(channel * 255).astype(np.uint8)) for channel in pixels])
     image.thumbnail((_LONGEST, _LONGEST))
+    if legible:
+        times = max(1, min(-(-LEGIBLE // min(image.size)), _LONGEST // max(image.size)))
+        image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     if prediction.anomaly_map is not None:
         values = _in_range(prediction.anomaly_map, calibrated=prediction.mask is not None)
         levels = np.rint(255 * values).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -11,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..io import finite_or_none, readable
 from . import EdgeError
 
 PREDICTIONS, FAILED = "predictions", "failed"
+SERIES, PATIENTS = "series", "patients"
 JOURNAL = "journal.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -24,7 +26,8 @@ CREATE TABLE IF NOT EXISTS files (
     sha256 TEXT NOT NULL UNIQUE,
     reason TEXT NOT NULL,
     content TEXT NOT NULL
-)
+);
+CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, content TEXT NOT NULL);
 """
 
 
@@ -52,16 +55,56 @@ class Failure:
     reason: str  # what is wrong with it, without its path
 
 
+@dataclass(frozen=True)
+class SeriesRow:
+    """One series: a stack of slices, a volume, or the frames of a file."""
+
+    series: str  # name made of content, see `series_name`
+    patient: str  # the name of the patient's first series; on the side of the training, the patient's salted hash
+    raw_score: float  # see `series_score`
+    score: float | None  # normalised as an image's is; None without a threshold for series
+    label: str  # normal or abnormal; empty without a threshold
+    threshold: float | None  # raw, from held-out normal series
+    slices: int  # that were scored and counted
+    worst: str  # the slice with the highest score, as in the column path of the predictions
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """One patient, whose score is the highest of the series; the columns are those of `SeriesRow`."""
+
+    patient: str
+    raw_score: float
+    score: float | None
+    label: str
+    threshold: float | None  # raw, from held-out normal patients
+    series: int
+    slices: int
+    worst: str
+    note: str = ""
+
+
+AnyRow = Row | Failure | SeriesRow | PatientRow
+
+
 def image_name(digest: str) -> str:
     """Name an image by the SHA-256 of its file: the file's own name, and its header, may say who it is of."""
     return digest[:16]
 
 
-class Table:
-    """A CSV file, and with it a file of the same rows as JSON lines; both grow row by row."""
+def series_name(images: Sequence[str]) -> str:
+    """Name a series by the names of its files, in their order; of one file, as the file."""
+    return images[0] if len(images) == 1 else image_name(hashlib.sha256("\0".join(images).encode()).hexdigest())
 
-    def __init__(self, folder: Path, stem: str, kind: type[Row] | type[Failure]) -> None:
-        self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in (".csv", ".jsonl")}
+
+class Table:
+    """A CSV file, and, unless `suffixes` say otherwise, a file of the same rows as JSON lines; both grow row by row."""
+
+    def __init__(
+        self, folder: Path, stem: str, kind: type[AnyRow], suffixes: Sequence[str] = (".csv", ".jsonl")
+    ) -> None:
+        self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in suffixes}
         self._columns = [field.name for field in fields(kind)]
 
     @property
@@ -74,7 +117,7 @@ class Table:
         """Whether it was begun."""
         return self.files[0].exists()
 
-    def append(self, rows: Iterable[Row | Failure]) -> None:
+    def append(self, rows: Iterable[AnyRow]) -> None:
         """Add rows and hand them to the system, so that they outlive this process."""
         rows = list(rows)
         for suffix, path in self._paths.items():
@@ -82,13 +125,13 @@ class Table:
             with path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text(suffix, rows, header=new))
 
-    def replace(self, rows: Iterable[Row | Failure]) -> None:
+    def replace(self, rows: Iterable[AnyRow]) -> None:
         """Write the files anew, each in one step."""
         rows = list(rows)
         for suffix, path in self._paths.items():
             write_atomically(path, self._text(suffix, rows, header=True).encode())
 
-    def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
+    def _text(self, suffix: str, rows: list[AnyRow], *, header: bool) -> str:
         if suffix == ".jsonl":
             return "".join(json.dumps(_finite(_plain(row)), allow_nan=False) + "\n" for row in rows)
         text = io.StringIO()
@@ -99,7 +142,7 @@ class Table:
         return text.getvalue()
 
 
-def _plain(row: Row | Failure) -> dict[str, object]:
+def _plain(row: AnyRow) -> dict[str, object]:
     """The fields; names of files that are no text become text that every reader takes."""
     return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 
@@ -135,20 +178,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+class Entry(NamedTuple):
+    """What is entered of a file."""
+
+    sha256: str
+    rows: Sequence[AnyRow]
+    reason: str = ""  # why it failed; the same content may come again, and succeed
+
+
 class Journal:
     """One entry a file, by its content, that survives kills and power cuts: its rows, or why it could not be read.
 
-    An entry and its rows come to be in one transaction. The tables of predictions and failures are copies of it, made
-    anew at every start: whatever a kill left of them.
+    The entries of a series, their rows and its own come to be in one transaction. The tables of predictions, series and
+    failures are copies of it, made anew at every start: whatever a kill left of them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._predictions, self._failed = Table(folder, PREDICTIONS, Row), Table(folder, FAILED, Failure)
+        self._series = Table(folder, SERIES, SeriesRow)
         with _explained():
             self._database = sqlite3.connect(folder / JOURNAL)
             # A committed entry is on the disk, whatever the system's default.
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(_SCHEMA)
+            self._database.executescript(_SCHEMA)
             self._database.commit()
         self._write_tables()
 
@@ -168,24 +220,36 @@ class Journal:
             found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
             return found.fetchone() is not None
 
-    def add(self, sha256: str, rows: Sequence[Row | Failure], reason: str = "") -> None:
-        """Enter a file that was scored, or, with a reason, one that failed: the same may come again and succeed."""
-        content = json.dumps([asdict(row) for row in rows])
+    def add(self, entries: Sequence[Entry], series: Sequence[SeriesRow] = ()) -> None:
+        """Enter the files of a series, and what is said of it as one."""
+        failed_before = 0
         with _explained(), self._database:
-            failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)
-            self._database.execute(
-                "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (sha256, reason, content)
-            )
-        if not failed_before:
-            (self._failed if reason else self._predictions).append(rows)
-        elif not reason:
+            for entry in entries:
+                content = json.dumps([asdict(row) for row in entry.rows])
+                failed_before += self._database.execute("DELETE FROM files WHERE sha256 = ?", entry[:1]).rowcount
+                self._database.execute(
+                    "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)",
+                    (entry.sha256, entry.reason, content),
+                )
+            rows = [(json.dumps(asdict(row)),) for row in series]
+            self._database.executemany("INSERT INTO series (content) VALUES (?)", rows)
+        if failed_before:
             self._write_tables()
+            return
+        for table, of_failures in ((self._predictions, False), (self._failed, True)):
+            new = [row for entry in entries if bool(entry.reason) == of_failures for row in entry.rows]
+            if new:
+                table.append(new)
+        if series:
+            self._series.append(series)
 
     def _write_tables(self) -> None:
         with _explained():
             entries = self._database.execute("SELECT reason, content FROM files ORDER BY number").fetchall()
+            series = self._database.execute("SELECT content FROM series ORDER BY number").fetchall()
         self._predictions.replace(Row(**row) for reason, rows in entries if not reason for row in json.loads(rows))
         self._failed.replace(Failure(**row) for reason, rows in entries if reason for row in json.loads(rows))
+        self._series.replace(SeriesRow(**json.loads(row)) for (row,) in series)
 
 
 @contextmanager

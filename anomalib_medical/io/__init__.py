@@ -16,6 +16,7 @@ from .pairing import pair_masks, require_same_size
 from .reader import (
     FORMATS,
     ImageReader,
+    holds_volume,
     image_size,
     is_image,
     list_pictures,
@@ -26,6 +27,7 @@ from .reader import (
     three_planes,
 )
 from .resume import begin_part, locked, write_once
+from .series import Series, SliceFacts, group_series, group_slices, series_key, slice_facts
 from .text import agree, composed, counted, finite_or_none, names_nobody, normalise_id, readable
 
 __all__ = [
@@ -47,6 +49,8 @@ __all__ = [
     "NoImageError",
     "Part",
     "Progress",
+    "Series",
+    "SliceFacts",
     "Slicing",
     "Window",
     "agree",
@@ -56,7 +60,10 @@ __all__ = [
     "dicom_facts",
     "finite_or_none",
     "first_free",
+    "group_series",
+    "group_slices",
     "has_image_name",
+    "holds_volume",
     "image_size",
     "image_stem",
     "irregular",
@@ -79,7 +86,9 @@ __all__ = [
     "readable",
     "require_file",
     "require_same_size",
+    "series_key",
     "sha256",
+    "slice_facts",
     "three_planes",
     "write_once",
 ]

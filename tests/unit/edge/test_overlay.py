@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from anomalib_medical.edge.geometry import WHOLE, Placement
@@ -83,3 +84,18 @@ def test_colours_are_those_of_the_table_blended_by_strength():
 def test_a_picture_is_encoded_without_loss():
     pixels = np.random.default_rng(0).integers(0, 256, (31, 17, 3), np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(Image.fromarray(pixels))))), pixels)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (64, 64), (255, 300), (300, 256), (16, 900)])
+def test_a_legible_picture_is_large_enough_for_its_score(size):
+    prediction = Prediction(1.0, 0.7, True, 0.5, spot(), spot() > 0.5)
+    picture = draw_overlay(np.full((3, *size), 0.5, np.float32), prediction, legible=True)
+    times = picture.height // size[0]
+    assert picture.size == (times * size[1], times * size[0])
+    assert max(picture.size) <= 1024
+    if size != (16, 900):
+        assert min(picture.size) >= 256
+        # Beside and below the score the image is seen again: no letter is cut off.
+        plain = draw_overlay(np.full((3, *size), 0.5, np.float32), Prediction(1.0, 0.7, True, 0.5), legible=True)
+        assert (np.asarray(plain)[:, -20:] == 128).all()
+    assert draw_overlay(np.full((3, *size), 0.5, np.float32), prediction).size == size[::-1]
