@@ -4,103 +4,169 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
-from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from ..io import OWN_MANUFACTURER, sha256
+from ..io import OWN_MANUFACTURER, counted, sha256
+from .dicom_originals import lacking_uid, leave_out_place, orientation, read_original, unread_text
+from .dicom_report import family, measurement_report, no_units, quantity
+from .geometry import put_back
 from .manifest import NAME, Manifest
 from .overlay import place_mask
 from .predictor import Prediction
-from .results import write_atomically
+from .results import SeriesRow, write_atomically
 
 FOLDER = "dicom"
-# What the objects cannot do without, absent in some files: empty is allowed, absence is not.
-_EMPTY_IF_ABSENT = (
-    "AccessionNumber",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "ReferringPhysicianName",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-)
-# Values that a character set says how to read.
-_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-# The escape sequence of GB 2312.
-_CHINESE = "\x1b$)A"
-# Of the original's series; far from the numbers that scanners give.
-_CAPTURE_SERIES, _SEGMENTATION_SERIES = 9001, 9002
+Kind = Literal["capture", "segmentation", "map", "report"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_NAMES: dict[Kind, str] = {
+    "capture": "Secondary Capture",
+    "segmentation": "Segmentation",
+    "map": "Parametric Map",
+    "report": "Structured Report",
+}
+# The series of each kind beside the original's; far from the numbers that scanners give.
+_SERIES_NUMBERS: dict[Kind, int] = {kind: 9001 + place for place, kind in enumerate(KINDS)}
+# highdicom and pydicom refuse headers in many ways, and their messages may quote them.
+_REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """A frame of a DICOM file, scored."""
+    """A frame of a DICOM file, scored and drawn."""
 
     image: str  # its name in the results
     overlay: Image.Image
     prediction: Prediction
 
 
-class DicomObjects:
-    """Writes a Secondary Capture of each overlay, and a Segmentation of the map above its threshold.
+@dataclass(frozen=True)
+class SeriesSlice:
+    """A file of a series, scored: one slice, or all frames in order."""
 
-    Both are of the original's patient and study, each in a series of its own. Their UIDs are made of the original's,
-    the bundle's and of what they show: processing a file again gives the same object, not another one.
+    path: Path
+    addresses: Sequence[str]  # of its pictures, as in the rows
+    predictions: Sequence[Prediction]
+
+
+class _Done(NamedTuple):
+    """What came of an attempt."""
+
+    failure: str  # why nothing could be made; empty if it could
+    objects: int = 0  # that were written
+
+
+_Objects = list[tuple[str, Dataset]]  # by the names of their files
+
+
+class DicomObjects:
+    """Writes captures of slices, and of each series one Segmentation, one Parametric Map and one Structured Report.
+
+    All are of the original's patient and study, each kind in a series of its own. Their UIDs are made of the
+    original's, the bundle's and of what they show: processing a series again gives the same UIDs, not others.
+
+    Args:
+        bundle: Folder of the bundle.
+        output: Folder of results; its `dicom/` takes the objects.
+        kinds: Which of `KINDS` to make.
     """
 
-    def __init__(self, bundle: Path, output: Path) -> None:
+    def __init__(self, bundle: Path, output: Path, kinds: Sequence[Kind] = KINDS) -> None:
         # It takes a second to import, and not every run needs it.
         import highdicom
 
         self._highdicom = highdicom
         self._folder = output / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._model = Manifest.read(bundle).model.name
-        self._version = sha256(bundle / NAME)
+        self._kinds = frozenset(kinds)
+        manifest = Manifest.read(bundle)
+        self._model = manifest.model.name
+        self._version = str(manifest.versions.get("anomalib-medical", "unknown"))
+        self._hash = sha256(bundle / NAME)
+        self._device: dict[str, Any] = {
+            "manufacturer": OWN_MANUFACTURER,
+            "manufacturer_model_name": self._model,
+            "software_versions": (self._version, f"bundle {self._hash[:16]}"),
+            "device_serial_number": self._hash[:16],
+        }
+        self._is_normalised = manifest.post_processing.normalization != "none"
 
-    def write(self, path: Path, pictures: Sequence[DicomPicture]) -> str:
-        """Write the objects of one file, of which `pictures` are all frames in order; returns what failed, and why."""
-        original = dcmread(path)
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
-            if not original.get(keyword):
-                return f"no DICOM objects: the original has no {keyword}"
-        _complete(original)
-        _to_unicode(original)
-        lacking = _leave_out_place(original)
+    @property
+    def captures(self) -> bool:
+        """Whether captures are made."""
+        return "capture" in self._kinds
+
+    def write_captures(self, path: Path, pictures: Sequence[DicomPicture]) -> str:
+        """Write a capture of each of a file's pictures, all in order; returns what failed, and why."""
+        original = read_original(path)
+        if lacking := lacking_uid(original):
+            return f"no {_NAMES['capture']}: the original has no {lacking}"
+        return self._write("capture", original, self._captures, original, pictures).failure
+
+    def write_series(self, name: str, slices: Sequence[SeriesSlice], row: SeriesRow) -> str:
+        """Write what is made of a series as a whole, under its name; returns what failed, and why.
+
+        `slices` agree in size and direction, in order, or are one multi-frame file.
+        """
+        wanted = [kind for kind in KINDS if kind in self._kinds and kind != "capture"]
+        originals = [read_original(each.path) for each in slices] if wanted else []
+        if lacking := next(filter(None, map(lacking_uid, originals)), ""):
+            return f"no DICOM objects: the original has no {lacking}"
+        instances = len({original.SOPInstanceUID for original in originals})
+        if instances < len(originals):
+            of = f"{counted(len(originals), 'slice')} share {counted(instances, 'SOPInstanceUID')}"
+            return f"no DICOM objects of the series: its {of}, so that nothing can refer to one of them"
         failures = []
-        for what, make in (("Secondary Capture", self._captures), ("Segmentation", self._segmentation)):
-            try:
-                objects = make(original, pictures)
-                unread = sorted({keyword for _, made in objects for keyword in _unread_text(made)})
-            # highdicom and pydicom refuse headers in many ways, and their messages may quote them.
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                no_frame = isinstance(error, ValueError) and "FrameOfReferenceUID" not in original
-                lacks = "FrameOfReferenceUID" if no_frame else "or contradicts what it needs"
-                failures.append(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
-                continue
-            if unread:
-                failures.append(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
-                continue
-            if lacking and objects and what == "Segmentation":
-                failures.append(f"a Segmentation without a place in the patient: the original lacks {lacking}")
-            for name, made in objects:
-                content = io.BytesIO()
-                made.save_as(content, enforce_file_format=True)
-                write_atomically(self._folder / f"{name}.dcm", content.getvalue())
-        return "; ".join(failures)
+        if "report" in wanted:
+            failures.append(self._write("report", originals[0], self._report, originals, slices, name, row).failure)
+        lacks_place = leave_out_place(originals)
+        groups = [(name, originals, slices)]
+        if len(originals) > 1 and "FrameOfReferenceUID" not in originals[0]:
+            # Images that lie in no common space, as radiographs, have objects of their own.
+            each_alone = enumerate(zip(originals, slices, strict=True), start=1)
+            groups = [(f"{name}_{number}", [original], [each]) for number, (original, each) in each_alone]
+        makers: tuple[tuple[Kind, Callable[..., _Objects]], ...] = (
+            ("segmentation", self._segmentation),
+            ("map", self._map),
+        )
+        for kind, make in makers:
+            for stem, sources, scored in groups if kind in wanted else ():
+                predictions = [prediction for each in scored for prediction in each.predictions]
+                done = self._write(kind, sources[0], make, sources, predictions, stem)
+                failures.append(done.failure)
+                if done.objects and lacks_place:
+                    without = f"{_NAMES[kind]} without a place in the patient: the original lacks {lacks_place}"
+                    failures.append(f"a {without}")
+        return "; ".join(dict.fromkeys(filter(None, failures)))
 
-    def _captures(self, original: Dataset, pictures: Sequence[DicomPicture]) -> list[tuple[str, Dataset]]:
-        captures: list[tuple[str, Dataset]] = []
+    def _write(self, kind: Kind, original: Dataset, make: Callable[..., _Objects], *arguments: object) -> _Done:
+        """Make the objects of a kind, and write them if all of them can be."""
+        what = _NAMES[kind]
+        try:
+            objects = make(*arguments)
+            unread = sorted({keyword for _, made in objects for keyword in unread_text(made)})
+        except _REFUSALS as error:
+            no_frame = isinstance(error, ValueError | AttributeError) and "FrameOfReferenceUID" not in original
+            lacks = "FrameOfReferenceUID" if no_frame else "or contradicts what it needs"
+            return _Done(f"no {what}: the original's header lacks {lacks} ({type(error).__name__})")
+        if unread:
+            return _Done(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
+        for name, made in objects:
+            content = io.BytesIO()
+            made.save_as(content, enforce_file_format=True)
+            write_atomically(self._folder / f"{name}.dcm", content.getvalue())
+        return _Done("", len(objects))
+
+    def _captures(self, original: Dataset, pictures: Sequence[DicomPicture]) -> _Objects:
+        captures: _Objects = []
         for number, picture in enumerate(pictures, start=1):
             pixels = np.asarray(picture.overlay)
             capture = self._highdicom.sc.SCImage.from_ref_dataset(
@@ -110,18 +176,14 @@ class DicomObjects:
                 bits_allocated=8,
                 coordinate_system="PATIENT",
                 patient_orientation=("L", "P"),  # one is asked for; the right one comes below
-                series_instance_uid=self._uid(original.SeriesInstanceUID, "capture"),
-                series_number=_CAPTURE_SERIES,
-                sop_instance_uid=self._uid(original.SOPInstanceUID, "capture", number, pixels.tobytes()),
+                **self._identity("capture", original, original.SOPInstanceUID, number, pixels.tobytes()),
                 instance_number=_number(original, number),
                 manufacturer=OWN_MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
-            if "StudyDescription" in original:
-                capture.StudyDescription = original.StudyDescription
             capture.SeriesDescription = f"{self._model} anomaly map (research only)"
             capture.DerivationDescription = _text(picture.prediction)
-            capture["PatientOrientation"].value = _orientation(original)
+            capture["PatientOrientation"].value = orientation(original)
             capture.Laterality = original.get("Laterality")
             capture.BurnedInAnnotation = "NO"
             capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
@@ -131,120 +193,178 @@ class DicomObjects:
             if len(pictures) > 1:
                 source.ReferencedFrameNumber = number
             capture.SourceImageSequence = [source]
-            captures.append((f"{picture.image}_capture", capture))
+            captures.append((f"{picture.image}_capture", self._signed(capture, original)))
         return captures
 
-    def _segmentation(self, original: Dataset, pictures: Sequence[DicomPicture]) -> list[tuple[str, Dataset]]:
-        size = (int(original.Rows), int(original.Columns))
-        found = [(picture.prediction.mask, picture.prediction.placed) for picture in pictures]
-        masks = [place_mask(mask, placed, size) for mask, placed in found if mask is not None]
-        frames = np.stack(masks or [np.zeros((1, 1), bool)])
-        if len(frames) != len(pictures) or not frames.any():
+    def _segmentation(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str) -> _Objects:
+        size = _size(originals)
+        masks = [place_mask(each.mask, each.placed, size) for each in predictions if each.mask is not None]
+        if len(masks) < len(predictions) or not any(mask.any() for mask in masks):
             return []
         hd = self._highdicom
-        code = hd.sr.CodedConcept
+        frames = np.stack(masks)
+        abnormal = hd.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
         segment = hd.seg.SegmentDescription(
             segment_number=1,
             segment_label="Anomaly",
-            segmented_property_category=code("49755003", "SCT", "Morphologically Abnormal Structure"),
-            segmented_property_type=code("49755003", "SCT", "Morphologically Abnormal Structure"),
+            segmented_property_category=abnormal,
+            segmented_property_type=abnormal,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=hd.AlgorithmIdentificationSequence(
-                name=self._model, family=code("123110", "DCM", "Artificial Intelligence"), version=self._version[:16]
+                name=self._model,
+                family=family(hd),
+                version=self._version,
+                source=OWN_MANUFACTURER,
+                parameters={"bundle_sha256": self._hash},
             ),
         )
         made = hd.seg.Segmentation(
-            source_images=[original],
-            pixel_array=frames if len(frames) > 1 or "NumberOfFrames" in original else frames[0],
+            source_images=originals,
+            pixel_array=_frames(frames, originals),
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[segment],
-            series_instance_uid=self._uid(original.SeriesInstanceUID, "segmentation"),
-            series_number=_SEGMENTATION_SERIES,
-            sop_instance_uid=self._uid(original.SOPInstanceUID, "segmentation", frames.tobytes()),
-            instance_number=_number(original, 1),
-            manufacturer=OWN_MANUFACTURER,
-            manufacturer_model_name=self._model,
-            software_versions=self._version[:16],
-            device_serial_number=self._version[:16],
+            **self._identity("segmentation", originals[0], *_instances(originals), frames.tobytes()),
+            **self._device,
+            instance_number=1,
             content_label="ANOMALY",
             content_description="Anomaly map above its threshold (research only)",
         )
         made.SeriesDescription = f"{self._model} anomalies (research only)"
         if "PlaneOrientationSequence" not in made.SharedFunctionalGroupsSequence[0]:
             # Of images without a place in the patient it is asked for, and may be empty.
-            made.PatientOrientation = _orientation(original)
-        return [(f"{pictures[0].image.partition('_')[0]}_segmentation", made)]
+            made.PatientOrientation = orientation(originals[0])
+        return [(f"{stem}_segmentation", self._signed(made, originals[0]))]
+
+    def _map(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str) -> _Objects:
+        size = _size(originals)
+        maps = [
+            put_back(each.anomaly_map, each.placed, size, Image.Resampling.BILINEAR)
+            for each in predictions
+            if each.anomaly_map is not None
+        ]
+        if not maps:
+            return []
+        hd = self._highdicom
+        frames = np.stack(maps)
+        lowest, highest = float(frames.min()), float(frames.max())
+        shown = (0.0, 1.0) if self._is_normalised else (lowest, highest)
+        meaning = hd.pm.RealWorldValueMapping(
+            lut_label="ANOMALY",
+            lut_explanation=f"Anomaly score, {'normalised' if self._is_normalised else 'raw'}",
+            unit=no_units(hd),
+            value_range=(lowest, highest),
+            slope=1.0,
+            intercept=0.0,
+            quantity_definition=quantity(hd),
+        )
+        made = hd.pm.ParametricMap(
+            source_images=originals,
+            pixel_array=_frames(frames, originals),
+            contains_recognizable_visual_features=False,
+            real_world_value_mappings=[meaning],
+            window_center=sum(shown) / 2,
+            window_width=max(shown[1] - shown[0], 1e-6),
+            **self._identity("map", originals[0], *_instances(originals), frames.tobytes()),
+            **self._device,
+            instance_number=1,
+            content_label="ANOMALY_MAP",
+            content_description="Anomaly map (research only)",
+        )
+        made.SeriesDescription = f"{self._model} anomaly scores (research only)"
+        return [(f"{stem}_map", self._signed(made, originals[0]))]
+
+    def _report(
+        self, originals: Sequence[Dataset], slices: Sequence[SeriesSlice], name: str, row: SeriesRow
+    ) -> _Objects:
+        hd = self._highdicom
+        index, frame = next(
+            (index, frame)
+            for index, each in enumerate(slices)
+            for frame, address in enumerate(each.addresses, start=1)
+            if address == row.worst
+        )
+        content = measurement_report(
+            hd,
+            row,
+            worst=hd.sr.SourceImageForMeasurementGroup(
+                referenced_sop_class_uid=originals[index].SOPClassUID,
+                referenced_sop_instance_uid=originals[index].SOPInstanceUID,
+                referenced_frame_numbers=[frame] if len(slices[index].addresses) > 1 else None,
+            ),
+            device=hd.sr.DeviceObserverIdentifyingAttributes(
+                uid=self._uid("device"),
+                name=self._model,
+                manufacturer_name=OWN_MANUFACTURER,
+                model_name=self._model,
+                serial_number=self._hash[:16],
+            ),
+            algorithm=hd.sr.AlgorithmIdentification(
+                name=self._model,
+                version=self._version,
+                parameters=[f"bundle SHA-256 {self._hash}"],
+                family=family(hd),
+                manufacturer=OWN_MANUFACTURER,
+            ),
+            tracking=hd.sr.TrackingIdentifier(
+                uid=self._uid(originals[0].SeriesInstanceUID, "finding"), identifier=f"series {name}"
+            ),
+        )
+        made = hd.sr.Comprehensive3DSR(
+            evidence=list(originals),
+            content=content,
+            **self._identity("report", originals[0], *_instances(originals), repr(row)),
+            instance_number=1,
+            manufacturer=OWN_MANUFACTURER,
+            is_complete=True,
+            is_final=True,
+        )
+        made.ManufacturerModelName = self._model
+        made.DeviceSerialNumber = self._device["device_serial_number"]
+        made.SoftwareVersions = list(self._device["software_versions"])
+        made.SeriesDescription = f"{self._model} report (research only)"
+        return [(f"{name}_report", self._signed(made, originals[0]))]
+
+    def _identity(self, kind: Kind, original: Dataset, *parts: object) -> dict[str, Any]:
+        return {
+            "series_instance_uid": self._uid(original.SeriesInstanceUID, kind),
+            "series_number": _SERIES_NUMBERS[kind],
+            "sop_instance_uid": self._uid(kind, *parts),
+        }
+
+    def _signed(self, made: Dataset, original: Dataset) -> Dataset:
+        """Say which equipment contributed: the one that acquired the original, and ours."""
+        equipment = self._highdicom.ContributingEquipment
+        ours = equipment(
+            purpose_of_reference=self._highdicom.sr.CodedConcept("109102", "DCM", "Processing Equipment"),
+            contribution_description="Anomaly detection, research only",
+            **self._device,
+        )
+        acquired = [equipment.for_image_acquisition(original)] if original.get("Manufacturer") else []
+        made.ContributingEquipmentSequence = [*acquired, ours]
+        if "StudyDescription" in original:
+            made.StudyDescription = original.StudyDescription
+        return made
 
     def _uid(self, *parts: object) -> str:
-        digest = hashlib.sha256(self._version.encode())
+        digest = hashlib.sha256(self._hash.encode())
         for part in parts:
             digest.update(part if isinstance(part, bytes) else str(part).encode())
             digest.update(b"\0")
         return str(generate_uid(entropy_srcs=[digest.hexdigest()]))
 
 
-def _orientation(original: Dataset) -> list[str]:
-    """Directions of a picture's rows and columns, empty where the file does not say."""
-    found = original.get("PatientOrientation")
-    if found and len(found) == 2:
-        return [str(found[0]), str(found[1])]
-    cosines = original.get("ImageOrientationPatient")
-    if not cosines or len(cosines) != 6:
-        return []
-    # Right to left, anterior to posterior and feet to head are DICOM's positive directions.
-    letters, values = ("RL", "AP", "FH"), np.asarray(cosines, float).reshape(2, 3)
-    return [
-        letters[axis][int(vector[axis] > 0)] for axis, vector in zip(abs(values).argmax(axis=1), values, strict=True)
-    ]
+def _size(originals: Sequence[Dataset]) -> tuple[int, int]:
+    return int(originals[0].Rows), int(originals[0].Columns)
 
 
-def _complete(original: Dataset) -> None:
-    """Make the patient's and the study's elements such as highdicom takes them."""
-    for keyword in _EMPTY_IF_ABSENT:
-        if keyword not in original:
-            setattr(original, keyword, "")
-    # The forms of the standard's predecessor.
-    original.StudyDate = str(original.StudyDate).replace(".", "")
-    original.StudyTime = str(original.StudyTime).replace(":", "")
+def _instances(originals: Sequence[Dataset]) -> list[str]:
+    return [str(original.SOPInstanceUID) for original in originals]
 
 
-def _leave_out_place(original: Dataset) -> str:
-    """Leave out a place in the patient, or pixel sizes, that lack a part, instead of inventing it: name what lacks."""
-    if not original.get("SliceThickness"):
-        original.SliceThickness = original.get("SpacingBetweenSlices")
-    needed = (
-        "FrameOfReferenceUID",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-    )
-    lacking = [keyword for keyword in needed if not original.get(keyword)]
-    had_place = "ImagePositionPatient" in original
-    for keyword in ("ImagePositionPatient", "PixelSpacing") if lacking else ():
-        original.pop(keyword, None)
-    return ", ".join(lacking) if had_place else ""
-
-
-def _to_unicode(original: Dataset) -> None:
-    """Let texts be written as Unicode: highdicom knows only some of the combinations of character sets."""
-    known = set(convert_encodings(original.get("SpecificCharacterSet"))) != {default_encoding}
-    # Where nothing says what bytes beyond ASCII mean, pydicom writes them as it read them.
-    original.SpecificCharacterSet = "ISO_IR 192" if known else None
-
-
-def _unread_text(made: Dataset) -> Iterator[str]:
-    """Name the elements whose bytes pydicom could not read, and replaced or left escape sequences of."""
-    # Reads everything: what is still bytes, in sequences, would be written as it is.
-    for element in made.iterall():
-        if element.VR not in _TEXT or not element.value:
-            continue
-        texts = [str(text) for text in (element.value if element.VM > 1 else [element.value])]
-        if any(_CHINESE in text for text in texts):
-            # pydicom reads what follows, and leaves this where it was.
-            element.value = "\\".join(text.replace(_CHINESE, "") for text in texts)
-        if {"\ufffd", "\x1b"} & set(str(element.value)):
-            yield element.keyword or "a private element"
+def _frames(frames: NDArray[Any], originals: Sequence[Dataset]) -> NDArray[Any]:
+    """One picture of a single-frame file is no stack of frames."""
+    is_single = len(frames) == 1 and "NumberOfFrames" not in originals[0]
+    return frames[0] if is_single else frames
 
 
 def _number(original: Dataset, frame: int) -> int:

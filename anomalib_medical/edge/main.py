@@ -15,10 +15,15 @@ from ..io import ArchiveError, ImageReadError, Part, agree, counted, sha256
 from . import EdgeError
 
 if TYPE_CHECKING:
+    from .dicom_objects import DicomObjects
+    from .manifest import Manifest, PostProcessing
     from .processing import Processor
+    from .series import SeriesScorer
 
 logger = logging.getLogger("edge")
 
+# As in dicom_objects.py, which is imported where it is used.
+_KINDS = ("capture", "segmentation", "map", "report")
 OK, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = (
     "Exit status: 0 all done; 1 some files could not be read, the others are done; 2 nothing, or not all, was done, "
@@ -98,8 +103,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--dicom",
             action="store_true",
-            help="for DICOM files also write a Secondary Capture of the heatmap, and a Segmentation of what is above "
-            "the threshold, in the study of the original. They carry the patient's name as the original does",
+            help="for DICOM files also write objects in the study of the original: a Secondary Capture of each "
+            "heatmap, and of each series one Segmentation of what is above the threshold, one Parametric Map of the "
+            "scores and one Structured Report. They carry the patient's name as the original does",
+        )
+        command.add_argument(
+            "--dicom-objects",
+            type=_kinds,
+            metavar="KINDS",
+            help=f"which of these, such as segmentation,report (default, with --dicom: {','.join(_KINDS)})",
         )
     support = commands.add_parser(
         "support", help="few-shot models: compare with these normal images from now on", epilog=_EPILOG
@@ -116,7 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    """Take the kinds of DICOM objects from a word of the command line."""
+    kinds = tuple(filter(None, text.replace(" ", "").split(",")))
+    if not kinds or not set(kinds) <= set(_KINDS):
+        msg = f"got {text!r}, expected some of {','.join(_KINDS)}, with commas between them"
+        raise argparse.ArgumentTypeError(msg)
+    return kinds
+
+
 def _run(options: argparse.Namespace, bundle: Path) -> int:
+    from .integrity import open_bundle
     from .manifest import NAME
     from .run import find_files, prepare_output, run, run_part
     from .support import FILE
@@ -128,13 +150,20 @@ def _run(options: argparse.Namespace, bundle: Path) -> int:
     archive = find_files(options.input, part)
     if part is None:
         prepare_output(options.output)
-        return run(archive, options.output, _processor(options, bundle, options.output, many=True), options.limit)
+        scorer, facts = _scorer(options, bundle, options.output, many=True)
+        return run(archive, options.output, scorer, facts, options.limit)
+    if _wanted(options):
+        msg = (
+            "--dicom makes one object of each kind a series, and a series may lie in several parts: score without "
+            "--part, or divide the archive by studies and run once for each."
+        )
+        raise EdgeError(msg)
     for folder in filter(Path.is_dir, map(Path, options.input)):
         if options.output.resolve().is_relative_to(folder.resolve()):
             msg = f"The output {options.output} lies in {folder}: heatmaps would be scored. Choose one beside it."
             raise EdgeError(msg)
     # Two parts may hold copies of an image, whose heatmaps have the same name.
-    processor = _processor(options, bundle, options.output / str(part), many=True)
+    processor, _ = _processor(options, bundle, open_bundle(bundle), options.output / str(part), many=True)
     model = "+".join(sha256(file) for file in (bundle / NAME, bundle / FILE) if file.exists())
     return run_part(archive, options.output, processor, model, resume=options.resume)
 
@@ -155,31 +184,55 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     check_folders(options.drop, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.drop, options.output):
-        processor = _processor(options, bundle, options.output, many=False)
+        scorer, _ = _scorer(options, bundle, options.output, many=False)
         journal = Journal(options.output)
         try:
             were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
             logger.info("Watching; %s scored before. Stop with Ctrl-C.", were)
-            watcher = Watcher(options.output, journal, processor)
+            watcher = Watcher(options.output, journal, scorer)
             watch(options.drop, watcher, settle=options.settle, interval=min(1.0, max(options.settle / 2, 0.05)))
         finally:
             journal.close()
     return OK
 
 
-def _processor(options: argparse.Namespace, bundle: Path, output: Path, *, many: bool) -> Processor:
-    from .dicom_objects import DicomObjects
+def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
+    """The kinds of DICOM objects to make."""
+    return tuple(options.dicom_objects or (_KINDS if options.dicom else ()))
+
+
+def _scorer(
+    options: argparse.Namespace, bundle: Path, output: Path, *, many: bool
+) -> tuple[SeriesScorer, PostProcessing]:
+    from .dicom_objects import KINDS, DicomObjects
     from .integrity import open_bundle
+    from .series import SeriesScorer
+
+    manifest = open_bundle(bundle)
+    wanted = _wanted(options)
+    dicom = DicomObjects(bundle, output, [kind for kind in KINDS if kind in wanted]) if wanted else None
+    processor, facts = _processor(options, bundle, manifest, output, dicom, many=many)
+    return SeriesScorer(processor, facts, output, volumes=options.heatmaps, dicom=dicom), facts
+
+
+def _processor(
+    options: argparse.Namespace,
+    bundle: Path,
+    manifest: Manifest,
+    output: Path,
+    dicom: DicomObjects | None = None,
+    *,
+    many: bool,
+) -> tuple[Processor, PostProcessing]:
     from .processing import Processor
     from .support import make_predictor
 
-    manifest = open_bundle(bundle)
-    predictor, facts = make_predictor(bundle, manifest, many=many)
-    if facts is not None:
-        images = f"{counted(len(facts.images), 'support image')} that {agree(len(facts.images), 'was', 'were')}"
+    predictor, bound = make_predictor(bundle, manifest, many=many)
+    if bound is not None:
+        images = f"{counted(len(bound.images), 'support image')} that {agree(len(bound.images), 'was', 'were')}"
         logger.info("Comparing with the %s bound on this device.", images)
-    dicom = DicomObjects(bundle, output) if options.dicom else None
-    return Processor(predictor, manifest.reading, output, heatmaps=options.heatmaps, dicom=dicom)
+    processor = Processor(predictor, manifest.reading, output, heatmaps=options.heatmaps, dicom=dicom)
+    return processor, manifest.post_processing if bound is None else bound.post_processing
 
 
 def _support(options: argparse.Namespace, bundle: Path) -> int:

@@ -40,6 +40,12 @@ class PostProcessing:
     # At that share; where F1 is best on validation images; or a percentile of their scores, times a factor.
     threshold_rule: ThresholdRule | None = None
     held_out: int | None = None  # number of (normal) validation images behind the threshold, if recorded
+    # Of series and of patients, from held-out normal ones; without any there is no threshold.
+    series: Calibration = field(default_factory=Calibration)
+    patient: Calibration = field(default_factory=Calibration)
+    held_out_series: int | None = None
+    held_out_patients: int | None = None
+    series_top: int = 1  # the score of a series is the mean of so many highest ones of its slices
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> PostProcessing:
@@ -47,7 +53,8 @@ class PostProcessing:
         if content["normalization"] not in NORMALIZATIONS:
             msg = f"normalization: got {content['normalization']!r}, expected one of {', '.join(NORMALIZATIONS)}"
             raise ValueError(msg)
-        return cls(**{**content, **{name: Calibration(**content[name]) for name in ("image", "pixel")}})
+        names = [name for name in ("image", "pixel", "series", "patient") if name in content]
+        return cls(**{**content, **{name: Calibration(**content[name]) for name in names}})
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class _Scored:
     """A picture that was scored; its drawing, if one is wanted, may be under way."""
 
     row: Row
+    prediction: Prediction | None  # if it is kept
     drawing: Future[DicomPicture | None] | None
 
 
@@ -49,7 +50,10 @@ class _Unfinished:
 
 
 class Processor:
-    """Scores files, and writes heatmaps and DICOM objects to the folder `output`, each if wanted."""
+    """Scores files, and writes heatmaps, and captures of DICOM files, to the folder `output`, each if wanted.
+
+    What series are made of, maps of volumes and with `dicom` those of DICOM files, is kept in the results.
+    """
 
     def __init__(
         self, predictor: Predictor, reading: Reading, output: Path, *, heatmaps: bool, dicom: DicomObjects | None
@@ -116,10 +120,12 @@ class Processor:
             score_ms=round(elapsed, 3),
             note=file.note,
         )
-        wants_dicom = self._dicom is not None and file.is_dicom
-        if self._heatmaps is None and not wants_dicom:
-            return _Scored(row, None)
-        return _Scored(row, writer.submit(self._draw, picture, row, prediction, keep=wants_dicom))
+        of_volume, of_series = self._heatmaps is not None and file.is_volume, self._dicom is not None and file.is_dicom
+        kept = prediction if of_volume or of_series else None
+        captures = file.is_dicom and self._dicom is not None and self._dicom.captures
+        if self._heatmaps is None and not captures:
+            return _Scored(row, kept, None)
+        return _Scored(row, kept, writer.submit(self._draw, picture, row, prediction, keep=captures))
 
     def _draw(self, picture: Picture, row: Row, prediction: Prediction, *, keep: bool) -> DicomPicture | None:
         overlay = draw_overlay(picture.pixels, prediction)
@@ -138,6 +144,8 @@ class Processor:
                 result.reason = result.reason or str(error)
                 continue
             result.rows.append(scored.row)
+            if scored.prediction is not None:
+                result.predictions.append(scored.prediction)
             drawing = None if scored.drawing is None else scored.drawing.result()
             if drawing is not None:
                 drawn.append(drawing)
@@ -146,15 +154,19 @@ class Processor:
             for row in result.rows:
                 if self._heatmaps is not None:
                     (self._heatmaps / f"{row.image}.png").unlink(missing_ok=True)
-            result.rows = []
+            result.rows, result.predictions = [], []
             if not result.no_image:  # those are counted, or said where they are put away
                 logger.warning("%s: %s", result.image or "a file", result.reason)
-        elif self._dicom is not None and result.is_dicom:
-            failure = self._dicom.write(result.path, drawn)
-            if failure:
-                logger.warning("%s: %s", result.image, failure)
-                result.rows = [replace(row, note="; ".join(filter(None, (row.note, failure)))) for row in result.rows]
+        elif self._dicom is not None and self._dicom.captures and result.is_dicom:
+            add_note(result, self._dicom.write_captures(result.path, drawn))
         return result
+
+
+def add_note(result: FileResult, note: str) -> None:
+    """Say something of all pictures of a file, in the log and in their rows; nothing if it is empty."""
+    if note:
+        logger.warning("%s: %s", result.image, note)
+        result.rows = [replace(row, note="; ".join(filter(None, (row.note, note)))) for row in result.rows]
 
 
 def _is_done(picture: Future[_Scored]) -> bool:

@@ -17,6 +17,7 @@ from ..io import (
     ImageReadError,
     NoImageError,
     dicom_facts,
+    holds_volume,
     list_pictures,
     read_pixels,
     require_file,
@@ -24,6 +25,7 @@ from ..io import (
     three_planes,
 )
 from .manifest import Reading
+from .predictor import Prediction
 from .results import Failure, Row, image_name
 
 _T = TypeVar("_T")
@@ -39,6 +41,9 @@ class FileResult:
     reason: str = ""  # why it failed; empty if it did not
     no_image: str = ""  # the kind of a DICOM object that holds no image to score, such as a report
     is_dicom: bool = False  # with a preamble
+    is_volume: bool = False
+    # What the model says of each picture, kept where objects or volumes are made of it.
+    predictions: list[Prediction] = field(default_factory=list)
     note: str = ""  # what to know of its scores
 
     @property
@@ -67,6 +72,7 @@ def read_file(path: Path, reading: Reading) -> Iterator[FileResult | Picture | N
         result.image = image_name(sha256(path))
         addresses = list_pictures(path, reading.slicing)
         _look_at_header(result, reading.modality)
+        result.is_volume = not result.is_dicom and holds_volume(path)
         yield result
         started = True
         for address in addresses:

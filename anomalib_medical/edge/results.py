@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from ..io import finite_or_none, readable
 from . import EdgeError
 
 PREDICTIONS, FAILED = "predictions", "failed"
+SERIES, PATIENTS = "series", "patients"
 JOURNAL = "journal.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -52,15 +54,53 @@ class Failure:
     reason: str  # what is wrong with it, without its path
 
 
+@dataclass(frozen=True)
+class SeriesRow:
+    """One series: a stack of slices, a volume, or the frames of a file."""
+
+    series: str  # name made of content, see `series_name`
+    patient: str  # the name of the patient's first series; on the side of the training, the patient's salted hash
+    raw_score: float  # see `series_score`
+    score: float | None  # normalised as an image's is; None without a threshold for series
+    label: str  # normal or abnormal; empty without a threshold
+    threshold: float | None  # raw, from held-out normal series
+    slices: int  # that were scored and counted
+    worst: str  # the slice with the highest score, as in the column path of the predictions
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """One patient, whose score is the highest of the series; the columns are those of `SeriesRow`."""
+
+    patient: str
+    raw_score: float
+    score: float | None
+    label: str
+    threshold: float | None  # raw, from held-out normal patients
+    series: int
+    slices: int
+    worst: str
+    note: str = ""
+
+
+AnyRow = Row | Failure | SeriesRow | PatientRow
+
+
 def image_name(digest: str) -> str:
     """Name an image by the SHA-256 of its file: the file's own name, and its header, may say who it is of."""
     return digest[:16]
 
 
+def series_name(images: Sequence[str]) -> str:
+    """Name a series by the names of its files, in their order; of one file, as the file."""
+    return images[0] if len(images) == 1 else image_name(hashlib.sha256("\0".join(images).encode()).hexdigest())
+
+
 class Table:
     """A CSV file, and with it a file of the same rows as JSON lines; both grow row by row."""
 
-    def __init__(self, folder: Path, stem: str, kind: type[Row] | type[Failure]) -> None:
+    def __init__(self, folder: Path, stem: str, kind: type[AnyRow]) -> None:
         self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in (".csv", ".jsonl")}
         self._columns = [field.name for field in fields(kind)]
 
@@ -74,7 +114,7 @@ class Table:
         """Whether it was begun."""
         return self.files[0].exists()
 
-    def append(self, rows: Iterable[Row | Failure]) -> None:
+    def append(self, rows: Iterable[AnyRow]) -> None:
         """Add rows and hand them to the system, so that they outlive this process."""
         rows = list(rows)
         for suffix, path in self._paths.items():
@@ -82,13 +122,13 @@ class Table:
             with path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text(suffix, rows, header=new))
 
-    def replace(self, rows: Iterable[Row | Failure]) -> None:
+    def replace(self, rows: Iterable[AnyRow]) -> None:
         """Write the files anew, each in one step."""
         rows = list(rows)
         for suffix, path in self._paths.items():
             write_atomically(path, self._text(suffix, rows, header=True).encode())
 
-    def _text(self, suffix: str, rows: list[Row | Failure], *, header: bool) -> str:
+    def _text(self, suffix: str, rows: list[AnyRow], *, header: bool) -> str:
         if suffix == ".jsonl":
             return "".join(json.dumps(_finite(_plain(row)), allow_nan=False) + "\n" for row in rows)
         text = io.StringIO()
@@ -99,7 +139,7 @@ class Table:
         return text.getvalue()
 
 
-def _plain(row: Row | Failure) -> dict[str, object]:
+def _plain(row: AnyRow) -> dict[str, object]:
     """The fields; names of files that are no text become text that every reader takes."""
     return {name: readable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,15 +20,19 @@ from ..io import (
     Progress,
     begin_part,
     counted,
+    group_series,
     has_image_name,
     irregular,
     is_image,
     list_folder,
 )
 from . import EdgeError
+from .manifest import PostProcessing
 from .processing import Processor
 from .reading import FileResult
-from .results import FAILED, PREDICTIONS, Failure, Row, Table
+from .results import FAILED, PATIENTS, PREDICTIONS, SERIES, Failure, PatientRow, Row, SeriesRow, Table
+from .series import SeriesScorer
+from .series_rows import why_no_threshold
 
 logger = logging.getLogger("edge")
 
@@ -58,15 +62,37 @@ def prepare_output(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def run(archive: Archive, output: Path, processor: Processor, limit: int | None = None) -> int:
-    """Score files and write the tables; returns 1 if a file could not be read, or none was scored."""
+def run(archive: Archive, output: Path, scorer: SeriesScorer, facts: PostProcessing, limit: int | None = None) -> int:
+    """Score files, series by series, and write the tables; returns 1 if a file could not be read, or none was scored.
+
+    The order is that of the archive, but for the files of a series, which are brought together at its first one.
+    """
     total = len(archive) if limit is None else min(limit, len(archive))
     tables = Table(output, PREDICTIONS, Row), Table(output, FAILED, Failure)
-    return 1 if _score(processor(islice(archive, limit)), total, 0, *tables) == 0 or tables[1].exists else 0
+    series, patients = Table(output, SERIES, SeriesRow), Table(output, PATIENTS, PatientRow)
+
+    def files() -> Iterator[FileResult]:
+        for result in scorer(group_series(islice(archive, limit))):
+            if result.rows:
+                series.append(result.rows)
+            yield from result.files
+
+    try:
+        scored = _score(files(), total, 0, *tables)
+    finally:
+        # Also of a run that is stopped: as far as it came.
+        if len(scorer.patients):
+            patients.replace(scorer.patients)
+    if series.exists and (sentence := why_no_threshold(facts)):
+        logger.info("%s", sentence)
+    return 1 if scored == 0 or tables[1].exists else 0
 
 
 def run_part(archive: Archive, output: Path, processor: Processor, model: str, *, resume: bool) -> int:
-    """Score a part with the model of this digest, or go on with it; returns 1 if a file of it could not be read."""
+    """Score a part with the model of this digest, or go on with it; returns 1 if a file of it could not be read.
+
+    File by file: a series may lie in several parts, and nothing is said of it.
+    """
     stems = (f"{stem}_{archive.part}" for stem in (PREDICTIONS, FAILED))
     predictions, failed = (Table(output, stem, kind) for stem, kind in zip(stems, (Row, Failure), strict=True))
     with begin_part(archive, output, [predictions.files, failed.files], model, resume=resume) as (done, files):

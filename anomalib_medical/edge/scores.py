@@ -21,6 +21,12 @@ def order_statistic(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(rank, len(values)) - 1]
 
 
+def series_score(scores: Sequence[float], top: int = 1) -> float:
+    """The score of a series from those of its slices: the mean of the `top` highest, with 1 the highest itself."""
+    highest = sorted(scores, reverse=True)[:top]
+    return math.fsum(highest) / len(highest)
+
+
 def normalize(raw: Values, calibration: Calibration, normalization: Normalization) -> Values:
     """Normalise raw values of any shape to [0, 1], in float32 as torch does; without a known range they stay raw."""
     low, high, threshold = (

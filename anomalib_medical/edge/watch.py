@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..io import counted, irregular, sha256
+from ..io import counted, group_series, irregular, sha256
 from ..io import locked as locked_file
 from . import EdgeError
-from .processing import Processor
+from .series import SeriesScorer
 from .results import Journal, image_name, write_atomically, written_atomically
 
 logger = logging.getLogger("edge")
@@ -106,10 +106,10 @@ class Watcher:
     and a file whose content is in the journal is not scored again.
     """
 
-    def __init__(self, output: Path, journal: Journal, processor: Processor) -> None:
+    def __init__(self, output: Path, journal: Journal, scorer: SeriesScorer) -> None:
         self._output = output
         self._journal = journal
-        self._processor = processor
+        self._scorer = scorer
         self._closed: set[tuple[Path, _State]] = set()
         for name in (PROCESSED, FAILED):
             (output / name).mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,8 @@ class Watcher:
             logger.info("%s: scored before, not again.", name)
             self._move(path, PROCESSED, digest)
             return
-        (result,) = self._processor([path])
+        (series,) = self._scorer(group_series([path]))
+        (result,) = series.files
         if state_of(path) != state or result.image != name:
             logger.info("%s: changed while it was read; it is read again.", name)
             return

@@ -16,6 +16,7 @@ from .pairing import pair_masks, require_same_size
 from .reader import (
     FORMATS,
     ImageReader,
+    holds_volume,
     image_size,
     is_image,
     list_pictures,
@@ -26,6 +27,7 @@ from .reader import (
     three_planes,
 )
 from .resume import begin_part, locked, write_once
+from .series import Series, group_series, series_key
 from .text import agree, composed, counted, finite_or_none, names_nobody, normalise_id, readable
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "NoImageError",
     "Part",
     "Progress",
+    "Series",
     "Slicing",
     "Window",
     "agree",
@@ -56,7 +59,9 @@ __all__ = [
     "dicom_facts",
     "finite_or_none",
     "first_free",
+    "group_series",
     "has_image_name",
+    "holds_volume",
     "image_size",
     "image_stem",
     "irregular",
@@ -79,6 +84,7 @@ __all__ = [
     "readable",
     "require_file",
     "require_same_size",
+    "series_key",
     "sha256",
     "three_planes",
     "write_once",

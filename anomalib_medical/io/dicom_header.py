@@ -58,7 +58,7 @@ _CODED_TAGS = {
     "view": ("ViewPosition", _CODE),
 }
 _FREE_TEXT_TAGS = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName"}
-_FACT_TAGS = [
+FACT_TAGS = [
     *(keyword for keyword, _ in _CODED_TAGS.values()),
     *_FREE_TEXT_TAGS.values(),
     *("Columns", "ImageLaterality", "IssuerOfPatientID", "PatientID", "Rows", "SeriesInstanceUID", "StudyInstanceUID"),
@@ -148,24 +148,28 @@ def dicom_facts(path: Path) -> DicomFacts:
         ImageReadError: If its header cannot be read.
     """
     with sanitised(path), path.open("rb") as file:
-        header = read_header(path, file, _FACT_TAGS).header
-        syntax = header.file_meta.TransferSyntaxUID
-        metadata = {name: _code(_text(header, tag), allowed) for name, (tag, allowed) in _CODED_TAGS.items()}
-        metadata["laterality"] = _code(_text(header, "ImageLaterality"), _SIDE) or metadata["laterality"]
-        metadata |= {name: _printable(_text(header, keyword)) for name, keyword in _FREE_TEXT_TAGS.items()}
-        metadata["transfer_syntax"] = syntax.name if syntax.is_transfer_syntax else "other"
-        for name in ("rows", "columns"):
-            number = first_number(header, name.capitalize())
-            metadata[name] = "" if number is None or not math.isfinite(number) else str(int(number))
-        patient = normalise_id(_text(header, "PatientID"))
-        return DicomFacts(
-            patient=_digest(patient),
-            issuer=_digest(normalise_id(_text(header, "IssuerOfPatientID")).casefold()),
-            names_nobody=names_nobody(patient),
-            study=_digest(_text(header, "StudyInstanceUID")),
-            series=_digest(_text(header, "SeriesInstanceUID")),
-            metadata={name: value for name, value in metadata.items() if value},
-        )
+        return facts_of(read_header(path, file, FACT_TAGS).header)
+
+
+def facts_of(header: Dataset) -> DicomFacts:
+    """Take the facts from a header's ``FACT_TAGS``."""
+    syntax = header.file_meta.TransferSyntaxUID
+    metadata = {name: _code(_text(header, tag), allowed) for name, (tag, allowed) in _CODED_TAGS.items()}
+    metadata["laterality"] = _code(_text(header, "ImageLaterality"), _SIDE) or metadata["laterality"]
+    metadata |= {name: _printable(_text(header, keyword)) for name, keyword in _FREE_TEXT_TAGS.items()}
+    metadata["transfer_syntax"] = syntax.name if syntax.is_transfer_syntax else "other"
+    for name in ("rows", "columns"):
+        number = first_number(header, name.capitalize())
+        metadata[name] = "" if number is None or not math.isfinite(number) else str(int(number))
+    patient = normalise_id(_text(header, "PatientID"))
+    return DicomFacts(
+        patient=digest_of(patient),
+        issuer=digest_of(normalise_id(_text(header, "IssuerOfPatientID")).casefold()),
+        names_nobody=names_nobody(patient),
+        study=digest_of(_text(header, "StudyInstanceUID")),
+        series=digest_of(_text(header, "SeriesInstanceUID")),
+        metadata={name: value for name, value in metadata.items() if value},
+    )
 
 
 def _text(header: Dataset, keyword: str) -> str:
@@ -183,7 +187,8 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())[:_LONGEST_TEXT]
 
 
-def _digest(identifier: str) -> str | None:
+def digest_of(identifier: str) -> str | None:
+    """Digest of an id; None for none."""
     if not identifier:
         return None
     content = _DIGEST_DOMAIN + f"{identifier}\0".encode("utf-8", errors="surrogatepass")

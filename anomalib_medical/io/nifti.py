@@ -76,14 +76,14 @@ def pictures(path: Path, slicing: Slicing, *, of_mask: bool = False) -> list[Ima
 def size(address: ImageAddress) -> tuple[int, int]:
     """Return (height, width) from the header."""
     file = read_header(address.path)
-    width, height = np.delete(file.shape, _find(file, address).axis).tolist()
+    width, height = np.delete(file.shape, find_place(file, address).axis).tolist()
     return height, width
 
 
 def read(address: ImageAddress, window: Window | None = None) -> NDArray[np.float32]:
     """Return a slice in [0, 1], grey as (H, W) or colour as (H, W, 3)."""
     file = read_header(address.path)
-    place = _find(file, address)
+    place = find_place(file, address)
     with decoding(file.path):
         stored = _slice(file, place)
         if file.is_colour:
@@ -105,9 +105,9 @@ def read_mask(address: ImageAddress, image: ImageAddress | None = None) -> NDArr
         image_file = read_header(image.path)
         change = grid_change(file, image_file)
         if change is not None:
-            return _resampled(file, change, image_file, _find(image_file, image))
+            return _resampled(file, change, image_file, find_place(image_file, image))
         address = replace(address, selection=image.selection)
-    place = _find(file, address)
+    place = find_place(file, address)
     with decoding(file.path):
         return _numbers(file, _slice(file, place))
 
@@ -125,7 +125,7 @@ def _slices_in(count: int, shares: tuple[float, float]) -> list[int]:
     return inside or [min(int((start + stop) / 2 * count), count - 1)]
 
 
-def _find(file: NiftiFile, address: ImageAddress) -> _Place:
+def find_place(file: NiftiFile, address: ImageAddress) -> _Place:
     """Check a picture's address against the file."""
     chosen = dict(address.selection)
     flat = _flat_axis(file)
@@ -147,10 +147,11 @@ def _find(file: NiftiFile, address: ImageAddress) -> _Place:
 def _slice(file: NiftiFile, place: _Place) -> NDArray[Any]:
     """Return the stored values of a slice, the right way up."""
     voxels = stored_voxels(file, place.volume)
-    return _upright(voxels[(slice(None),) * place.axis + (place.index,)])
+    return upright(voxels[(slice(None),) * place.axis + (place.index,)])
 
 
-def _upright(plane: NDArray[Any]) -> NDArray[Any]:
+def upright(plane: NDArray[Any]) -> NDArray[Any]:
+    """Turn a plane of voxels into a picture."""
     # Its axes grow rightwards (of sagittal slices: forwards) and upwards, as the patient has it; a picture starts at
     # the top, and with the patient's right (the front).
     return plane[::-1, ::-1].T
@@ -160,8 +161,8 @@ def _resampled(file: NiftiFile, change: NDArray[np.float64], image: NiftiFile, p
     with decoding(file.path):
         voxels = stored_voxels(file, place.volume if file.volumes > 1 else 0)
         stored, inside = take_slice(voxels, change, image.shape, place.axis, place.index)
-        values = _numbers(file, _upright(stored))
-        return np.where(_upright(inside) if values.ndim == 2 else _upright(inside)[..., None], values, 0)
+        values = _numbers(file, upright(stored))
+        return np.where(upright(inside) if values.ndim == 2 else upright(inside)[..., None], values, 0)
 
 
 def _numbers(file: NiftiFile, stored: NDArray[Any]) -> NDArray[Any]:

@@ -80,6 +80,11 @@ def is_image(path: Path) -> bool:
     return _reader_of(head_of(path)) is not None
 
 
+def holds_volume(path: Path) -> bool:
+    """Tell from a file's content whether it holds volumes, as NIfTI does, rather than pictures."""
+    return _HAS_NIFTI and _reader_of(head_of(path)) is _READERS[-1]
+
+
 def list_pictures(path: str | Path, slicing: Slicing | None = None, *, of_mask: bool = False) -> list[ImageAddress]:
     """List the pictures in a file: one for a plain image, one a frame or slice for multi-frame DICOM and NIfTI.
 
