@@ -18,7 +18,7 @@ from torch import Tensor
 from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.visualizer import HEATMAPS
 from anomalib_medical.io import counted, numbered
-from anomalib_medical.post_processing import raw_threshold
+from anomalib_medical.post_processing import device_facts, raw_threshold
 
 from .predictions_file import (
     PartialFile,
@@ -33,6 +33,7 @@ from .predictions_file import (
     rename_complete,
 )
 from .predictions_part import PartOfArchive
+from .series_csv import write_series
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ class PredictionsCSV(Callback):
     A finished file is never overwritten: the next one is `predictions_1.csv`, and its heatmaps, which anomalib would
     write over those in `images/`, go to `images_1/`. A run that stops early leaves `predictions_partial.csv` with the
     images scored so far.
+
+    Beside it are `series.csv` and `patients.csv`, see `edge.results`, where images are slices of series; not of parts,
+    where half a series may lie.
 
     If the model compares images with a support, `predictions_support.json` beside the file says with which: the model's
     `support_record`.
@@ -203,6 +207,10 @@ class PredictionsCSV(Callback):
                 partial = _merge(partial, trainer.world_size, dataloaders)
             self.path = rename_complete(partial, self.part.final) if self.part else publish(partial, self._number)
             self._close_part()
+            if self.part is None and self._hasher:
+                loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
+                datasets = [getattr(loader, "dataset", None) for loader in loaders]
+                write_series(self.path, datasets, device_facts(self._post_processor), self._hasher)
             finite = Counter(math.isfinite(float(row.raw_score)) for row in each_prediction(self.path))
             images = counted(finite.total(), "image")
             logger.info("Wrote the scores of %s to %s", images, self.path)

@@ -24,6 +24,7 @@ class MedicalFields(Generic[_Array, _Text]):
         support_index: (B, K) int64, which image each of them is: the same number is the same image.
         task: The task (organ, scanner) of each image's few-shot episode.
         patient_id: The patient of each image; images that share it never stand on both sides of a split.
+        series_id: The series or volume of each image, "" for a picture by itself; nobody but this process sees it.
         uncertainty: (B,) float, how uncertain the model is of each score: raw, larger is less certain.
         uncertainty_map: The same of each pixel, (B, 1, H, W) or (B, H, W) at the model's size.
     """
@@ -33,6 +34,7 @@ class MedicalFields(Generic[_Array, _Text]):
     support_index: _Array | None = None
     task: _Text | None = None
     patient_id: _Text | None = None
+    series_id: _Text | None = None
     uncertainty: _Array | None = None
     uncertainty_map: _Array | None = None
 

@@ -37,6 +37,7 @@ from anomalib_medical.io import (
     list_pictures,
     on_disk,
     require_same_size,
+    series_key,
 )
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ logger = logging.getLogger(__name__)
 class MedicalDataset(AnomalibDataset):
     """A table of images, read at their full bit depth.
 
-    Beside anomalib's columns, ``samples`` has ``patient_id`` (str) and, optionally, ``known_normal`` (bool, False for
+    Beside anomalib's columns, ``samples`` has ``patient_id`` (str) and, optionally, ``series_id`` (str, "" for a
+    picture by itself), ``known_normal`` (bool, False for
     the unlabeled pool; True where the column is absent), ``task`` (of few-shot episodes) and ``boxes`` (JSON list of
     [left, top, width, height] in pixels, or ""), which become the mask. Columns that start with ``meta_`` describe the
     image (view, sex, ...). An abnormal image without mask or boxes has "" for both; its item has no ``gt_mask``.
@@ -119,6 +121,7 @@ class MedicalDataset(AnomalibDataset):
             known_normal=torch.tensor(bool(row.get("known_normal", True))),
             task=row.get("task"),
             patient_id=row["patient_id"],
+            series_id=row.get("series_id", ""),
         )
 
     def _read_mask(self, row: dict[Hashable, Any], size: tuple[int, int]) -> Mask | None:
@@ -214,6 +217,7 @@ def predict_item(address: ImageAddress, window: Window | None) -> MedicalImageIt
         image=Image(read_image(address, window)),
         image_path=str(address),
         patient_id=facts.patient or facts.study or facts.series or str(address.path),
+        series_id=facts.series or series_key(address, None),
     )
 
 

@@ -23,9 +23,11 @@ from anomalib_medical.io import (
     Slicing,
     composed,
     counted,
+    holds_volume,
     image_stem,
     list_pictures,
     normalise_id,
+    series_key,
 )
 
 NORMAL_CLASS = "good"
@@ -48,6 +50,7 @@ class Entry:
     split: str  # train, val, test or unlabeled; "" where it is to be decided
     label: str  # the class; `good` is normal
     mask: ImageAddress | None = None
+    series: str = ""  # DICOM's; pictures without headers are one series a patient that somebody named
     patient: str | None = None  # where the user's list says so; `find_patients` finds those of the others
     metadata: dict[str, str] = field(default_factory=dict)  # what else is known of it, by column without `meta_`
     line: int = 0  # of the user's list, 0 if there is none
@@ -57,7 +60,7 @@ class Entry:
 def find_patients(
     entries: Sequence[Entry], root: Path, patient_pattern: str | None = None, patient_from: PatientSource = "header"
 ) -> None:
-    """Give every entry its patient, and what its header says; a ValueError where pattern or folder do not tell.
+    """Give every entry its patient and series, and what its header says; a ValueError where nothing tells.
 
     The patient comes from the user's list, else from ``patient_pattern`` (see `MedicalFolder`), else from what
     ``patient_from`` names, by default the DICOM header (as a pseudonym; without PatientID the study is one patient's);
@@ -79,6 +82,8 @@ def find_patients(
             listed[patient] = entry.patient if listed.get(patient, entry.patient) == entry.patient else patient
     for entry, facts, patient in zip(entries, headers, found, strict=True):
         known = patient and listed.get(patient, patient)
+        is_picture = facts == DicomFacts() and not holds_volume(entry.path.path)
+        entry.series = facts.series or (is_picture and (entry.patient or known)) or ""
         entry.patient = entry.patient or known or _own_patient(entry.path.path, root)
         entry.metadata = {**facts.metadata, **entry.metadata}
 
@@ -152,13 +157,15 @@ def build_samples(
             "label_index": int(label not in {NORMAL_CLASS, UNLABELED}),
             "mask_path": "" if mask is None else str(mask),
             "patient_id": entry.patient,
+            # Slices of a volume name it.
+            "series_id": entry.series or (series_key(picture, None) if picture.selection else ""),
             **{f"{METADATA}{name}": entry.metadata.get(name, "") for name in names},
         }
         for entry, pictures in zip(entries, found, strict=True)
         for picture, mask, label in pictures
     ]
     survey.report()
-    columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id"]
+    columns = ["image_path", "split", "label", "label_index", "mask_path", "patient_id", "series_id"]
     samples = DataFrame(rows, columns=[*columns, *(f"{METADATA}{name}" for name in names)])
     twice = samples.image_path[samples.image_path.duplicated()]
     if len(twice):

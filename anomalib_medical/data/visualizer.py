@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from torchvision.tv_tensors import Image
 from anomalib_medical.data.batch import MedicalImageItem
 from anomalib_medical.data.geometry import Places, UnknownPlaceError
 from anomalib_medical.data.images import read_image
+from anomalib_medical.data.volumes import VolumeWriter
 from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
-from anomalib_medical.io import ImageAddress, image_size
+from anomalib_medical.io import ImageAddress, image_size, image_stem
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ _SHOWN_BY_PILLOW = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 HEATMAPS = "images"  # anomalib's name for their folder
 MASKS = "masks"
 UNCERTAINTY = "uncertainty"
+VOLUMES = "volumes"
 
 
 class MedicalVisualizer(ImageVisualizer):
@@ -44,6 +47,9 @@ class MedicalVisualizer(ImageVisualizer):
     (dark red): the model's ``uncertainty_scale``, a float, so that pictures can be compared; without one the image's
     own maximum, so that they cannot.
 
+    Of NIfTI volumes that are predicted, ``volumes/`` takes the maps and masks in the volume's own grid, see
+    `VolumeWriter`.
+
     Where pre-processing crops or pads, maps and masks are put back to their place. What the model has not seen is
     hatched, and black in masks. Where that place is not known (turned, bent or random images) nothing is drawn.
     """
@@ -52,6 +58,8 @@ class MedicalVisualizer(ImageVisualizer):
         super().__init__(**settings)
         self._written: set[Path] = set()
         self._warned: set[str] = set()
+        self._volumes: VolumeWriter | None = None
+        self._targets: dict[Path, Path] = {}
 
     def on_test_batch_end(
         self,
@@ -95,6 +103,47 @@ class MedicalVisualizer(ImageVisualizer):
                 scale = getattr(pl_module, "uncertainty_scale", None)
                 picture = self._draw_uncertainty(pixels, uncertainty_maps[index], scale, placed)
                 picture.save(self._free(address, _companion(heatmaps, UNCERTAINTY), source, ".png"))
+            if getattr(trainer, "predicting", False) and item.anomaly_map is not None and item.image_path:
+                self._add_slice(trainer, dataset, item, address, (placed, size, _companion(heatmaps, VOLUMES)))
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Write volumes of which slices are still missing."""
+        del trainer, pl_module
+        if self._volumes is not None:
+            self._volumes.finish()
+            self._volumes = None
+
+    def _add_slice(
+        self,
+        trainer: Any,  # noqa: ANN401
+        dataset: object,
+        item: Any,  # noqa: ANN401
+        address: ImageAddress,
+        where: tuple[Placement, tuple[int, int], Path],
+    ) -> None:
+        """Lay the maps of a slice into its volume."""
+        self._volumes = self._volumes or VolumeWriter(dataset)
+        if not self._volumes.wants(address):
+            return
+        if getattr(trainer, "world_size", 1) > 1:
+            self._warn_once(
+                "No maps of whole volumes are written: %d processes share the slices. Predict with one.",
+                trainer.world_size,
+            )
+            return
+        placed, size, folder = where
+        mask = None if item.pred_mask is None else _placed(item.pred_mask.to(torch.uint8), placed, size).numpy()
+        values = _placed(item.anomaly_map, placed, size).numpy()
+        self._volumes.add(address, self._volume_target(address.path, folder), values, mask)
+
+    def _volume_target(self, path: Path, folder: Path) -> Path:
+        """Where a volume's maps go, without their suffix; numbered where another volume has the same name."""
+        taken = self._targets.get(path)
+        if taken is None:
+            names = set(self._targets.values())
+            taken = first_unused(folder / image_stem(path), names)
+            self._targets[path] = taken
+        return taken
 
     def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
@@ -163,12 +212,18 @@ class MedicalVisualizer(ImageVisualizer):
         )
         if suffix is not None:
             wanted = wanted.with_suffix(suffix)
-        path, number = wanted, 0
-        while path in self._written:
-            number += 1
-            path = wanted.with_stem(f"{wanted.stem}_{number}")
+        path = first_unused(wanted, self._written)
         self._written.add(path)
         return path
+
+
+def first_unused(wanted: Path, taken: Collection[Path]) -> Path:
+    """Return a path, numbered where it is taken."""
+    path, number = wanted, 0
+    while path in taken:
+        number += 1
+        path = wanted.with_stem(f"{wanted.stem}_{number}")
+    return path
 
 
 def with_our_reader(callback: object) -> object:

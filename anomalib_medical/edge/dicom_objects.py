@@ -36,7 +36,7 @@ _NAMES: dict[Kind, str] = {
 # The series of each kind beside the original's; far from the numbers that scanners give.
 _SERIES_NUMBERS: dict[Kind, int] = {kind: 9001 + place for place, kind in enumerate(KINDS)}
 # highdicom and pydicom refuse headers in many ways, and their messages may quote them.
-_REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,10 @@ class DicomObjects:
         failures = []
         if "report" in wanted:
             failures.append(self._write("report", originals[0], self._report, originals, slices, name, row).failure)
-        lacks_place = leave_out_place(originals)
+        lacking, left_out = leave_out_place(originals)
+        if lacking and "map" in wanted:
+            wanted.remove("map")
+            failures.append(f"no {_NAMES['map']}: it needs a place in the patient, and the original lacks {lacking}")
         groups = [(name, originals, slices)]
         if len(originals) > 1 and "FrameOfReferenceUID" not in originals[0]:
             # Images that lie in no common space, as radiographs, have objects of their own.
@@ -142,9 +145,8 @@ class DicomObjects:
                 predictions = [prediction for each in scored for prediction in each.predictions]
                 done = self._write(kind, sources[0], make, sources, predictions, stem)
                 failures.append(done.failure)
-                if done.objects and lacks_place:
-                    without = f"{_NAMES[kind]} without a place in the patient: the original lacks {lacks_place}"
-                    failures.append(f"a {without}")
+                if done.objects and left_out:
+                    failures.append(f"a {_NAMES[kind]} without a place in the patient: the original lacks {lacking}")
         return "; ".join(dict.fromkeys(filter(None, failures)))
 
     def _write(self, kind: Kind, original: Dataset, make: Callable[..., _Objects], *arguments: object) -> _Done:
@@ -271,6 +273,7 @@ class DicomObjects:
             content_description="Anomaly map (research only)",
         )
         made.SeriesDescription = f"{self._model} anomaly scores (research only)"
+        made.Laterality = originals[0].get("Laterality")
         return [(f"{stem}_map", self._signed(made, originals[0]))]
 
     def _report(

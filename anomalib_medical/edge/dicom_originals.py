@@ -67,8 +67,11 @@ def _complete(original: Dataset) -> None:
     original.StudyTime = str(original.StudyTime).replace(":", "")
 
 
-def leave_out_place(originals: Sequence[Dataset]) -> str:
-    """Leave out places in the patient, or pixel sizes, that lack a part, instead of inventing it: name what lacks."""
+def leave_out_place(originals: Sequence[Dataset]) -> tuple[str, bool]:
+    """Leave out places in the patient, or pixel sizes, that lack a part, instead of inventing it.
+
+    Names what lacks, and says whether anything was left out.
+    """
     needed = (
         "FrameOfReferenceUID",
         "ImagePositionPatient",
@@ -84,7 +87,7 @@ def leave_out_place(originals: Sequence[Dataset]) -> str:
     for original in originals if lacking else ():
         for keyword in ("ImagePositionPatient", "PixelSpacing"):
             original.pop(keyword, None)
-    return ", ".join(lacking) if had_place else ""
+    return ", ".join(lacking), bool(lacking) and had_place
 
 
 def _to_unicode(original: Dataset) -> None:

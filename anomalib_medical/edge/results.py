@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..io import finite_or_none, readable
 from . import EdgeError
@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS files (
     sha256 TEXT NOT NULL UNIQUE,
     reason TEXT NOT NULL,
     content TEXT NOT NULL
-)
+);
+CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, content TEXT NOT NULL);
 """
 
 
@@ -98,10 +99,12 @@ def series_name(images: Sequence[str]) -> str:
 
 
 class Table:
-    """A CSV file, and with it a file of the same rows as JSON lines; both grow row by row."""
+    """A CSV file, and, unless `suffixes` say otherwise, a file of the same rows as JSON lines; both grow row by row."""
 
-    def __init__(self, folder: Path, stem: str, kind: type[AnyRow]) -> None:
-        self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in (".csv", ".jsonl")}
+    def __init__(
+        self, folder: Path, stem: str, kind: type[AnyRow], suffixes: Sequence[str] = (".csv", ".jsonl")
+    ) -> None:
+        self._paths = {suffix: folder / f"{stem}{suffix}" for suffix in suffixes}
         self._columns = [field.name for field in fields(kind)]
 
     @property
@@ -175,20 +178,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+class Entry(NamedTuple):
+    """What is entered of a file."""
+
+    sha256: str
+    rows: Sequence[AnyRow]
+    reason: str = ""  # why it failed; the same content may come again, and succeed
+
+
 class Journal:
     """One entry a file, by its content, that survives kills and power cuts: its rows, or why it could not be read.
 
-    An entry and its rows come to be in one transaction. The tables of predictions and failures are copies of it, made
-    anew at every start: whatever a kill left of them.
+    The entries of a series, their rows and its own come to be in one transaction. The tables of predictions, series and
+    failures are copies of it, made anew at every start: whatever a kill left of them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._predictions, self._failed = Table(folder, PREDICTIONS, Row), Table(folder, FAILED, Failure)
+        self._series = Table(folder, SERIES, SeriesRow)
         with _explained():
             self._database = sqlite3.connect(folder / JOURNAL)
             # A committed entry is on the disk, whatever the system's default.
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(_SCHEMA)
+            self._database.executescript(_SCHEMA)
             self._database.commit()
         self._write_tables()
 
@@ -208,24 +220,36 @@ class Journal:
             found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
             return found.fetchone() is not None
 
-    def add(self, sha256: str, rows: Sequence[Row | Failure], reason: str = "") -> None:
-        """Enter a file that was scored, or, with a reason, one that failed: the same may come again and succeed."""
-        content = json.dumps([asdict(row) for row in rows])
+    def add(self, entries: Sequence[Entry], series: Sequence[SeriesRow] = ()) -> None:
+        """Enter the files of a series, and what is said of it as one."""
+        failed_before = 0
         with _explained(), self._database:
-            failed_before = bool(self._database.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)).rowcount)
-            self._database.execute(
-                "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (sha256, reason, content)
-            )
-        if not failed_before:
-            (self._failed if reason else self._predictions).append(rows)
-        elif not reason:
+            for entry in entries:
+                content = json.dumps([asdict(row) for row in entry.rows])
+                failed_before += self._database.execute("DELETE FROM files WHERE sha256 = ?", entry[:1]).rowcount
+                self._database.execute(
+                    "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)",
+                    (entry.sha256, entry.reason, content),
+                )
+            rows = [(json.dumps(asdict(row)),) for row in series]
+            self._database.executemany("INSERT INTO series (content) VALUES (?)", rows)
+        if failed_before:
             self._write_tables()
+            return
+        for table, of_failures in ((self._predictions, False), (self._failed, True)):
+            new = [row for entry in entries if bool(entry.reason) == of_failures for row in entry.rows]
+            if new:
+                table.append(new)
+        if series:
+            self._series.append(series)
 
     def _write_tables(self) -> None:
         with _explained():
             entries = self._database.execute("SELECT reason, content FROM files ORDER BY number").fetchall()
+            series = self._database.execute("SELECT content FROM series ORDER BY number").fetchall()
         self._predictions.replace(Row(**row) for reason, rows in entries if not reason for row in json.loads(rows))
         self._failed.replace(Failure(**row) for reason, rows in entries if reason for row in json.loads(rows))
+        self._series.replace(SeriesRow(**json.loads(row)) for (row,) in series)
 
 
 @contextmanager

@@ -7,15 +7,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from ..io import counted, group_series, irregular, sha256
+from ..io import Series, SliceFacts, counted, group_slices, irregular, sha256, slice_facts
 from ..io import locked as locked_file
 from . import EdgeError
+from .reading import FileResult
+from .results import Entry, Journal, image_name, write_atomically, written_atomically
 from .series import SeriesScorer
-from .results import Journal, image_name, write_atomically, written_atomically
 
 logger = logging.getLogger("edge")
 
@@ -99,11 +101,37 @@ def check_folders(drop: Path, output: Path) -> None:
         raise EdgeError(msg)
 
 
-class Watcher:
-    """Takes files from a drop folder: scored ones to ``processed/``, unreadable ones to ``failed/``.
+class Arrivals:
+    """Holds the slices of a series back until no other has come for `settle` seconds."""
 
-    Every step can be the last: a file leaves the drop folder only when its rows, or the reason, are in the journal,
-    and a file whose content is in the journal is not scored again.
+    def __init__(self, settle: float) -> None:
+        self._settle = settle
+        self._known: dict[Path, tuple[_State | None, SliceFacts]] = {}
+        self._last: dict[str, float] = {}  # when the last file of a series had arrived
+
+    def complete(self, arrived: Sequence[Path]) -> list[Series]:
+        """Put together the files that have arrived, of series that seem complete."""
+        now = time.monotonic()
+        known = {}
+        for path in arrived:
+            state = state_of(path)
+            before = self._known.get(path)
+            known[path] = before if before is not None and before[0] == state else (state, slice_facts(path))
+            if known[path] is not before:
+                self._last[known[path][1].series] = now
+        self._known = known
+        slices = [facts for _, facts in known.values()]
+        self._last = {each.series: self._last[each.series] for each in slices}
+        return group_slices(
+            each for each in slices if not each.has_others or now - self._last[each.series] >= self._settle
+        )
+
+
+class Watcher:
+    """Takes series from a drop folder: scored files to ``processed/``, unreadable ones to ``failed/``.
+
+    Every step can be the last: files leave the drop folder only when their rows, or the reasons, and the row of their
+    series are in the journal, and a file whose content is in the journal is not scored again.
     """
 
     def __init__(self, output: Path, journal: Journal, scorer: SeriesScorer) -> None:
@@ -114,40 +142,63 @@ class Watcher:
         for name in (PROCESSED, FAILED):
             (output / name).mkdir(parents=True, exist_ok=True)
 
-    def take(self, path: Path) -> None:
-        """Process one file of the drop folder."""
+    def take(self, series: Series) -> None:
+        """Process the files of a series that are in the drop folder."""
+        states: dict[Path, _State] = {}
+        digests: dict[Path, str] = {}
+        twins: list[Path] = []
+        for path in (*series.files, *series.copies):
+            state, digest = state_of(path), self._digest(path)
+            if state is None or not digest:
+                continue
+            if self._journal.has_scored(digest):
+                logger.info("%s: scored before, not again.", image_name(digest))
+                self._move(path, PROCESSED, digest)
+            elif digest in digests.values():
+                twins.append(path)
+            else:
+                states[path], digests[path] = state, digest
+        if not digests:
+            return
+        files, copies = ([path for path in paths if path in digests] for paths in (series.files, series.copies))
+        (done,) = self._scorer([replace(series, files=files, copies=copies)])
+        for result in done.files:
+            name = image_name(digests[result.path])
+            if state_of(result.path) != states[result.path] or result.image != name:
+                logger.info("%s: changed while it was read; it is read again.", name)
+                return
+        self._journal.add([_entry(result, digests[result.path]) for result in done.files], done.rows)
+        for result in done.files:
+            self._put_away(result, digests[result.path])
+        for path in twins:
+            self._move(path, PROCESSED, sha256(path))
+
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a file; empty for one that is gone, or cannot be opened and stays."""
         state = state_of(path)
         if state is None or (path, state) in self._closed:
-            return
+            return ""
         try:
-            digest = sha256(path)
+            return sha256(path)
         except FileNotFoundError:
-            return
+            return ""
         except OSError as error:
             # Without its content there is no name for it: it stays, and is tried again when it changes.
             self._closed.add((path, state))
             logger.warning("a file in the drop folder cannot be opened (%s): it stays there.", error.strerror)
-            return
+            return ""
+
+    def _put_away(self, result: FileResult, digest: str) -> None:
+        """Move a file that is in the journal."""
         name = image_name(digest)
-        if self._journal.has_scored(digest):
-            logger.info("%s: scored before, not again.", name)
-            self._move(path, PROCESSED, digest)
-            return
-        (series,) = self._scorer(group_series([path]))
-        (result,) = series.files
-        if state_of(path) != state or result.image != name:
-            logger.info("%s: changed while it was read; it is read again.", name)
-            return
-        if result.reason:
-            self._journal.add(digest, [result.failure], result.reason)
-            target = self._move(path, FAILED, digest)
-            write_atomically(target.with_name(f"{target.name}.reason.txt"), f"{result.reason}\n".encode())
-            if result.no_image:
-                logger.info("%s: %s, not scored.", name, result.no_image)
-        else:
-            self._journal.add(digest, result.rows)
-            self._move(path, PROCESSED, digest)
+        if not result.reason:
+            self._move(result.path, PROCESSED, digest)
             logger.info("%s: %s.", name, counted(len(result.rows), "image"))
+            return
+        target = self._move(result.path, FAILED, digest)
+        write_atomically(target.with_name(f"{target.name}.reason.txt"), f"{result.reason}\n".encode())
+        if result.no_image:
+            logger.info("%s: %s, not scored.", name, result.no_image)
 
     def _move(self, path: Path, folder: str, digest: str) -> Path:
         """Move a file under a name made of its content: its own may say who it is of."""
@@ -170,10 +221,14 @@ class Watcher:
         return target
 
 
+def _entry(result: FileResult, digest: str) -> Entry:
+    return Entry(digest, [result.failure] if result.reason else result.rows, result.reason)
+
+
 def watch(drop: Path, watcher: Watcher, *, settle: float, interval: float) -> None:
     """Process what arrives, for ever, looking at the folder every `interval` seconds."""
-    folder = DropFolder(drop, settle)
+    folder, arrivals = DropFolder(drop, settle), Arrivals(settle)
     while True:
-        for path in folder.settled():
-            watcher.take(path)
+        for series in arrivals.complete(folder.settled()):
+            watcher.take(series)
         time.sleep(interval)

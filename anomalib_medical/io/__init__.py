@@ -27,7 +27,7 @@ from .reader import (
     three_planes,
 )
 from .resume import begin_part, locked, write_once
-from .series import Series, group_series, series_key
+from .series import Series, SliceFacts, group_series, group_slices, series_key, slice_facts
 from .text import agree, composed, counted, finite_or_none, names_nobody, normalise_id, readable
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Part",
     "Progress",
     "Series",
+    "SliceFacts",
     "Slicing",
     "Window",
     "agree",
@@ -60,6 +61,7 @@ __all__ = [
     "finite_or_none",
     "first_free",
     "group_series",
+    "group_slices",
     "has_image_name",
     "holds_volume",
     "image_size",
@@ -86,6 +88,7 @@ __all__ = [
     "require_same_size",
     "series_key",
     "sha256",
+    "slice_facts",
     "three_planes",
     "write_once",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from .dicom_file import is_dicom_file, read_header, sanitised
-from .dicom_header import FACT_TAGS, DicomFacts, digest_of, facts_of
+from .dicom_header import FACT_TAGS, KIND_TAGS, DicomFacts, digest_of, facts_of, kind_of
 from .dicom_module import count_frames, first_number
 from .errors import ImageReadError
 from .files import ImageAddress, irregular
@@ -46,6 +46,11 @@ class SliceFacts:
     position: float | None = None  # along the normal of the slice, in mm
     number: float | None = None  # InstanceNumber
     instance: str = ""  # of its SOPInstanceUID
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other files may belong to the same series."""
+        return self.series not in {"", str(self.path)}
 
     @property
     def place(self) -> tuple[float, float, str]:
@@ -99,16 +104,22 @@ def group_series(paths: Iterable[Path]) -> list[Series]:
     object; localisers and multi-frame files stand by themselves. Slices are in the order of their position along their
     normal, then of InstanceNumber, then of their names.
     """
+    return group_slices(map(slice_facts, paths))
+
+
+def group_slices(slices: Iterable[SliceFacts]) -> list[Series]:
+    """Do the same with what was read of files before."""
     series: dict[str, list[SliceFacts]] = {}
-    for path in paths:
-        facts = slice_facts(path)
-        series.setdefault(facts.series or f"\0{path}", []).append(facts)
-    return [stack for slices in series.values() for stack in _stacks(slices)]
+    for facts in slices:
+        series.setdefault(facts.series or f"\0{facts.path}", []).append(facts)
+    return [stack for each in series.values() for stack in _stacks(each)]
 
 
 def _dicom_facts(path: Path) -> SliceFacts:
     with sanitised(path), path.open("rb") as file:
-        header = read_header(path, file, [*_PLACE_TAGS, *FACT_TAGS]).header
+        header = read_header(path, file, [*_PLACE_TAGS, *FACT_TAGS, *KIND_TAGS]).header
+        if kind_of(header) is not None:
+            return SliceFacts(path, "", str(path))
         facts = facts_of(header)
         axes, corner = (_numbers(header, name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
         is_whole = count_frames(path, header) > 1

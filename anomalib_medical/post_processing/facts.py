@@ -1,7 +1,7 @@
 """What a post-processor, ours or anomalib's, makes of raw scores, as the device is told it."""
 
 import math
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import PostProcessor
@@ -31,7 +31,25 @@ def device_facts(post_processor: nn.Module | None) -> PostProcessing:
         target_specificity=target_specificity,
         threshold_rule=rule if thresholds else None,
         held_out=held_out if thresholds else None,
+        **(_groups(post_processor) if isinstance(post_processor, MedicalPostProcessor) and thresholds else {}),
     )
+
+
+def _groups(post_processor: MedicalPostProcessor) -> dict[str, Any]:
+    """What is known of series and patients; their scores are normalised, and judged, as those of images."""
+    limit = _calibration(post_processor, "image").limit
+    facts: dict[str, Any] = {"series_top": post_processor.series_top}
+    for kind, counts in (("series", "held_out_series"), ("patient", "held_out_patients")):
+        if found := post_processor.groups.get(kind):
+            threshold = found["threshold"]
+            facts[kind] = Calibration(
+                threshold,
+                found["minimum"],
+                found["maximum"],
+                limit if post_processor.enable_normalization else threshold,
+            )
+            facts[counts] = int(found["held_out"])
+    return facts
 
 
 def raw_threshold(post_processor: nn.Module | None, of: Literal["image", "pixel"] = "image") -> float:

@@ -13,7 +13,12 @@ from torchmetrics import CatMetric
 
 from anomalib_medical.edge.scores import order_statistic
 
+from .held_out_groups import HeldOutGroups
+
 logger = logging.getLogger(__name__)
+
+
+_SETTINGS = ("threshold", "target_specificity", "awaits_calibration", "held_out", "groups", "series_top")
 
 
 class MedicalPostProcessor(PostProcessor):
@@ -27,6 +32,13 @@ class MedicalPostProcessor(PostProcessor):
     threshold is the same order statistic of each image's largest map value: as many normal images stay without any
     marked pixel.
 
+    Series and patients get thresholds in the same way, from held-out normal series (slices of one DICOM series or
+    volume, or, of pictures without headers, of one named patient). A series' score is the mean of its `series_top`
+    highest slice scores. The default, 1, is the highest one: a lesion may be on a single slice, which a mean dilutes,
+    nothing has to be chosen, and the worst slice is the reason. What many slices add to it by chance is in the
+    threshold, as far as held-out and new series have like numbers of slices. A patient's score is the highest of all
+    series.
+
     Normalised scores are 0.5 at the threshold and ``0.5 * (1 + z / (1 + |z|))`` elsewhere, with z the distance from
     the threshold in units of the range of the normal scores: the same order as far as float32 can tell. anomalib's
     own linear form is clamped to [0, 1]; with normals alone to fix its range, it would clamp, and so tie, nearly all
@@ -35,6 +47,7 @@ class MedicalPostProcessor(PostProcessor):
     Args:
         threshold: ``specificity`` (default), or ``f1`` for anomalib's own threshold and normalisation.
         target_specificity: Share of normal images to stay below the threshold, between 0 and 1.
+        series_top: Number of highest slice scores whose mean is a series' score; 1 for the highest alone.
         **kwargs: anomalib's ``PostProcessor`` arguments.
 
     Raises:
@@ -45,6 +58,7 @@ class MedicalPostProcessor(PostProcessor):
         self,
         threshold: Literal["specificity", "f1"] = "specificity",
         target_specificity: float = 0.95,
+        series_top: int = 1,
         **kwargs: Any,  # noqa: ANN401 - passed on
     ) -> None:
         super().__init__(**kwargs)
@@ -54,9 +68,16 @@ class MedicalPostProcessor(PostProcessor):
         if not 0 < target_specificity < 1:
             msg = f"target_specificity: got {target_specificity}, expected a share between 0 and 1, such as 0.95."
             raise ValueError(msg)
+        if series_top < 1:
+            msg = f"series_top: got {series_top}, expected a number of slices of 1 or more."
+            raise ValueError(msg)
         self.threshold = threshold
         self.target_specificity = target_specificity
         self._scores, self._map_minima, self._map_maxima = (CatMetric(nan_strategy="disable") for _ in range(3))
+        self.series_top = series_top
+        self._groups = HeldOutGroups()
+        # Threshold, smallest and largest score, and number of held-out normals, of `series` and of `patient`.
+        self.groups: dict[str, dict[str, float]] = {}
         self._validated_step: int | None = None
         # How many images set the thresholds; None if a checkpoint does not say.
         self.held_out: int | None = 0
@@ -66,17 +87,17 @@ class MedicalPostProcessor(PostProcessor):
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "threshold", "target_specificity", "awaits_calibration", "held_out")
+        return (*super()._checkpoint_config_keys, *_SETTINGS)
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore what ``checkpoint_config`` gave; from anomalib's own, its threshold and its normalisation."""
-        super().load_checkpoint_config({"threshold": "f1", "held_out": None} | config)
+        super().load_checkpoint_config({"threshold": "f1", "held_out": None, "groups": {}, "series_top": 1} | config)
 
     def invalidate(self) -> None:
         """Forget threshold and score range: raw scores and no labels come out until the next calibration."""
         for _, value in self.named_buffers(recurse=False):
             value.fill_(math.nan)
-        self.held_out = 0
+        self.held_out, self.groups = 0, {}
         self.awaits_calibration = True
 
     def calibrate(
@@ -128,6 +149,7 @@ class MedicalPostProcessor(PostProcessor):
         scores = outputs.pred_score.detach().float().flatten()  # type: ignore[union-attr]  # every model scores
         labels = outputs.gt_label
         normal = torch.ones_like(scores, dtype=torch.bool) if labels is None else ~labels.flatten().bool()
+        self._groups.update(outputs, scores, normal)
         if not normal.any():
             return
         self._scores.update(scores[normal])
@@ -153,7 +175,9 @@ class MedicalPostProcessor(PostProcessor):
         for metric in (self._scores, self._map_minima, self._map_maxima):
             values.append(torch.as_tensor(metric.compute(), device=self._image_threshold.device))
             metric.reset()
+        groups = self._groups.calibrate(self.target_specificity, self.series_top)
         if self._set_thresholds(*values):
+            self.groups = groups
             return
         logger.warning(
             "The validation set holds no normal image with a finite score: no threshold at %.0f%% specificity could be "
@@ -183,7 +207,8 @@ class MedicalPostProcessor(PostProcessor):
         self._pixel_threshold.fill_(order_statistic(maxima.tolist(), self.target_specificity) if has_maps else math.nan)
         self.pixel_min.fill_(minima.min() if has_maps else math.nan)
         self.pixel_max.fill_(maxima.max() if has_maps else math.nan)
-        self.held_out = scores.numel()
+        # Single scores are of no series.
+        self.held_out, self.groups = scores.numel(), {}
         self.awaits_calibration = False
         return True
 
@@ -210,6 +235,15 @@ class MedicalPostProcessor(PostProcessor):
                 kind,
                 share,
                 needed,
+            )
+        for kind, facts in self.groups.items():
+            few = "" if facts["held_out"] >= needed else f" (too few for {share:.0f}%, of which {needed} are needed)"
+            logger.info(
+                "Threshold of a %s %.6g, from %d held-out normal ones%s.",
+                kind,
+                facts["threshold"],
+                facts["held_out"],
+                few,
             )
         if self._validated_step not in {None, trainer.global_step}:
             logger.warning(

@@ -17,6 +17,7 @@ from anomalib_medical.deploy.checkpoint import load_model
 from anomalib_medical.edge.dicom_objects import DicomObjects
 from anomalib_medical.edge.manifest import Manifest
 from anomalib_medical.edge.processing import Processor
+from anomalib_medical.edge.series import SeriesScorer
 from anomalib_medical.edge.support import make_predictor
 from anomalib_medical.errors import MedicalError
 from tests.helpers.dicom_files import PLACE, write_dicom
@@ -80,7 +81,9 @@ def test_masks_of_the_engine_and_segmentations_of_a_bundle_are_equal(name, files
     assert manifest == Manifest.read(bundle)
     predictor, _ = make_predictor(bundle, manifest, many=False)
     objects = DicomObjects(bundle, tmp_path / "out")
-    list(Processor(predictor, manifest.reading, tmp_path / "out", heatmaps=False, dicom=objects)(files))
+    processor = Processor(predictor, manifest.reading, tmp_path / "out", heatmaps=False, dicom=objects)
+    scorer = SeriesScorer(processor, manifest.post_processing, tmp_path / "out", volumes=False, dicom=objects)
+    list(scorer(group_series(files)))
     segmentations = {}
     for path in (tmp_path / "out" / "dicom").glob("*_segmentation.dcm"):
         made = dcmread(path)

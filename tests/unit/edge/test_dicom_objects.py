@@ -16,10 +16,12 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from anomalib_medical.edge.dicom_objects import DicomObjects, DicomPicture, _orientation
+from anomalib_medical.edge.dicom_objects import KINDS, DicomObjects, DicomPicture, SeriesSlice
+from anomalib_medical.edge.dicom_originals import orientation
 from anomalib_medical.edge.geometry import Step, place
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
 from anomalib_medical.edge.predictor import Prediction
+from anomalib_medical.edge.results import SeriesRow
 from anomalib_medical.io import list_folder
 from tests.helpers.dicom_files import PLACE, make_dicom, write_dicom
 
@@ -47,6 +49,20 @@ def picture(name="abc"):
     return DicomPicture(name, Image.new("RGB", (30, 20), (9, 8, 7)), Prediction(1.0, 0.7, True, 0.5, mask * 1.0, mask))
 
 
+def series_row(worst, **fields):
+    facts = {"series": "abc", "patient": "abc", "raw_score": 1.0, "score": 0.7, "label": "abnormal", "threshold": 0.5}
+    return SeriesRow(**facts | {"slices": 1} | fields, worst=worst)
+
+
+def write(objects, path, pictures):
+    """Write a file's captures, and what is made of the series that it is; what failed, and why."""
+    addresses = [f"{path}#frame={number}" if len(pictures) > 1 else str(path) for number in range(len(pictures))]
+    failures = [objects.write_captures(path, pictures)] if objects.captures else []
+    slices = [SeriesSlice(path, addresses, [each.prediction for each in pictures])]
+    failures.append(objects.write_series(pictures[0].image.partition("_")[0], slices, series_row(addresses[-1])))
+    return "; ".join(dict.fromkeys(filter(None, failures)))
+
+
 def read(folder, name):
     return dcmread(folder / "dicom" / f"{name}.dcm")
 
@@ -62,12 +78,12 @@ def read(folder, name):
     ],
 )
 def test_directions_of_rows_and_columns(tags, expected):
-    assert _orientation(make_dicom(PIXELS, **tags)) == expected
+    assert orientation(make_dicom(PIXELS, **tags)) == expected
 
 
 def test_the_mask_is_at_its_place_in_the_original(objects, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", PIXELS, StudyTime="14:04:38", StudyDate="2001.02.03", **PLACE)
-    assert not objects.write(path, [picture()])
+    assert not write(objects, path, [picture()])
     segmentation = read(tmp_path, "abc_segmentation")
     expected = np.zeros((20, 30), bool)
     expected[4:8, 10:18] = True
@@ -81,18 +97,23 @@ def test_the_mask_is_at_its_place_in_the_original(objects, tmp_path):
 
 def test_doing_it_again_gives_the_same_objects(objects, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", PIXELS, **PLACE)
-    objects.write(path, [picture()])
+    write(objects, path, [picture()])
     first = [read(tmp_path, f"abc_{kind}").SOPInstanceUID for kind in ("capture", "segmentation")]
-    objects.write(path, [picture()])
+    write(objects, path, [picture()])
     assert [read(tmp_path, f"abc_{kind}").SOPInstanceUID for kind in ("capture", "segmentation")] == first
 
 
 def test_what_the_header_lacks_is_said_without_quoting_it(objects, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", PIXELS, StudyInstanceUID=None, PatientName="DOE^JANE")
-    assert objects.write(path, [picture()]) == "no DICOM objects: the original has no StudyInstanceUID"
+    assert write(objects, path, [picture()]) == (
+        "no Secondary Capture: the original has no StudyInstanceUID; "
+        "no DICOM objects: the original has no StudyInstanceUID"
+    )
     path = write_dicom(tmp_path / "b.dcm", PIXELS, PatientName="DOE^JANE")
-    failure = objects.write(path, [picture()])
-    assert failure == "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)"
+    failure = write(objects, path, [picture()])
+    assert "no Segmentation: the original's header lacks FrameOfReferenceUID (ValueError)" in failure
+    assert "no Parametric Map: it needs a place in the patient, and the original lacks FrameOfReferenceUID" in failure
+    assert "DOE" not in failure
     assert (tmp_path / "dicom" / "abc_capture.dcm").exists()
 
 
@@ -102,7 +123,7 @@ def test_the_mask_of_a_crop_is_where_the_crop_was(objects, tmp_path):
     mask[:2, 5:] = True
     prediction = Prediction(1.0, 0.7, True, 0.5, mask * 1.0, mask, placed)
     path = write_dicom(tmp_path / "a.dcm", PIXELS, **PLACE)
-    assert not objects.write(path, [DicomPicture("abc", Image.new("RGB", (30, 20)), prediction)])
+    assert not write(objects, path, [DicomPicture("abc", Image.new("RGB", (30, 20)), prediction)])
     expected = np.zeros((20, 30), bool)
     expected[5:9, 17:23] = True
     np.testing.assert_array_equal(read(tmp_path, "abc_segmentation").pixel_array.reshape(20, 30), expected)
@@ -143,7 +164,7 @@ def test_names_are_the_same_whatever_their_character_sets(objects, tmp_path, cha
         **PLACE,
     )
     assert {keyword: str(dcmread(path)[keyword].value) for keyword in texts} == texts
-    assert objects.write(path, [picture()]) == ""
+    assert write(objects, path, [picture()]) == ""
     for kind in ("capture", "segmentation"):
         made = read(tmp_path, f"abc_{kind}")
         assert {keyword: str(made[keyword].value) for keyword in texts} == texts
@@ -169,10 +190,10 @@ def write_name(path, name: bytes, character_set):
     ],
 )
 def test_a_name_that_cannot_be_read_is_not_guessed(objects, tmp_path, name, character_set):
-    failure = objects.write(write_name(tmp_path / "a.dcm", name, character_set), [picture()])
+    failure = write(objects, write_name(tmp_path / "a.dcm", name, character_set), [picture()])
     assert failure == "; ".join(
         f"no {kind}: not in the character set that the original states: PatientName"
-        for kind in ("Secondary Capture", "Segmentation")
+        for kind in ("Secondary Capture", "Structured Report", "Segmentation", "Parametric Map")
     )
     assert not any((tmp_path / "dicom").iterdir())
 
@@ -180,7 +201,7 @@ def test_a_name_that_cannot_be_read_is_not_guessed(objects, tmp_path, name, char
 def test_a_chinese_name_of_the_standard_s_annex(objects, tmp_path):
     """PS3.5 K.3; pydicom leaves the escape sequences in."""
     name = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab= "
-    assert objects.write(write_name(tmp_path / "a.dcm", name, ["", "ISO 2022 IR 58"]), [picture()]) == ""
+    assert write(objects, write_name(tmp_path / "a.dcm", name, ["", "ISO 2022 IR 58"]), [picture()]) == ""
     for kind in ("capture", "segmentation"):
         assert str(read(tmp_path, f"abc_{kind}").PatientName).rstrip("= ") == "Zhang^XiaoDong=张^小东"
 
@@ -188,7 +209,7 @@ def test_a_chinese_name_of_the_standard_s_annex(objects, tmp_path):
 @pytest.mark.parametrize("name", ["Müller".encode("latin-1"), "山田".encode("shift_jis")])
 @pytest.mark.parametrize("character_set", ["", "ISO_IR 6", "ISO_IR 999"])
 def test_a_name_without_a_character_set_keeps_its_bytes(objects, tmp_path, name, character_set):
-    assert objects.write(write_name(tmp_path / "a.dcm", name, character_set), [picture()]) == ""
+    assert write(objects, write_name(tmp_path / "a.dcm", name, character_set), [picture()]) == ""
     for kind in ("capture", "segmentation"):
         assert name in (tmp_path / "dicom" / f"abc_{kind}.dcm").read_bytes()
         assert not read(tmp_path, f"abc_{kind}").get("SpecificCharacterSet")
@@ -196,7 +217,7 @@ def test_a_name_without_a_character_set_keeps_its_bytes(objects, tmp_path, name,
 
 def test_thickness_is_the_distance_of_slices_where_only_that_is_said(objects, tmp_path):
     tags = PLACE | {"SliceThickness": None, "SpacingBetweenSlices": 2.5}
-    assert objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(tags)), [picture()]) == ""
+    assert write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, **without(tags)), [picture()]) == ""
     (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
     assert shared.PixelMeasuresSequence[0].SliceThickness == 2.5
 
@@ -204,19 +225,24 @@ def test_thickness_is_the_distance_of_slices_where_only_that_is_said(objects, tm
 @pytest.mark.parametrize("value", ["", None])
 @pytest.mark.parametrize("keyword", ["SliceThickness", "PixelSpacing", "ImageOrientationPatient"])
 def test_a_place_that_lacks_a_part_is_left_out_and_said(objects, tmp_path, keyword, value):
-    note = objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(PLACE | {keyword: value})), [picture()])
-    assert note == f"a Segmentation without a place in the patient: the original lacks {keyword}"
+    note = write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, **without(PLACE | {keyword: value})), [picture()])
+    assert note == (
+        f"no Parametric Map: it needs a place in the patient, and the original lacks {keyword}; "
+        f"a Segmentation without a place in the patient: the original lacks {keyword}"
+    )
     (shared,) = read(tmp_path, "abc_segmentation").SharedFunctionalGroupsSequence
     assert "PixelMeasuresSequence" not in shared
     assert "PlaneOrientationSequence" not in shared
 
 
 def test_they_are_not_scored_again(objects, tmp_path):
-    objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, Manufacturer="Scanner", **PLACE), [picture()])
+    write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, Manufacturer="Scanner", **PLACE), [picture()])
     listing = list_folder(tmp_path)
     assert listing.images == [tmp_path / "a.dcm"]
     kinds = {kind: [path.name for path in paths] for kind, paths in listing.no_images.items()}
     assert kinds == {
+        "Comprehensive 3D SR": ["abc_report.dcm"],
+        "Parametric Map": ["abc_map.dcm"],
         "Segmentation": ["abc_segmentation.dcm"],
         "result of anomalib-medical": ["abc_capture.dcm"],
     }
@@ -246,9 +272,12 @@ def test_they_are_not_scored_again(objects, tmp_path):
 )
 def test_a_validator_of_the_standard_finds_no_error(objects, tmp_path, tags):
     patient = {"PatientName": "DOE^JANE", "PatientID": "4711", "StudyDate": "20200101", "StudyTime": "101112"}
-    failure = objects.write(write_dicom(tmp_path / "a.dcm", PIXELS, **without(patient | tags)), [picture()])
-    assert not failure.startswith("no ")
-    for kind, name in (("capture", "SCImage"), ("segmentation", "Segmentation")):
+    failure = write(objects, write_dicom(tmp_path / "a.dcm", PIXELS, **without(patient | tags)), [picture()])
+    names = {"capture": "SCImage", "segmentation": "Segmentation", "report": "Comprehensive3DSR"}
+    if not failure:
+        names["map"] = "ParametricMap"
+    assert "no " not in failure.replace("no Parametric Map", "")
+    for kind, name in names.items():
         command = [VALIDATOR, tmp_path / "dicom" / f"abc_{kind}.dcm"]
         found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stderr
         assert name in found  # it was recognised

@@ -8,9 +8,11 @@ import pytest
 
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge import watch as module
+from anomalib_medical.edge.manifest import PostProcessing
 from anomalib_medical.edge.reading import FileResult
-from anomalib_medical.edge.results import Journal, Row, Table
-from anomalib_medical.edge.watch import DropFolder, Watcher, check_folders, locked
+from anomalib_medical.edge.results import Entry, Journal, Row, Table
+from anomalib_medical.edge.series import SeriesScorer
+from anomalib_medical.edge.watch import Arrivals, DropFolder, Watcher, check_folders, locked
 from anomalib_medical.io import sha256
 
 
@@ -46,9 +48,10 @@ def take_all(folders, processor):
     drop, output = folders
     journal = Journal(output)
     try:
-        watcher = Watcher(output, journal, processor)
-        for path in DropFolder(drop, settle=0).settled():
-            watcher.take(path)
+        scorer = SeriesScorer(processor, PostProcessing(), output, volumes=False, dicom=None)
+        watcher = Watcher(output, journal, scorer)
+        for series in Arrivals(settle=0).complete(DropFolder(drop, settle=0).settled()):
+            watcher.take(series)
     finally:
         journal.close()
 
@@ -157,7 +160,7 @@ def test_what_is_repaired_leaves_the_table_of_failures(folders):
     shutil.move(output / "failed" / next(p.name for p in (output / "failed").glob("*.dcm")), drop / "a.dcm")
     processor = Processor()
     repaired = Journal(output)
-    repaired.add(sha256(drop / "a.dcm"), next(processor([drop / "a.dcm"])).rows)
+    repaired.add([Entry(sha256(drop / "a.dcm"), next(processor([drop / "a.dcm"])).rows)])
     repaired.close()
     assert len((output / "failed.csv").read_text().splitlines()) == 1
 
