@@ -19,7 +19,7 @@ from torchvision.tv_tensors import Image
 from anomalib_medical.data.batch import MedicalImageItem
 from anomalib_medical.data.geometry import Places, UnknownPlaceError
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.volumes import VolumeWriter
+from anomalib_medical.data.volume_maps import VolumeWriter
 from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
 from anomalib_medical.edge.heatmap import Scale, draw_map, place_mask, side_by_side, to_picture, with_legend
 from anomalib_medical.edge.manifest import PostProcessing

@@ -54,6 +54,7 @@ def model_card(manifest: Manifest, facts: CardFacts) -> str:
         precision_note=precision_note,
         window=manifest.reading.window or "of the files",
         threshold_text=_threshold_text(manifest.post_processing),
+        series_text=_series_text(manifest.post_processing),
         units="patients" if of_patients else "images",
     )
 
@@ -95,3 +96,25 @@ def _threshold_text(processing: PostProcessing) -> str:
             # What anomalib takes without labelled anomalies.
             how += " It is their highest score, as where none of them is abnormal."
     return f"Images with a raw score above {threshold:.6g} are called abnormal. {how}"
+
+
+def _series_text(processing: PostProcessing) -> str:
+    """Say what a series' score is, and where the thresholds of series and patients are and come from."""
+    top, share = processing.series_top, processing.target_specificity
+    what = "its highest slice score" if top == 1 else f"the mean of its {top} highest slice scores"
+    sentences = [f"A series (a volume) has {what}, a patient the highest score of the series."]
+    for name, calibration, count in (
+        ("Series", processing.series, processing.held_out_series),
+        ("Patients", processing.patient, processing.held_out_patients),
+    ):
+        threshold = raw_threshold(calibration, processing.normalization)
+        if threshold is None or share is None or count is None:
+            sentences.append(f"{name} get no label: the held-out normal images were of no known ones.")
+            continue
+        needed = math.ceil(share / (1 - share) - 1e-9)
+        few = (
+            f", too few for a specificity of {100 * share:g}%, which {needed} are needed for" if count < needed else ""
+        )
+        how = f"from {count} held-out normal ones{few}"
+        sentences.append(f"{name} with a raw score above {threshold:.6g} are called abnormal ({how}).")
+    return " ".join(sentences)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,10 +118,12 @@ class DicomObjects:
         `slices` agree in size and direction, in order, or are one multi-frame file.
         """
         wanted = [kind for kind in KINDS if kind in self._kinds and kind != "capture"]
-        originals = [read_original(each.path) for each in slices] if wanted else []
+        if not wanted:
+            return ""
+        originals = [read_original(each.path) for each in slices]
         if lacking := next(filter(None, map(lacking_uid, originals)), ""):
             return f"no DICOM objects: the original has no {lacking}"
-        instances = len({original.SOPInstanceUID for original in originals})
+        instances = len(set(_instances(originals)))
         if instances < len(originals):
             of = f"{counted(len(originals), 'slice')} share {counted(instances, 'SOPInstanceUID')}"
             return f"no DICOM objects of the series: its {of}, so that nothing can refer to one of them"
@@ -131,19 +134,17 @@ class DicomObjects:
         if lacking and "map" in wanted:
             wanted.remove("map")
             failures.append(f"no {_NAMES['map']}: it needs a place in the patient, and the original lacks {lacking}")
-        groups = [(name, originals, slices)]
-        if len(originals) > 1 and "FrameOfReferenceUID" not in originals[0]:
-            # Images that lie in no common space, as radiographs, have objects of their own.
-            each_alone = enumerate(zip(originals, slices, strict=True), start=1)
-            groups = [(f"{name}_{number}", [original], [each]) for number, (original, each) in each_alone]
-        makers: tuple[tuple[Kind, Callable[..., _Objects]], ...] = (
-            ("segmentation", self._segmentation),
-            ("map", self._map),
-        )
-        for kind, make in makers:
-            for stem, sources, scored in groups if kind in wanted else ():
-                predictions = [prediction for each in scored for prediction in each.predictions]
-                done = self._write(kind, sources[0], make, sources, predictions, stem)
+        if left_out and len(originals) > 1 and "segmentation" in wanted:
+            wanted.remove("segmentation")
+            failures.append(f"no {_NAMES['segmentation']}: the places of the slices lack {lacking}")
+        groups = _in_one_space(originals)
+        makers: dict[Kind, Callable[..., _Objects]] = {"segmentation": self._segmentation, "map": self._map}
+        for kind in (each for each in makers if each in wanted):
+            for number, group in enumerate(groups, start=1):
+                stem = name if len(groups) == 1 else f"{name}_{number}"
+                sources = [originals[index] for index in group]
+                predictions = [prediction for index in group for prediction in slices[index].predictions]
+                done = self._write(kind, sources[0], makers[kind], sources, predictions, stem)
                 failures.append(done.failure)
                 if done.objects and left_out:
                     failures.append(f"a {_NAMES[kind]} without a place in the patient: the original lacks {lacking}")
@@ -354,6 +355,25 @@ class DicomObjects:
             digest.update(part if isinstance(part, bytes) else str(part).encode())
             digest.update(b"\0")
         return str(generate_uid(entropy_srcs=[digest.hexdigest()]))
+
+
+def _in_one_space(originals: Sequence[Dataset]) -> list[list[int]]:
+    """Divide images into those that an object can lie over, by their numbers.
+
+    Each lies over all slices; where several lie at one place, as of several phases, over the first of each place, the
+    second, and so on. Images that lie in no common space, as radiographs, have an object each.
+    """
+    places = [tuple(original.get("ImagePositionPatient") or ()) for original in originals]
+    if not all(places):
+        return [[index] for index in range(len(originals))]
+    groups: list[list[int]] = []
+    times: Counter[tuple[float, ...]] = Counter()
+    for index, place in enumerate(places):
+        if times[place] == len(groups):
+            groups.append([])
+        groups[times[place]].append(index)
+        times[place] += 1
+    return groups
 
 
 def _size(originals: Sequence[Dataset]) -> tuple[int, int]:

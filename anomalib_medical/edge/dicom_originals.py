@@ -70,24 +70,31 @@ def _complete(original: Dataset) -> None:
 def leave_out_place(originals: Sequence[Dataset]) -> tuple[str, bool]:
     """Leave out places in the patient, or pixel sizes, that lack a part, instead of inventing it.
 
-    Names what lacks, and says whether anything was left out.
+    Names what lacks, and says whether anything was left out. Where slices do not tell their thickness, it is taken to
+    be their distance.
     """
-    needed = (
-        "FrameOfReferenceUID",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-    )
+    needed = ["FrameOfReferenceUID"]
+    if "SharedFunctionalGroupsSequence" not in originals[0]:  # which have the rest, in enhanced files
+        needed += ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"]
+    distance = _distance(originals)
     for original in originals:
         if not original.get("SliceThickness"):
-            original.SliceThickness = original.get("SpacingBetweenSlices")
+            original.SliceThickness = original.get("SpacingBetweenSlices") or distance
     lacking = [keyword for keyword in needed if not all(original.get(keyword) for original in originals)]
     had_place = any("ImagePositionPatient" in original for original in originals)
     for original in originals if lacking else ():
         for keyword in ("ImagePositionPatient", "PixelSpacing"):
             original.pop(keyword, None)
     return ", ".join(lacking), bool(lacking) and had_place
+
+
+def _distance(originals: Sequence[Dataset]) -> float | None:
+    """The usual distance of neighbours among slices in order, in mm; None where they do not say where they are."""
+    if len(originals) < 2 or not all(original.get("ImagePositionPatient") for original in originals):
+        return None
+    corners = np.array([original.ImagePositionPatient for original in originals], float)
+    steps = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+    return round(float(np.median(steps[steps > 0])), 6) if (steps > 0).any() else None
 
 
 def _to_unicode(original: Dataset) -> None:

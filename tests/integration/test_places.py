@@ -20,6 +20,7 @@ from anomalib_medical.edge.processing import Processor
 from anomalib_medical.edge.series import SeriesScorer
 from anomalib_medical.edge.support import make_predictor
 from anomalib_medical.errors import MedicalError
+from anomalib_medical.io import group_series
 from tests.helpers.dicom_files import PLACE, write_dicom
 from tests.helpers.edge_bundles import trained_model
 

@@ -16,7 +16,7 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from anomalib_medical.edge.dicom_objects import KINDS, DicomObjects, DicomPicture, SeriesSlice
+from anomalib_medical.edge.dicom_objects import DicomObjects, DicomPicture, SeriesSlice
 from anomalib_medical.edge.dicom_originals import orientation
 from anomalib_medical.edge.geometry import Step, place
 from anomalib_medical.edge.manifest import Manifest, ModelFacts, PostProcessing, Reading, SelfTest
