@@ -102,8 +102,8 @@ class Review:
         """Append a verdict, which is on the disk when this returns.
 
         Args:
-            said: `item`, `verdict` (agree or disagree; normal or abnormal where the model gave no label), `comment`, and
-                `image`, the slice that was looked at.
+            said: `item`, `verdict` (agree or disagree; normal or abnormal where the model gave no label), `comment`,
+                and `image`, the slice that was looked at.
             model: The model's name and digest.
 
         Raises:

@@ -18,7 +18,7 @@ from ..io import ImageAddress, ImageReadError, image_size, read_pixels
 from . import EdgeError
 from .manifest import Manifest
 from .review import Review
-from .review_pictures import heatmap_part, read_values, thumbnail, thumbnail_of
+from .review_pictures import heatmap_layer, heatmap_part, read_values, thumbnail, thumbnail_of
 
 logger = logging.getLogger("edge")
 
@@ -35,7 +35,8 @@ _HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",  # the address is the key
+    # The address is the key; with "no-referrer" browsers would not say where a verdict comes from either.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -51,7 +52,7 @@ class Answer:
 
 
 class ReviewPages:
-    """Answers requests by their path below the page's own address; knows nothing of sockets, so that others may serve it.
+    """Answers requests by their path below the page's own address, without sockets: any server may take it in.
 
     Args:
         review: The results.
@@ -79,25 +80,27 @@ class ReviewPages:
         if path == "worklist":
             return _json({"model": self._model, "items": self._review.worklist()})
         kind, _, image = path.partition("/")
+        make = {
+            "thumbnail": lambda: Answer(self._thumbnail(image), "image/png"),
+            "heatmap": lambda: self._heatmap(image, legend=False),
+            "legend": lambda: self._heatmap(image, legend=True),
+            "layer": lambda: self._layer(image),
+            "values": lambda: self._values(image),
+        }.get(kind)
         try:
-            match kind:
-                case "thumbnail":
-                    return Answer(self._thumbnail(image), "image/png")
-                case "heatmap" | "legend":
-                    return self._heatmap(image, legend=kind == "legend")
-                case "values":
-                    return self._values(image)
+            return _NOTHING if make is None else make()
         except KeyError:
-            pass
-        except ImageReadError as error:
-            # Without its name.
-            return _refusal(HTTPStatus.NOT_FOUND, f"The original: {error.reason or 'it cannot be read'}.")
-        return _refusal(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
+            return _NOTHING
+        except ImageReadError:
+            # The error itself may name the file.
+            return _refusal(
+                HTTPStatus.NOT_FOUND, "The original is gone, was changed since it was scored, or is damaged."
+            )
 
     def post(self, path: str, body: bytes) -> Answer:
         """Take a verdict."""
         if path != "verdict":
-            return _refusal(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
+            return _NOTHING
         try:
             said = json.loads(body)
         except ValueError:
@@ -121,6 +124,12 @@ class ReviewPages:
         if legend:
             return _refusal(HTTPStatus.NOT_FOUND, "The legend is in the heatmap.")
         return Answer(path.read_bytes(), "image/png")
+
+    def _layer(self, image: str) -> Answer:
+        path = self._review.heatmap(image)
+        if path is None:
+            return _refusal(HTTPStatus.NOT_FOUND, "No heatmap was drawn.")
+        return Answer(heatmap_layer(path, read_pixels(self._review.address(image), self._window)), "image/png")
 
     def _values(self, image: str) -> Answer:
         values = read_values(self._review.address(image), self._window)
@@ -151,6 +160,9 @@ def _refusal(status: HTTPStatus, message: str) -> Answer:
     return Answer(message.encode(), "text/plain; charset=utf-8", status)
 
 
+_NOTHING = _refusal(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
+
+
 class ReviewServer(ThreadingHTTPServer):
     """Serves pages on the loopback interface, below a random token: other users of this machine do not know it.
 
@@ -164,7 +176,7 @@ class ReviewServer(ThreadingHTTPServer):
         super().__init__((_LOOPBACK, port), _Handler)
         self.pages = pages
         self.token = secrets.token_urlsafe(24)
-        # Names under which a browser on this machine comes; others would be of a page that was led here (DNS rebinding).
+        # Names under which a browser on this machine comes; others are of pages that were led here (DNS rebinding).
         self.hosts = {f"{name}:{self.server_port}" for name in (_LOOPBACK, "localhost")}
         self.address = f"http://{_LOOPBACK}:{self.server_port}/{self.token}/"
 
@@ -180,12 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "review", ""
     timeout = 30
 
-    def do_GET(self) -> None:  # noqa: N802 - the standard library's name
+    def do_GET(self) -> None:
         path = self._path()
         if path is not None:
             self._send(self.server.pages.get(path))
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         # Its body may be left unread.
         self.close_connection = True
         path = self._path()
@@ -209,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         token, slash, path = self.path.removeprefix("/").partition("/")
         if not (slash and hmac.compare_digest(token.encode(), self.server.token.encode())):
-            self._send(_refusal(HTTPStatus.NOT_FOUND, "There is nothing of this name."))
+            self._send(_NOTHING)
             return None
         return path
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..io import ImageAddress, holds_volume, read_pixels
-from .heatmap import picture_size
+from ..io import ImageAddress, holds_volume, read_pixels, three_planes
+from .heatmap import picture_size, to_picture
 
 _LONGEST = 2048
 _THUMBNAIL = 96
@@ -92,6 +92,16 @@ def heatmap_part(path: Path, size: tuple[int, int], *, legend: bool) -> bytes:
     with Image.open(path) as picture:
         box = (0, height, picture.width, picture.height) if legend else (0, 0, width, height)
         return _png(picture.crop(box))
+
+
+def heatmap_layer(path: Path, pixels: NDArray[np.float32]) -> bytes:
+    """What a heatmap's file has drawn on its image, which `read_pixels` gives, and nothing where that is bare."""
+    plain = to_picture(three_planes(pixels))
+    with Image.open(path) as picture:
+        drawn = picture.convert("RGB").crop((0, 0, *plain.size))
+    differs = (np.asarray(drawn) != np.asarray(plain)).any(axis=-1)
+    drawn.putalpha(Image.fromarray(differs.astype(np.uint8) * 255))
+    return _png(drawn)
 
 
 def thumbnail(path: Path, size: tuple[int, int] | None) -> bytes:

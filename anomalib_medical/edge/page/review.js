@@ -110,12 +110,10 @@ async function show() {
   $("slice-number").textContent = `${index + 1} of ${item.slices.length}`;
   $("stage").setAttribute("aria-label", `Slice ${index + 1} of ${item.slices.length}`);
   facts(slice);
-  for (const id of ["over", "map"]) {
+  for (const [id, kind] of [["over", "layer"], ["map", "heatmap"], ["legend", "legend"]]) {
     $(id).hidden = false;
-    $(id).src = `heatmap/${slice.image}`;
+    $(id).src = `${kind}/${slice.image}`;
   }
-  $("legend").hidden = false;
-  $("legend").src = `legend/${slice.image}`;
   let found = null;
   try {
     found = await fetchValues(slice.image);
