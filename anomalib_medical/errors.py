@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+import torch
 from anomalib.models import UnknownModelError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from anomalib_medical.io import ImageReadError
+from anomalib_medical.io import ImageReadError, counted
 
 # What the system says of a folder that cannot be made or written; EEXIST if a file is in the folder's place.
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 # What it says of a full disk, a used up quota or a file larger than it allows.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Lightning's, of an accelerator that was asked for by its name.
+_NO_GPU = re.compile(r"No supported gpu backend found|`(CUDA|MPS|XLA)Accelerator` can not run on your system")
 # Of torch, with a line for every tensor.
 _UNFIT = re.compile(r"Error\(s\) in loading state_dict for (\w+):\s*(.*)")
 
@@ -74,12 +77,44 @@ def user_message(error: Exception) -> str:
             f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose "
             "another folder with --default_root_dir."
         )
+    if isinstance(error, MisconfigurationException) and _NO_GPU.search(str(error)):
+        return (
+            f"--trainer.accelerator asks for a GPU, and torch {torch.__version__} finds none on this machine: "
+            f"{_why_no_gpu()}. Without one: --trainer.accelerator auto."
+        )
     if unfit := _UNFIT.match(str(error)):
         return (
             f"The checkpoint does not fit this {unfit[1]} ({unfit[2][:200]}). Give --model the class and the arguments "
             "that were trained with."
         )
     return "; ".join(_refused_arguments(error)) or _without_worker_traceback(error)
+
+
+def _why_no_gpu() -> str:
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "it is built for the CPU alone"
+    return "look whether `nvidia-smi` shows one, and whether its driver is new enough for this torch"
+
+
+def out_of_memory(train_batch_size: int | None, eval_batch_size: int | None) -> MedicalError:
+    """What to do where a GPU has no memory left for batches of so many images; None for what was not used or known."""
+    size = eval_batch_size if train_batch_size is None else train_batch_size
+    half = None if size is None or size < 2 else size // 2
+    ways = [shell_argument("trainer.precision", "bf16-mixed"), "a smaller --model.image_size"]
+    if half is not None and train_batch_size is None:
+        ways.insert(0, f"{shell_argument('data.eval_batch_size', half)}, halved until it fits")
+    elif half is not None:
+        accumulate = shell_argument("trainer.accumulate_grad_batches", -(-size // half))  # type: ignore[operator]  # it has a half
+        ways.insert(
+            0, f"{shell_argument('data.train_batch_size', half)} {accumulate}, halved and doubled until it fits"
+        )
+        ways.append("in its validation --data.eval_batch_size")
+    batches = "" if size is None else f" with batches of {counted(size, 'image')}"
+    what = "scoring" if train_batch_size is None else "training"
+    return MedicalError(
+        f"The GPU ran out of memory in {what}{batches}. Nothing that was saved is lost. Try {', or '.join(ways)}; "
+        "`nvidia-smi` shows who else uses it."
+    )
 
 
 def shell_argument(name: str, value: object) -> str:

@@ -6,15 +6,19 @@ paths from modules that are not in `anomalib.models.ALLOWED_MODULES`.
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import anomalib.data
 import anomalib.models
 from anomalib.data import AnomalibDataModule
+from anomalib.engine import engine
 from anomalib.models.components import AnomalibModule
+from anomalib.utils.path import resolve_versioned_path
 
 from anomalib_medical.errors import MedicalError
 
@@ -47,6 +51,20 @@ def register() -> None:
             if registry is anomalib.models:
                 package = module.partition(".")[0]
                 anomalib.models.ALLOWED_MODULES.update({package, module, cls.__module__})
+    _share_run_folder()
+
+
+def _share_run_folder() -> None:
+    """Let anomalib find the run's folder, and not make another, in a process that another one of the run has started.
+
+    Lightning starts the command again for every further device, and every engine would make a version folder.
+    """
+    if any(int(os.environ.get(name, "0")) > 0 for name in ("LOCAL_RANK", "RANK")):
+        engine.create_versioned_dir = _find_version  # type: ignore[attr-defined]  # it imports it
+
+
+def _find_version(root_dir: str | Path) -> Path:
+    return resolve_versioned_path(Path(root_dir) / "latest")
 
 
 def known_models() -> dict[str, type[AnomalibModule]]:

@@ -110,11 +110,11 @@ def measure(variant: str, root: Path, epochs: int) -> dict[str, float]:
     return {"seconds": seconds, "steps": steps, "peak_mib": peak / 1024, "grown_mib": (peak - before) / 1024}
 
 
-def compare_forms(repeats: int) -> None:
-    """Print the time of gradients of one module's networks, in a loop and stacked."""
-    ensemble = Ensemble("ae", MEMBERS, SIZE).train()
-    batches = torch.rand(MEMBERS, BATCH, 1, *SIZE)
-    skeleton = Autoencoder(SIZE).train()
+def compare_forms(repeats: int, device: str = "cpu", batch: int = BATCH) -> dict[str, float]:
+    """Seconds (median) for the gradients of one module's networks, in a loop and stacked."""
+    ensemble = Ensemble("ae", MEMBERS, SIZE).to(device).train()
+    batches = torch.rand(MEMBERS, batch, 1, *SIZE, device=device)
+    skeleton = Autoencoder(SIZE).to(device).train()
 
     def loop() -> None:
         ensemble.zero_grad()
@@ -132,16 +132,19 @@ def compare_forms(repeats: int) -> None:
     def stacked() -> None:
         stacked_gradients(parameters, buffers, batches)
 
-    times = {
-        name: [_seconds(form) for _ in range(repeats + 1)][1:] for name, form in (("loop", loop), ("vmap", stacked))
+    return {
+        name: statistics.median([_seconds(form, device) for _ in range(repeats + 1)][1:])
+        for name, form in (("loop", loop), ("vmap", stacked))
     }
-    for name, values in times.items():
-        print(f"{name}: {1000 * statistics.median(values):.0f} ms for {MEMBERS} networks (median of {repeats})")
 
 
-def _seconds(form: Callable[[], None]) -> float:
+def _seconds(form: Callable[[], None], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     form()
+    if device != "cpu":
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -156,7 +159,8 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.forms:
-        compare_forms(args.repeats)
+        for name, seconds in compare_forms(args.repeats).items():
+            print(f"{name}: {1000 * seconds:.0f} ms for {MEMBERS} networks (median of {args.repeats})")
         return 0
     root = os.environ.get("ANOMALIB_MEDICAL_DATA")
     if not root:

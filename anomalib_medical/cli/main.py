@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anomalib
+import torch
 from anomalib.cli import pipelines
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
@@ -18,6 +19,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from jsonargparse import ArgumentParser
 from jsonargparse.util import import_object
+from lightning.pytorch.trainer.states import TrainerFn
 
 import anomalib_medical
 from anomalib_medical.callbacks import PredictionsCSV
@@ -28,7 +30,7 @@ from anomalib_medical.cli.reading_options import add_reading_options, slicing_of
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.deploy.checkpoint import load_model
-from anomalib_medical.errors import MedicalError, is_user_error, user_message
+from anomalib_medical.errors import MedicalError, is_user_error, out_of_memory, user_message
 from anomalib_medical.io import Window
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.models.components import OPSET, MedicalModuleMixin, check_precision
@@ -39,6 +41,7 @@ from anomalib_medical.models.components.checkpoints import (
     read_checkpoint,
     settle_latest,
 )
+from anomalib_medical.models.components.processes import Processes, check_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +122,19 @@ class MedicalCLI(AnomalibCLI):
             self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
     def instantiate_engine(self) -> None:
-        """Build the engine with `RunFiles` and `PredictionsCSV` among its callbacks."""
+        """Build the engine with `Processes`, `RunFiles` and `PredictionsCSV` among its callbacks."""
         trainer = self.config_init[self.subcommand].trainer
         if isinstance(self._get(self.config_init, "model"), MedicalModuleMixin):
-            # Before the trainer is built, which asks for libraries of other precisions first.
+            # Before the trainer is built, which asks for libraries of other precisions first, or copies processes.
             check_precision(trainer.precision)
+            check_strategy(trainer.strategy)
         if self.subcommand == "predict" and part_of(self.config["predict"]) is not None:
             trainer.devices = one_device(trainer.devices)
         callbacks = trainer.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         if self.subcommand != "export" and not any(isinstance(callback, PredictionsCSV) for callback in callbacks):
             callbacks.append(PredictionsCSV())
-        trainer.callbacks = [*callbacks, RunFiles()]
+        trainer.callbacks = [*callbacks, Processes(), RunFiles()]
         super().instantiate_engine()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -180,6 +184,16 @@ class MedicalCLI(AnomalibCLI):
             kwargs["onnx_kwargs"] = {"opset_version": OPSET} | (kwargs.get("onnx_kwargs") or {})
 
     def _run_subcommand(self) -> None:
+        try:
+            self._run()
+        except torch.OutOfMemoryError as error:
+            trainer = getattr(getattr(self, "engine", None), "_trainer", None)  # not of our own subcommands
+            fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+            sizes = (getattr(self.datamodule, name, None) for name in ("train_batch_size", "eval_batch_size"))
+            train, score = sizes if trainer is not None else (None, None)
+            raise out_of_memory(train if fits else None, score) from error
+
+    def _run(self) -> None:
         if self.subcommand in {"fit", "train"}:
             # As a test by another command may have left it.
             settle_latest(self._runs_folder() / "latest", make=False)

@@ -259,9 +259,11 @@ class _UnmixedBatchSampler(BatchSampler):
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, kinds: Sequence[bool]) -> None:
         super().__init__(sampler, batch_size, drop_last)
         self.kinds = kinds
+        # Several processes take turns in this order, so that what they score, put together, is in that of one process.
+        self._order = sorted(range(len(kinds)), key=lambda index: not kinds[index])
 
     def __iter__(self) -> Iterator[list[int]]:
-        indices = list(self.sampler)
+        indices = [self._order[place] for place in self.sampler]
         for kind in (True, False):
             group = [index for index in indices if self.kinds[index] == kind]
             yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))

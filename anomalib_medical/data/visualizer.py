@@ -64,6 +64,8 @@ class MedicalVisualizer(ImageVisualizer):
         self._warned: set[str] = set()
         self._volumes: VolumeWriter | None = None
         self._targets: dict[Path, Path] = {}
+        # Whether other processes write to the same folder.
+        self._shared = False
 
     def on_test_batch_end(
         self,
@@ -78,6 +80,7 @@ class MedicalVisualizer(ImageVisualizer):
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / HEATMAPS
         heatmaps = Path(self.output_dir)
+        self._shared = getattr(trainer, "world_size", 1) > 1
         datamodule = getattr(trainer, "datamodule", None)
         dataset = _dataset(trainer, dataloader_idx)
         window = getattr(dataset, "window", None) or getattr(datamodule, "window", None)
@@ -244,6 +247,9 @@ class MedicalVisualizer(ImageVisualizer):
         if suffix is not None:
             wanted = wanted.with_suffix(suffix)
         path = first_unused(wanted, self._written)
+        while self._shared and not _claim(path):
+            self._written.add(path)
+            path = first_unused(wanted, self._written)
         self._written.add(path)
         return path
 
@@ -255,6 +261,16 @@ def first_unused(wanted: Path, taken: Collection[Path]) -> Path:
         number += 1
         path = wanted.with_stem(f"{wanted.stem}_{number}")
     return path
+
+
+def _claim(path: Path) -> bool:
+    """Whether nobody else has this file: of two processes at once, one has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def with_our_reader(callback: object) -> object:

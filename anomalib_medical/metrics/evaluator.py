@@ -40,6 +40,7 @@ class _Counts(NamedTuple):
     not_finite: int
     normal: int
     abnormal: int
+    processes: int  # that were given any
 
 
 class _Seen(Metric):
@@ -50,7 +51,7 @@ class _Seen(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("counts", default=torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", default=torch.zeros(5, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Count a batch."""
@@ -58,7 +59,8 @@ class _Seen(Metric):
         not_finite = (~scores.isfinite()).sum().to(abnormal)
         sizes = abnormal.new_tensor([scores.numel(), target.numel()])
         # Not in place: these may come from Lightning's inference mode.
-        self.counts = self.counts + torch.stack([sizes[0], not_finite, sizes[1] - abnormal, abnormal]).to(self.counts)
+        added = torch.stack([sizes[0], not_finite, sizes[1] - abnormal, abnormal]).to(self.counts)
+        self.counts = torch.cat([self.counts[:4] + added, torch.ones_like(added[:1])])
 
     def compute(self) -> _Counts:
         """Return the counts."""
@@ -136,12 +138,9 @@ class MedicalEvaluator(Evaluator):
             counts = self._counts(metric)
             if counts is not None and not counts.scores and not metric.strict:
                 continue  # as anomalib: of data without masks there is nothing to show
-            reason = None if counts is None else _why_undefined(metric, counts, pl_module)
+            reason = None if counts is None else _why_undefined(metric, counts, pl_module, trainer.world_size)
             if reason is not None:
                 reasons.setdefault(reason, []).append(metric.name)
-            elif counts is not None:
-                # Also a process without a mask takes part in computing.
-                metric._update_count = max(1, metric._update_count)  # noqa: SLF001 - as anomalib's metrics do
             value = torch.tensor(math.nan) if reason is not None else metric.compute()
             metric.reset()
             # Not the metric: a trainer wants the same kind in each of its tests. Every process has the same value.
@@ -166,9 +165,12 @@ class MedicalEvaluator(Evaluator):
         return counts
 
 
-def _why_undefined(metric: Any, counts: _Counts, pl_module: LightningModule) -> str | None:  # noqa: ANN401
+def _why_undefined(metric: Any, counts: _Counts, pl_module: LightningModule, processes: int) -> str | None:  # noqa: ANN401
     if not counts.scores:
         return None
+    if counts.processes < processes:
+        # torchmetrics cannot put nothing, of which it does not know the type, together with what the others have.
+        return f"{counts.processes} of {processes} processes have an image with a mask: test on one device"
     unit = _UNITS[metric.fields[1]]
     needs = next((needs for kind, needs in _NEEDS.items() if isinstance(metric, kind)), (0, 1))
     reason = why_not_ranked(counts.scores, counts.not_finite, unit)

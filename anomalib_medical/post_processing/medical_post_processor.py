@@ -161,6 +161,7 @@ class MedicalPostProcessor(PostProcessor):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the thresholds and the range of the normal scores."""
         if self.threshold == "f1":
+            self._check_masks_everywhere(trainer)
             super().on_validation_epoch_end(trainer, pl_module)
             self.held_out = int(torch.as_tensor(self._scores.compute()).isfinite().sum())
             self._scores.reset()
@@ -187,6 +188,19 @@ class MedicalPostProcessor(PostProcessor):
         if values[0].numel():
             # A threshold of earlier weights is none of these.
             self.invalidate()
+
+    def _check_masks_everywhere(self, trainer: Trainer | None) -> None:
+        """Refuse to wait for a process without masks: in anomalib it computes no pixel threshold."""
+        if trainer is None or trainer.world_size == 1:
+            return
+        has_masks = bool(self._pixel_threshold_metric.update_called)
+        some, each = (trainer.strategy.reduce_boolean_decision(has_masks, all=every) for every in (False, True))
+        if some and not each:
+            msg = (
+                "threshold: f1 needs validation images with a mask in every process, and there are too few. Set "
+                "--trainer.devices 1, or threshold: specificity."
+            )
+            raise ValueError(msg)
 
     def _set_thresholds(self, *values: torch.Tensor) -> bool:
         """Set them from scores, minima and maxima; False if no score is finite."""
@@ -274,12 +288,19 @@ class MedicalPostProcessor(PostProcessor):
     @property
     def normalized_image_threshold(self) -> torch.Tensor:
         """Threshold of the scores that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.image_threshold if self._keeps_raw_scores else super().normalized_image_threshold
+        if self._keeps_raw_scores:
+            return self.image_threshold
+        # Not by `super()`, which torch.compile does not follow into a property.
+        threshold: torch.Tensor = PostProcessor.normalized_image_threshold.fget(self)  # type: ignore[attr-defined]
+        return threshold
 
     @property
     def normalized_pixel_threshold(self) -> torch.Tensor:
         """Threshold of the maps that come out: 1 less the sensitivity, or the raw one without normalisation."""
-        return self.pixel_threshold if self._keeps_raw_scores else super().normalized_pixel_threshold
+        if self._keeps_raw_scores:
+            return self.pixel_threshold
+        threshold: torch.Tensor = PostProcessor.normalized_pixel_threshold.fget(self)  # type: ignore[attr-defined]
+        return threshold
 
     @property
     def _keeps_raw_scores(self) -> bool:

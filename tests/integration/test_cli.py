@@ -339,7 +339,6 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.usefixtures("here")
 def test_missing_teacher_weights_are_one_clear_line(tiny_folder, capsys):
     data = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--data.num_workers=0"]
     error = fail(capsys, "train", "--model=Scrd", *MODEL, "--model.teacher_weights=nowhere.pth", *data, *CPU)
@@ -407,6 +406,18 @@ def test_precisions_of_other_weights_are_refused(subcommand, precision, tiny_fol
     assert f"got {precision}" in error
     assert "expected 32-true, 16-mixed or bf16-mixed" in error
     assert not (here / "results").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_gpu_without_memory_says_which_batch_size_to_try(tiny_folder, capsys, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("anomalib_medical.Scrd.training_step", full)
+    options = [f"--data.root={tiny_folder}", "--data.num_workers=0", "--data.train_batch_size=4", *CPU]
+    error = fail(capsys, "train", "--model=Scrd", *MODEL, "--data=MedicalFolder", *options)
+    assert "ran out of memory in training with batches of 4 images" in error
+    assert "--data.train_batch_size 2 --trainer.accumulate_grad_batches 2" in error
 
 
 def test_anomalibs_own_models_show_no_number_of_one_class_either(here, capsys, caplog):

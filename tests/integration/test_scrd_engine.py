@@ -310,7 +310,8 @@ def test_two_processes_train_and_test(tiny_folder, tmp_path):
             from anomalib_medical import MedicalFolder, Scrd
 
             if __name__ == "__main__":
-                data = MedicalFolder(root={str(tiny_folder)!r}, train_batch_size=2, eval_batch_size=2, num_workers=0)
+                data = MedicalFolder(root={str(tiny_folder)!r}, train_batch_size=2, eval_batch_size=2, num_workers=0,
+                                     val_split_ratio=0.25)  # an image for each process at least
                 model = Scrd(backbone="resnet18", image_size=64, pre_trained=False, seed=0)
                 engine = Engine(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False,
                                 enable_progress_bar=False, default_root_dir={str(tmp_path / "out")!r})

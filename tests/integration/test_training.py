@@ -112,6 +112,52 @@ def test_scores_that_are_no_numbers_stop_it_though_loss_and_weights_are_finite(t
 
 
 @EVERY
+def test_accumulated_gradients_are_those_of_the_batches(kind, data_of, tmp_path):
+    class Recording(kind):
+        def training_step(self, *args):
+            loss = super().training_step(*args)
+            losses.append(loss.item())
+            parts.append(torch.autograd.grad(loss, trained(self), retain_graph=True, materialize_grads=True))
+            return loss
+
+        def on_before_optimizer_step(self, optimizer):
+            super().on_before_optimizer_step(optimizer)
+            stepped.append([parameter.grad for parameter in trained(self)])
+
+    def trained(model):
+        return [parameter for group in model.optimizers().param_groups for parameter in group["params"]]
+
+    runs = []
+    for batches in (1, 2):
+        losses, parts, stepped = [], [], []
+        model = Recording(**ARGUMENTS[kind], learning_rate=1e-12)  # so that both batches meet the same weights
+        data = data_of(kind)
+        data.train_batch_size = 3
+        trainer = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 0}
+        engine(tmp_path, **trainer, accumulate_grad_batches=batches).fit(model, datamodule=data)
+        assert len(stepped) == 2 // batches
+        runs.append(losses)
+    assert runs[1] == pytest.approx(runs[0], rel=1e-4)
+    for accumulated, first, second in zip(stepped[0], *parts, strict=True):
+        torch.testing.assert_close(accumulated, (first + second) / 2, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("one_task", [False, True])
+def test_who_is_compared_with_whom_comes_with_the_batch(one_task, tiny_folder, tasks, tmp_path):
+    """By way of a method of Lightning's own: without it a GPU would have to be asked in every step."""
+    found = []
+
+    class Looking(D24fad):
+        def training_step(self, batch, *args):
+            found.append(batch.pairs.counts)
+            return super().training_step(batch, *args)
+
+    data = datamodule(tiny_folder) if one_task else tasks_of(tasks)
+    engine(tmp_path, max_steps=1, limit_val_batches=0).fit(Looking(**TEACHER), datamodule=data)
+    assert found == [(3,) * 4 if one_task else (2,) * 8]
+
+
+@EVERY
 def test_early_stopping_sees_the_loss(kind, data_of, tmp_path):
     stopping = EarlyStopping(monitor="train_loss", patience=1, min_delta=1e9)
     run = engine(tmp_path, max_epochs=5, callbacks=[stopping], limit_val_batches=0)

@@ -1,6 +1,7 @@
 """Which errors are the user's, and what is shown of them."""
 
 import errno
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from anomalib.pipelines import Benchmark
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from anomalib_medical.data import MedicalPredictDataset
-from anomalib_medical.errors import MedicalError, is_user_error, shell_argument, user_message
+from anomalib_medical.errors import MedicalError, is_user_error, out_of_memory, shell_argument, user_message
 from anomalib_medical.io import ImageReadError
 
 
@@ -88,6 +91,37 @@ def test_a_missing_file_needs_no_results_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "nowhere").read_bytes()
     assert "default_root_dir" not in user_message(caught.value)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence_with_a_way_out(accelerator):
+    with pytest.raises(MisconfigurationException) as caught:
+        Trainer(accelerator=accelerator)
+    assert is_user_error(caught.value)
+    told = user_message(caught.value)
+    assert "--trainer.accelerator asks for a GPU" in told
+    assert "--trainer.accelerator auto" in told
+    assert user_message(MisconfigurationException("something else")) == "something else"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        (
+            (33, 8),
+            "with batches of 33 images.*--data.train_batch_size 16 --trainer.accumulate_grad_batches 3,",
+        ),
+        ((None, 8), "scoring with batches of 8 images.*--data.eval_batch_size 4, halved"),
+        ((1, 8), "training with batches of 1 image.* Try --trainer.precision bf16-mixed"),
+        ((None, None), r"in scoring\. .* Try --trainer.precision bf16-mixed, or a smaller --model.image_size;"),
+    ],
+)
+def test_a_gpu_that_is_full_says_which_batches_would_be_smaller(sizes, told):
+    error = out_of_memory(*sizes)
+    assert is_user_error(error)
+    assert re.search(told, str(error))
+    assert "\n" not in str(error)
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_line():

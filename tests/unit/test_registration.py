@@ -6,6 +6,7 @@ import anomalib.data
 import anomalib.models
 import pytest
 from anomalib.data import get_datamodule
+from anomalib.engine import engine
 from anomalib.models import UnknownModelError, get_model, list_models
 
 import anomalib_medical
@@ -69,3 +70,14 @@ def test_a_foreign_class_of_the_same_name_keeps_it(monkeypatch, caplog):
         registration.register()
     assert anomalib.models.Scrd is foreign
     assert "use anomalib_medical.Scrd for ours" in caplog.text
+
+
+@pytest.mark.parametrize(("rank", "folders"), [("0", ["v0", "v1"]), ("1", ["v0"])])
+def test_only_the_first_process_of_a_run_makes_its_folder(tmp_path, monkeypatch, rank, folders):
+    first = engine.create_versioned_dir(tmp_path)
+    monkeypatch.setattr(engine, "create_versioned_dir", engine.create_versioned_dir)  # as it was, afterwards
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    registration.register()
+    assert engine.create_versioned_dir(tmp_path) == tmp_path / folders[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", *folders]
+    assert first == tmp_path / "v0"

@@ -7,7 +7,7 @@ from .foreign_patches import add_foreign_patches
 from .map_score import FEWEST_NORMALS, TOP_SHARE, MapScore, Reduction, check_score, reduce_map
 from .module import OPSET, MedicalModuleMixin
 from .noise import add_noise_patches, add_varied_anomalies
-from .numerics import derived_seed, in_float32, seeded
+from .numerics import derived_seed, in_float32, seeded, sent
 from .resize import AntialiasedPreProcessor, exportable
 from .teacher import DistillationMixin, Teacher
 
@@ -38,4 +38,5 @@ __all__ = [
     "read_checkpoint",
     "reduce_map",
     "seeded",
+    "sent",
 ]

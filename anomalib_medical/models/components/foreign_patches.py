@@ -2,6 +2,8 @@
 
 import torch
 
+from .numerics import sent
+
 _CENTRE = 0.8  # share of the image, in its middle, where patches are centred
 _HALF_WIDTH = (0.05, 0.2)  # of the image's width
 
@@ -12,14 +14,14 @@ def add_foreign_patches(
     """Blend a square of another image into images ``(B, C, H, W)``, as in foreign patch interpolation.
 
     The square's centre lies in the central 80 percent of the image, its half-width is 5 to 20 percent of the width, and
-    it is cut at the border; the blend factor is uniform in [0, 1]. The generator is on the CPU. Returns the images and
-    where they have a patch, ``(B, 1, H, W)``, bool.
+    it is cut at the border; the blend factor is uniform in [0, 1]. Returns the images and where they have a patch,
+    ``(B, 1, H, W)``, bool.
     """
     count, _, height, width = images.shape
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        drawn = low + (high - low) * torch.rand(count, generator=generator)
-        return drawn.to(images.device)[:, None, None, None]
+        drawn = low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
+        return sent(drawn, images.device)[:, None, None, None]
 
     margin = (1 - _CENTRE) / 2
     chosen = uniform(0, 1) < probability

@@ -116,7 +116,7 @@ def synthetic_anomalies(images: torch.Tensor, input_scale: torch.Tensor, seed: i
     blur = GaussianBlur(_BLUR * max(images.shape[-2:])).to(images.device)
     blurred = blur(images.flatten(0, 1)[:, None]).reshape(images.shape)
     for part, others in enumerate((images.roll(1, dims=0), blurred), start=1):
-        generator = torch.Generator().manual_seed(derived_seed(seed, part))
+        generator = torch.Generator(device=images.device).manual_seed(derived_seed(seed, part))
         yield add_foreign_patches(images, others, generator, probability=1)[0]
 
 

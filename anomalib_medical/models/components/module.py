@@ -31,6 +31,7 @@ from .checkpoints import RunFiles, check_class
 from .divergence import StopOnDivergence, refuse_broken_weights
 from .map_score import FEWEST_NORMALS, MOST_NORMALS, MapScore, synthetic_anomalies, too_few_normals
 from .numerics import derived_seed
+from .processes import Processes, check_processes, undealt
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -96,11 +97,12 @@ class MedicalModuleMixin(_Module):
     def configure_callbacks(self) -> list[Callback]:
         """Stop where numbers end, in training and in the table of metrics, and keep the run's files in order."""
         self.evaluator = MedicalEvaluator.of(self.evaluator)  # type: ignore[arg-type]  # it is one, or None
-        return [RunFiles(), StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
+        return [Processes(), RunFiles(), StopOnDivergence(), *super().configure_callbacks()]  # type: ignore[misc]  # anomalib's is a list
 
     def setup(self, stage: str) -> None:
-        """Check the precision and, when training starts, seed."""
+        """Check precision and processes and, when training starts, seed."""
         check_precision(self.trainer.precision)
+        check_processes(self.trainer, self)
         if stage == "fit":
             self._check_held_out_normals()
             if self.seed is not None:
@@ -183,6 +185,13 @@ class MedicalModuleMixin(_Module):
         if self.seed is not None:
             torch.default_generator.manual_seed(derived_seed(self.seed, self.current_epoch))
 
+    def no_loss(self) -> torch.Tensor | None:
+        """What a training step gives that has nothing to learn from: None, or 0 where other processes have a loss."""
+        if self.trainer.world_size == 1:
+            return None
+        # The others wait for this one's share of the gradients.
+        return torch.stack([0 * each.sum() for each in self.parameters() if each.requires_grad]).sum()
+
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Resize and normalise images ``(B, 3, H, W)`` in [0, 1] as the engine does."""
         transform = getattr(self.pre_processor, "transform", None)
@@ -246,7 +255,7 @@ class MedicalModuleMixin(_Module):
         given: Any = self.trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
         left = math.inf if most is None else most
         for loader in given if isinstance(given, list) else [given]:
-            rows = list(loader.sampler)
+            rows = undealt(loader.sampler)
             if most is not None:
                 order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed or 0))
                 rows = [rows[index] for index in order]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
+from .numerics import constant
+
 # OpenSimplex (K. Spencer, 2014) on the body-centred lattice in three dimensions.
 _STRETCH = -1.0 / 6.0
 _SQUISH = 1.0 / 3.0
@@ -104,7 +106,7 @@ def random_patches(
 
     Returns upper left corners and sizes in pixels, each ``(count, 2)`` (row, column).
     """
-    size = torch.tensor(image_size, device=generator.device)
+    size = constant(image_size, generator.device, torch.int64)
     low = (size * patch_size[0]).round().clamp(min=1)
     high = (size * patch_size[1]).round().clamp(min=1).maximum(low)
     draws = torch.rand(2, count, 2, generator=generator, device=generator.device)
@@ -194,7 +196,7 @@ def add_varied_anomalies(
     smooth = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, smooth[:, :1], smooth)
     gaussian = torch.randn(images.shape, generator=generator, device=generator.device)
     sign = uniform(-1, 1, 1, 1, 1).sign()
-    offsets = (uniform(0, 1, 2) * torch.tensor([height, width], device=images.device)).long()
+    offsets = (uniform(0, 1, 2) * constant((height, width), images.device)).long()
     rows = (torch.arange(height, device=images.device) + offsets[:, :1]) % height
     columns = (torch.arange(width, device=images.device) + offsets[:, 1:]) % width
     others = images.roll(1, dims=0).gather(2, rows[:, None, :, None].expand_as(images))

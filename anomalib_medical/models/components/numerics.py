@@ -1,8 +1,8 @@
-"""torch's global states, which what a model computes must not depend on: random numbers and autocast."""
+"""What a model must not depend on, torch's random numbers and autocast, and must not wait for, a GPU's queue."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,3 +43,17 @@ def in_float32(method: Callable[..., Result]) -> Callable[..., Result]:
             return method(*full, **kwargs)
 
     return wrapped
+
+
+@lru_cache(maxsize=64)
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Numbers that every step needs, on its device: made once, as each copy of the host's makes it wait for a GPU."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a tensor of the host to a device, without waiting for what a GPU has still to do."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .backbones import RESIDUAL, architecture, choose_layers, create, feature_stages, normalization
 from .module import MedicalModuleMixin
+from .numerics import constant
 from .resize import AntialiasedPreProcessor
 from .weights import load_backbone, load_pretrained
 
@@ -136,7 +137,7 @@ class DistillationMixin(MedicalModuleMixin):
         """One over the pre-processor's standard deviations, ``(3,)``: what 1 in the image is to the network."""
         transform = getattr(self.pre_processor, "transform", None)
         steps = extract_transforms_by_type(transform, Normalize) if transform is not None else []
-        return 1 / torch.tensor(steps[0].std if steps else [1.0, 1.0, 1.0], device=self.device)
+        return 1 / constant(tuple(steps[0].std) if steps else (1.0, 1.0, 1.0), self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say where the teacher came from."""

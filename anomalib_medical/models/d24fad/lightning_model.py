@@ -1,12 +1,12 @@
 """Lightning module of D2-4FAD: dual distillation for few-shot anomaly detection."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -34,8 +34,9 @@ from anomalib_medical.models.components.backbones import check_pyramid
 from anomalib_medical.post_processing import MedicalPostProcessor
 
 from .loss import D24fadLoss
-from .support import WantedSupport, embed, read_explicit, takes_normals, warn_of_outliers
-from .torch_model import SCALES, D24fadModel, EpisodeFeatures, Features, Matching, others_of, unique_support
+from .pairs import Pairs
+from .support import WantedSupport, embed, read_explicit, score_each, takes_normals, warn_of_outliers
+from .torch_model import SCALES, D24fadModel, EpisodeFeatures, Features, Matching
 
 logger = logging.getLogger(__name__)
 
@@ -205,17 +206,26 @@ class D24fad(DistillationMixin, AnomalibModule):
         super().on_train_epoch_start()
         self._skipped = 0
 
+    def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's
+        """Find out who is compared with whom as long as the batch is on the host."""
+        # Not in one of Lightning's hooks: it warns of each that a model has beside a datamodule.
+        pairs = Pairs.of(batch) if self.trainer.training or getattr(batch, "support", None) is not None else None
+        batch = super()._apply_batch_transfer_handler(batch, *args, **kwargs)
+        if pairs is not None:
+            batch.pairs = pairs.to(self.device)
+        return batch
+
     def training_step(self, batch: ImageBatch, batch_idx: int) -> torch.Tensor | None:
         """One step on normalised queries ``(B, 3, H, W)`` with their supports ``(B, K, 3, H, W)`` in [0, 1].
 
-        Without supports, on queries with those of other patients in the batch; None where there is no other.
+        Without supports, on queries with those of other patients in the batch; `no_loss` where there is no other.
         """
         del batch_idx
         if not self.model.learns:
             return torch.zeros((), device=self.device, requires_grad=True)
-        if getattr(batch, "support", None) is None and not bool(others_of(batch).any()):
+        if not any(Pairs.in_batch(batch, self.device).counts):
             self._skip(batch)
-            return None
+            return self.no_loss()
         loss = self._loss(self._episode(batch))
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
@@ -226,8 +236,8 @@ class D24fad(DistillationMixin, AnomalibModule):
             return super().validation_step(batch, *args, **kwargs)
         features = self._episode(batch)
         if self.model.learns:
-            self.log("val_loss", self._loss(features), batch_size=batch.batch_size)
-        predictions = self.model.compare(features.levels, features.support, features.member)
+            self.log("val_loss", self._loss(features), batch_size=batch.batch_size, sync_dist=True)
+        predictions = self.model.compare(features.levels, features.support, features.pairs)
         updated: STEP_OUTPUT = batch.update(**predictions._asdict())
         return updated
 
@@ -249,10 +259,9 @@ class D24fad(DistillationMixin, AnomalibModule):
     def _episode(self, batch: ImageBatch) -> EpisodeFeatures:
         support: torch.Tensor | None = getattr(batch, "support", None)
         queries: torch.Tensor = batch.image  # type: ignore[assignment]  # a batch has images
-        if support is None:
-            return self.model.episode(queries, None, others_of(batch), stop_gradient=self.stop_gradient)
-        images, member = unique_support(support, getattr(batch, "support_index", None))
-        return self.model.episode(queries, self.prepare(images), member, stop_gradient=self.stop_gradient)
+        pairs = Pairs.in_batch(batch, self.device)
+        images = None if support is None else self.prepare(support.flatten(0, 1)[pairs.first])
+        return self.model.episode(queries, images, pairs, stop_gradient=self.stop_gradient)
 
     def _loss(self, features: EpisodeFeatures) -> torch.Tensor:
         tsd = feature_distances(features.student, features.teacher)
@@ -344,7 +353,7 @@ class D24fad(DistillationMixin, AnomalibModule):
             # Whatever fails below, no threshold of standardised maps is left with maps that are not.
             self.map_score.reset()
             self.post_processor.invalidate()
-        each = [self.model.leave_one_out()] if normals is None else list(self._score(normals))
+        each = [self.model.leave_one_out()] if normals is None else list(score_each(self, normals))
         if not each:
             msg = "Got 0 normal images, expected at least 1 to take the threshold from."
             raise ValueError(msg)
@@ -355,16 +364,6 @@ class D24fad(DistillationMixin, AnomalibModule):
             scores, maps = scored.pred_score, scored.anomaly_map  # type: ignore[assignment]  # it gives both
             self.map_score.normals = None
         self.post_processor.calibrate(scores, maps.amin((1, 2, 3)), maps.amax((1, 2, 3)))
-
-    @torch.no_grad()
-    def _score(self, images: Iterable[torch.Tensor]) -> Iterator[InferenceBatch]:
-        """Raw scores and maps of images in [0, 1], one by one: sizes may differ."""
-        training = self.model.training
-        self.model.eval()
-        for image in images:
-            (checked,) = pictures_in_memory([image], "normal image").images
-            yield self.model(self.prepare(checked[None].to(self.device)))
-        self.model.train(training)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's
         """Load weights and support; an explicit support is encoded anew with the weights."""

@@ -1,15 +1,23 @@
 """Which support a model compares with: images or a folder that it was given, else the data's, else the checkpoint's."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import torch
+from anomalib.data import InferenceBatch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from anomalib_medical.data.images import Pictures, read_image, read_pictures, read_support, refuse_repeated
+from anomalib_medical.data.images import (
+    Pictures,
+    pictures_in_memory,
+    read_image,
+    read_pictures,
+    read_support,
+    refuse_repeated,
+)
 from anomalib_medical.io import ImageAddress
 from anomalib_medical.post_processing import MedicalPostProcessor
 
@@ -51,6 +59,17 @@ def chooser(model: Any) -> Callable[[Iterable[torch.Tensor], int], list[int]] | 
         return diverse_rows(embeddings, count, model.seed or 0)
 
     return choose if model.support_selection == "diverse" else None
+
+
+@torch.no_grad()
+def score_each(model: Any, images: Iterable[torch.Tensor]) -> Iterator[InferenceBatch]:  # noqa: ANN401 - D24fad
+    """Raw scores and maps of images in [0, 1], one by one: sizes may differ."""
+    training = model.model.training
+    model.model.eval()
+    for image in images:
+        (checked,) = pictures_in_memory([image], "normal image").images
+        yield model.model(model.prepare(checked[None].to(model.device)))
+    model.model.train(training)
 
 
 def warn_of_outliers(model: Any) -> None:  # noqa: ANN401 - D24fad

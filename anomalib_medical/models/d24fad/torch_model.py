@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
@@ -18,6 +18,7 @@ from anomalib_medical.models.components import (
 from anomalib_medical.models.components.student import build_decoder
 
 from .matching import EncodedSupport, SupportAttention, SupportSet, joined, nearest_distances
+from .pairs import Pairs
 
 SCALES = 3
 _ENCODED_AT_ONCE = 16
@@ -32,7 +33,7 @@ class EpisodeFeatures(NamedTuple):
     student: list[torch.Tensor]
     levels: list[torch.Tensor]  # what is compared of them, see `D24fadModel.levels`
     support: list[EncodedSupport]  # of the levels
-    member: torch.Tensor  # (B, K), bool: which images are in whose support
+    pairs: Pairs  # which images are in whose support
 
 
 class D24fadModel(nn.Module):
@@ -156,56 +157,54 @@ class D24fadModel(nn.Module):
         ]
 
     def episode(
-        self, images: torch.Tensor, support: torch.Tensor | None, member: torch.Tensor, *, stop_gradient: bool = False
+        self, images: torch.Tensor, support: torch.Tensor | None, pairs: Pairs, *, stop_gradient: bool = False
     ) -> EpisodeFeatures:
         """Features of queries ``(B, 3, H, W)`` and of all their support images ``(K, 3, H, W)``, each encoded once.
 
-        ``member`` ``(B, K)``, bool, says which of these are in whose support; queries without any are left out. Without
-        support images the queries are each other's. With ``stop_gradient`` the support's features are constants;
-        learn-to-weight still learns.
+        Without support images the queries are each other's. With ``stop_gradient`` the support's features are
+        constants; learn-to-weight still learns.
         """
         count = images.shape[0]
         teacher, student = self.encode(images if support is None else torch.cat([images, support]))
         levels = self.levels(teacher, student)
         others = levels if support is None else [features[count:] for features in levels]
         encoded = self.with_keys([features.detach() for features in others] if stop_gradient else others)
-        rows = member.any(dim=1).nonzero().flatten()
-        teacher, student, levels = ([features[rows] for features in each] for each in (teacher, student, levels))
-        return EpisodeFeatures(teacher, student, levels, encoded, member[rows])
+        teacher, student, levels = ([features[:count] for features in each] for each in (teacher, student, levels))
+        return EpisodeFeatures(teacher, student, levels, encoded, pairs)
 
     def self_distances(self, episode: EpisodeFeatures) -> torch.Tensor:
         """How unlike its support the student sees each query, ``(B, L)`` at its L levels: the self-distillation."""
         count = self.student_levels
         levels, support = episode.levels[:count], episode.support[:count]
         if self.matching == "aligned":
-            return feature_distances(levels, self.weigh(levels, support, episode.member))
-        maps = self.nearest(levels, support, episode.member)
+            return feature_distances(levels, self.weigh(levels, support, episode.pairs))
+        maps = self.nearest(levels, support, episode.pairs)
         return torch.stack([each.mean(dim=(1, 2, 3)) for each in maps], dim=1)
 
     def weigh(
-        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], pairs: Pairs | None = None
     ) -> list[torch.Tensor]:
         """Weigh the support for each query, at every level; see :class:`SupportAttention`."""
         return [
-            attention(features, one.features, one.keys, member)
+            attention(features, one.features, one.keys, None if pairs is None else pairs.member)
             for attention, features, one in zip(self.attention, levels, support, strict=False)
         ]
 
     def nearest(
-        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], pairs: Pairs | None = None
     ) -> list[torch.Tensor]:
         """Distances to the nearest positions, ``(B, 1, H, W)`` at every level, see :func:`nearest_distances`.
 
         Their weighted mean over the support images; where these are not weighed, to the nearest of all of them.
         """
-        if member is not None:
+        if pairs is not None:
             # One by one, each with its own support alone: all with all would cost many times as much.
             each = [
                 self.nearest(
                     [features[row : row + 1] for features in levels],
                     [EncodedSupport(*(part[own] for part in one)) for one in support],
                 )
-                for row, own in enumerate(member)
+                for row, own in enumerate(torch.split(pairs.columns, list(pairs.counts)))
             ]
             return [torch.cat(level) for level in zip(*each, strict=True)]
         maps = []
@@ -221,16 +220,16 @@ class D24fadModel(nn.Module):
         return maps
 
     def compare(
-        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], member: torch.Tensor | None = None
+        self, levels: Sequence[torch.Tensor], support: Sequence[EncodedSupport], pairs: Pairs | None = None
     ) -> InferenceBatch:
         """Maps as they are, and scores, from the compared features of queries and their encoded support.
 
-        ``member`` ``(B, K)``, bool, says which images are in the support of which query; None for all in all.
+        The pairs say which images are in the support of which query; None for all in all.
         """
         size = (self.reduction * levels[0].shape[-2], self.reduction * levels[0].shape[-1])
         if self.matching == "aligned":
-            return self.finish(cosine_distance_maps(levels, self.weigh(levels, support, member), size))
-        maps = torch.cat(self.nearest(levels, support, member), dim=1)
+            return self.finish(cosine_distance_maps(levels, self.weigh(levels, support, pairs), size))
+        maps = torch.cat(self.nearest(levels, support, pairs), dim=1)
         return self.finish(F.interpolate(maps, size, mode="bilinear", align_corners=True))
 
     def finish(self, maps: torch.Tensor) -> InferenceBatch:
@@ -242,31 +241,8 @@ class D24fadModel(nn.Module):
         """Score each of the K support images against the others, but for an absent one that none is compared with."""
         support = list(self.support)
         levels = [one.features for one in support]
-        member = ~torch.eye(len(self.support), dtype=torch.bool, device=levels[0].device)
+        member = ~torch.eye(len(self.support), dtype=torch.bool)
         if absent is not None:
             member[:, absent] = False
         with torch.no_grad():
-            return self.compare(levels, support, member)
-
-
-def unique_support(support: torch.Tensor, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring the supports of a batch ``(B, K, 3, H, W)`` together, so that an image in several is encoded once.
-
-    ``index`` ``(B, K)`` is equal for equal images; None if all are different. Returns the different images
-    ``(U, 3, H, W)``, and which of them are in the support of which query ``(B, U)``, bool.
-    """
-    count, shots = support.shape[:2]
-    positions = torch.arange(count * shots, device=support.device)
-    index = positions.view(count, shots) if index is None else index
-    images, inverse = torch.unique(index, return_inverse=True)
-    first = torch.full_like(images, count * shots).scatter_reduce_(0, inverse.flatten(), positions, "amin")
-    member = torch.zeros(count, images.shape[0], dtype=torch.bool, device=support.device)
-    return support.flatten(0, 1)[first], member.scatter_(1, inverse, value=True)
-
-
-def others_of(batch: ImageBatch) -> torch.Tensor:
-    """Which images of a batch are of another patient than which, ``(B, B)``, bool; without patients, all others."""
-    patients = getattr(batch, "patient_id", None) or range(batch.batch_size)
-    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
-    own = torch.tensor([numbers[patient] for patient in patients], device=batch.image.device)  # type: ignore[union-attr]  # it has images
-    return own[:, None] != own
+            return self.compare(levels, support, Pairs.of_members(member).to(levels[0].device))

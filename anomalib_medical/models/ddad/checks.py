@@ -39,13 +39,7 @@ def check_arguments(
 
 
 def check_trainer(trainer: Trainer, refinement_epochs: int | None) -> None:
-    """Refuse several devices, data without a datamodule, and a training without an epoch for the networks."""
-    if trainer.world_size > 1:
-        msg = (
-            f"Ddad trains on one device, and the trainer has {trainer.world_size}: its networks are small, each "
-            "draws its own batches. Set --trainer.devices 1."
-        )
-        raise MedicalError(msg)
+    """Refuse data without a datamodule, and a training without an epoch for the networks."""
     if getattr(trainer, "datamodule", None) is None:
         msg = (
             "Ddad draws the batches of each of its networks by itself and needs a datamodule for that, not a "

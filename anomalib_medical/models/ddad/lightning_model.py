@@ -12,6 +12,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import optim
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -27,6 +28,7 @@ from anomalib_medical.models.components import (
     check_seed,
     reduce_map,
     seeded,
+    sent,
 )
 
 from .checks import check_arguments, check_pool, check_refined, check_trainer, check_validation_interval, read_module_b
@@ -159,8 +161,11 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         if self.uses_unlabeled:
             check_pool(datamodule, self.score)
         if self._data_seed is None:
-            self._data_seed = int(torch.randint(2**62, ()))
+            self._data_seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._batches = None
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            # The modules' passes over their data end in different steps, and the refinement has epochs of its own.
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)  # noqa: SLF001
         transforms = (datamodule.train_data.augmentations, getattr(self.pre_processor, "transform", None))
         self._reads_anew = any(map(is_random, transforms))
         self._reload_dataloaders_every_n_epochs = self.trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
@@ -188,7 +193,14 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
                 images = read_images(loader, transform, size, self.device, progress=progress)
             if self._batches is None:
                 logger.info("Learning from %s.", images)
-            self._batches = MemberBatches(images, loader.batch_size or 1, len(self.model.module_b.members), seed)
+            self._batches = MemberBatches(
+                images,
+                loader.batch_size or 1,
+                len(self.model.module_b.members),
+                seed,
+                rank=self.global_rank,
+                processes=self.trainer.world_size,
+            )
         if self.score == "refined":
             check_validation_interval(self.trainer, self._batches.steps_of_refinement)
         if self.refines:
@@ -247,7 +259,7 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         for index, module in self.model.trained_modules():
             images = batches.draw(index, self.current_epoch, batch_idx)
             if images is not None:
-                losses = module.losses(to_network_range(images.to(self.device)))
+                losses = module.losses(to_network_range(sent(images, self.device)))
                 total.append(losses.sum())
                 means.append(losses.detach().mean())
                 name = "train_loss_a" if index == A else "train_loss_b"
@@ -266,6 +278,15 @@ class Ddad(MedicalModuleMixin, AnomalibModule):
         """Start looking for the largest uncertainty, the scale of its pictures."""
         super().on_validation_epoch_start()
         self._uncertainty_scale.fill_(math.nan)
+
+    def on_validation_epoch_end(self) -> None:
+        """Find the largest uncertainty of all processes."""
+        super().on_validation_epoch_end()
+        if self._trainer is not None and self._trainer.world_size > 1:
+            # nan is no number to compare with.
+            own = self._uncertainty_scale.nan_to_num(nan=-math.inf)
+            largest: torch.Tensor = self._trainer.strategy.reduce(own, reduce_op="max")
+            self._uncertainty_scale.copy_(torch.where(largest.isfinite(), largest, math.nan))
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401 - Lightning's
         """Score a batch, in place, with its uncertainty."""

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from anomalib_medical.errors import MedicalError
 from anomalib_medical.io import agree, counted
+from anomalib_medical.models.components import sent
 
 from .torch_model import B, check_size, to_grey
 
@@ -98,26 +99,41 @@ class MemberBatches:
 
     One epoch is one pass of module A over all images and one of module B over the known normals; incomplete batches are
     dropped, but where there are fewer images than a batch. Everything follows from seed, epoch and step.
+
+    Of several processes, each takes its turn in the same orders: a step is a batch of each.
     """
 
-    def __init__(self, images: Images, batch_size: int, members: int, seed: int) -> None:
+    def __init__(
+        self, images: Images, batch_size: int, members: int, seed: int, *, rank: int = 0, processes: int = 1
+    ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.members = members
         self.seed = seed
-        self._pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        self._rank, self._processes = rank, processes
+        pools = (torch.arange(len(images.known_normal)), images.known_normal.nonzero().flatten())
+        self._pools = tuple(pool.to(images.grey.device) for pool in pools)
         for pool, name in zip(self._pools, ("training", "known normal"), strict=True):
-            if min(batch_size, len(pool)) < 2:
+            if self._size(pool, batch_size) < 2:
+                devices = f" for {processes} devices" if processes > 1 else ""
                 msg = (
-                    f"Batches of {counted(min(batch_size, len(pool)), 'image')}: batch normalisation needs 2 or more. "
-                    f"There {agree(len(pool), 'is', 'are')} {counted(len(pool), f'{name} image')}, and "
+                    f"Batches of {counted(self._size(pool, batch_size), 'image')}: batch normalisation needs 2 or "
+                    f"more. There {agree(len(pool), 'is', 'are')} {counted(len(pool), f'{name} image')}{devices}, and "
                     f"train_batch_size is {batch_size}."
                 )
                 raise MedicalError(msg)
         #: Steps an epoch of module A and of module B.
-        self.steps = tuple(max(1, len(pool) // batch_size) for pool in self._pools)
-        self.steps_of_refinement = max(1, len(self._pools[B]) // _REFINEMENT_BATCH)
+        self.steps = tuple(self._count(pool, batch_size) for pool in self._pools)
+        self.steps_of_refinement = self._count(self._pools[B], _REFINEMENT_BATCH)
         self._orders: dict[tuple[int, int], tuple[int, torch.Tensor]] = {}  # of the epoch drawn from last
+
+    def _size(self, pool: torch.Tensor, batch_size: int) -> int:
+        """Images in a batch of one process."""
+        return min(batch_size, len(pool) // self._processes)
+
+    def _count(self, pool: torch.Tensor, batch_size: int) -> int:
+        """Steps an epoch."""
+        return len(pool) // (self._size(pool, batch_size) * self._processes)
 
     def draw(self, module: int, epoch: int, step: int) -> torch.Tensor | None:
         """Batches of a module's networks ``(K, B, 1, H, W)``; None where its pass over the data is over."""
@@ -130,22 +146,25 @@ class MemberBatches:
     def refinement(self, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         """Known normals ``(B, 1, H, W)``, as many others to take patches from, and the step's source of randomness."""
         chosen = self.rows(B, _REFINEMENT, epoch, step, _REFINEMENT_BATCH)
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, step))
-        # Another image: at least one further on in the list of normals.
+        turn = step * self._processes + self._rank
         pool = self._pools[B]
-        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator)
+        generator = torch.Generator(device=pool.device).manual_seed(stream_seed(self.seed, B, _REFINEMENT, epoch, turn))
+        # Another image: at least one further on in the list of normals.
+        shift = 1 + torch.randint(len(pool) - 1, (len(chosen),), generator=generator, device=pool.device)
         foreign = pool[(torch.searchsorted(pool, chosen) + shift) % len(pool)]
         return self.images.grey[chosen], self.images.grey[foreign], generator
 
     def rows(self, module: int, member: int, epoch: int, step: int, batch_size: int | None = None) -> torch.Tensor:
         """Rows of the images in one member's batch."""
-        pool, size = self._pools[module], batch_size or self.batch_size
+        pool = self._pools[module]
+        size, turn = self._size(pool, batch_size or self.batch_size), step * self._processes + self._rank
         known = self._orders.get((module, member))
         if known is None or known[0] != epoch:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, module, member, epoch))
-            known = (epoch, pool[torch.randperm(len(pool), generator=generator)])
+            # In the host's order, wherever the images are; on their device, where every step takes its part.
+            known = (epoch, pool[sent(torch.randperm(len(pool), generator=generator), pool.device)])
             self._orders[module, member] = known
-        return known[1][step * size : (step + 1) * size]
+        return known[1][turn * size : (turn + 1) * size]
 
 
 class Steps:

@@ -7,7 +7,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import MapScore, add_foreign_patches, in_float32, seeded
+from anomalib_medical.models.components import MapScore, add_foreign_patches, in_float32, seeded, sent
 
 from .networks import Ensemble, NetworkName, Reconstruction
 from .refinement import RefinementNet, focal_loss
@@ -139,10 +139,13 @@ class DdadModel(nn.Module):
     def refinement_loss(self, images: torch.Tensor, foreign: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Loss of the refinement on normal images ``(B, 1, H, W)`` in [0, 1], with patches of as many others."""
         device = next(self.parameters()).device
-        images, foreign = (to_network_range(each.to(device)) for each in (images, foreign))
-        patched, masks = add_foreign_patches(images, foreign, generator)
+        images, foreign = (to_network_range(sent(each, device)) for each in (images, foreign))
+        return self.loss_on_patched(*add_foreign_patches(images, foreign, generator))
+
+    def loss_on_patched(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Loss of the refinement on ``(B, 1, H, W)`` in [-1, 1] with patches where masks of the same shape say."""
         with torch.no_grad():
-            maps = self.ensemble_maps(patched)
+            maps = self.ensemble_maps(images)
         return focal_loss(self.refine(maps), masks)
 
 

@@ -148,14 +148,7 @@ class Scrd(DistillationMixin, AnomalibModule):
         # Counted by the trainer, whose checkpoints keep it.
         contrast = self.contrast if self.global_step >= self.warmup_steps else "none"
         noisy = None if contrast == "none" else self.add_noise(images, batch_idx)
-        if noisy is not None and contrast == "local":
-            loss, scale_weights = self._local_loss(images, noisy)
-        else:
-            features = self.model(images, noisy)
-            scale_weights = features.scale_weights
-            clean_distance = feature_distances(features.teacher, features.student)
-            noisy_distance = None if noisy is None else feature_distances(features.noisy_teacher, features.student)
-            loss = self.loss(clean_distance, noisy_distance, scale_weights)
+        loss, scale_weights = self.loss_of(images, noisy, local=contrast == "local")
         self.log("train_loss", loss.detach(), on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         if scale_weights is not None:
             means = scale_weights.detach().mean(dim=0)
@@ -163,18 +156,29 @@ class Scrd(DistillationMixin, AnomalibModule):
             self.log_dict(shares, on_step=False, on_epoch=True, batch_size=batch.batch_size)
         return loss
 
-    def _local_loss(self, images: torch.Tensor, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Loss and scale weights of a student that sees the noisy images and is to rebuild the clean ones."""
-        features = self.model(noisy, images)  # in this order: the student sees the first
-        clean, student, seen = features.noisy_teacher, features.student, features.teacher
-        changed = (noisy != images).any(dim=1, keepdim=True)
-        loss: torch.Tensor = self.loss(
-            changed_distances(clean, student, changed),
-            changed_distances(seen, student, changed),
-            features.scale_weights,
-            whole=feature_distances(clean, student),
-        )
-        return loss, features.scale_weights
+    def loss_of(
+        self, images: torch.Tensor, noisy: torch.Tensor | None, *, local: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Loss, and weights of the scales ``(B, 3)`` where there are any; without noisy images that of distillation.
+
+        With the local contrast the student sees the noisy images and is to rebuild the clean ones. All of a step that
+        has weights in it: one graph for ``torch.compile``.
+        """
+        features = self.model(noisy, images) if local else self.model(images, noisy)  # the student sees the first
+        student, scale_weights = features.student, features.scale_weights
+        if local:
+            clean, seen = features.noisy_teacher, features.teacher
+            changed = (noisy != images).any(dim=1, keepdim=True)  # type: ignore[union-attr]  # there are noisy images
+            loss: torch.Tensor = self.loss(
+                changed_distances(clean, student, changed),
+                changed_distances(seen, student, changed),
+                scale_weights,
+                whole=feature_distances(clean, student),
+            )
+            return loss, scale_weights
+        clean_distance = feature_distances(features.teacher, student)
+        noisy_distance = None if noisy is None else feature_distances(features.noisy_teacher, student)
+        return self.loss(clean_distance, noisy_distance, scale_weights), scale_weights
 
     @in_float32
     def add_noise(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -183,7 +187,8 @@ class Scrd(DistillationMixin, AnomalibModule):
         Noise is meant for images in [0, 1]: it is scaled as the normalisation would have scaled it.
         """
         if self.seed is None:
-            seed = int(torch.randint(2**62, ()))
+            # Processes that nobody has seeded draw the same.
+            seed = derived_seed(int(torch.randint(2**62, ())), self.global_rank)
         else:
             seed = derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         generator = torch.Generator(device=images.device).manual_seed(seed)

@@ -297,6 +297,14 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     assert saved(tmp_path, "masks") == ["s1/a.dcm.png", "s1/a.dcm_1.png"]
 
 
+def test_processes_do_not_overwrite_what_others_have_drawn(tmp_path: Path) -> None:
+    for study in ("x", "y"):
+        path = write_dicom(tmp_path / study / "s1" / "a.dcm", np.zeros((8, 8), np.uint8))
+        show(tmp_path, [path], world_size=2)  # each with a visualizer of its own
+    assert saved(tmp_path, "images") == ["s1/a.dcm.png", "s1/a.dcm_1.png"]
+    assert left_tile(tmp_path / "run/images/s1/a.dcm_1.png").shape == (64, 64)
+
+
 @pytest.mark.parametrize(("folder", "masks"), [("images_2", "masks_2"), ("mine", "mine/masks")])
 def test_masks_go_beside_the_heatmaps(tmp_path: Path, folder: str, masks: str) -> None:
     path = write_dicom(tmp_path / "a" / "b.dcm", np.zeros((8, 8), np.uint8))

@@ -29,7 +29,9 @@ def default_metrics():
     ]
 
 
-def run(scores, labels, *, maps=None, masks=None, threshold=0.5, metrics=None, stage="test", evaluator=None):
+def run(
+    scores, labels, *, maps=None, masks=None, threshold=0.5, metrics=None, stage="test", evaluator=None, processes=1
+):
     """Test two batches as a trainer would; returns what was logged."""
     scores, labels = torch.tensor(scores), torch.tensor(labels)
     evaluator = evaluator or MedicalEvaluator(
@@ -37,7 +39,7 @@ def run(scores, labels, *, maps=None, masks=None, threshold=0.5, metrics=None, s
     )
     logged = {}
     evaluator.log = lambda name, value, **_: logged.update({name: float(value)})
-    trainer = SimpleNamespace(barebones=False, sanity_checking=False)
+    trainer = SimpleNamespace(barebones=False, sanity_checking=False, world_size=processes)
     post_processor = SimpleNamespace(image_threshold=torch.tensor(threshold), pixel_threshold=torch.tensor(threshold))
     module = SimpleNamespace(post_processor=post_processor, device="cpu")
     hook = {name: getattr(evaluator, f"on_{stage}_{name}") for name in ("epoch_start", "batch_end", "epoch_end")}
@@ -81,6 +83,12 @@ def test_what_is_defined_is_anomalibs_number(told):
     assert list(logged) == [IMAGE[0], IMAGE[1], IMAGE[2], *PIXEL]
     assert all(math.isfinite(value) for value in logged.values())
     assert not told.text
+
+
+def test_a_process_without_what_others_have_leaves_no_number(told):
+    logged = run(*GOOD, **pictures(), processes=2)
+    assert all(math.isnan(value) for value in logged.values())
+    assert "1 of 2 processes have an image with a mask: test on one device" in told.text
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]])

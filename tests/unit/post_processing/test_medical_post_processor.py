@@ -133,6 +133,13 @@ def test_constant_scores_stay_finite():
     assert result.pred_label.tolist() == [False, True]
 
 
+def test_f1_waits_for_no_process_without_masks():
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda _, all: not all)  # noqa: A006 - Lightning's name
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    with pytest.raises(ValueError, match=r"a mask in every process.*--trainer\.devices 1"):
+        MedicalPostProcessor(threshold="f1").on_validation_epoch_end(trainer, None)
+
+
 def test_f1_is_anomalibs_own():
     scores, labels = torch.tensor([0.1, 0.2, 0.7, 0.9]), torch.tensor([0, 0, 1, 1])
     ours = fit(MedicalPostProcessor(threshold="f1"), scores, labels)

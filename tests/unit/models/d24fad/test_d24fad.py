@@ -8,8 +8,8 @@ from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.components import feature_distances
 from anomalib_medical.models.d24fad import D24fadModel
 from anomalib_medical.models.d24fad.matching import SupportAttention, SupportSet
+from anomalib_medical.models.d24fad.pairs import Pairs
 from anomalib_medical.models.d24fad.support import diverse_rows, feature_ratios, find_outliers, score_ratios
-from anomalib_medical.models.d24fad.torch_model import unique_support
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -20,6 +20,13 @@ MEMBER = torch.eye(2, dtype=torch.bool).repeat_interleave(2, dim=1)
 
 def pictures(count, seed=0, size=(SIZE, SIZE)):
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def supports_of(pool, own):
+    """The different images of supports, rows ``(B, K)`` of a pool, and whose support they are in."""
+    batch = MedicalImageBatch(image=pool[own[:, 0]], support=pool[own], support_index=own)
+    pairs = Pairs.of(batch)
+    return batch.support.flatten(0, 1)[pairs.first], pairs
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +96,9 @@ def test_the_score_is_max_or_mean_of_the_images_own_map(supported):
 def test_an_episode_is_each_query_with_its_own_support(network):
     queries, pool = pictures(3, seed=6), pictures(5, seed=7)
     own = torch.tensor([[0, 1], [1, 4], [3, 0]])
-    images, member = unique_support(pool[own], own)
-    episode = network.episode(queries, images, member)
-    together = network.compare(episode.levels, episode.support, episode.member).pred_score
+    images, pairs = supports_of(pool, own)
+    episode = network.episode(queries, images, pairs)
+    together = network.compare(episode.levels, episode.support, episode.pairs).pred_score
     for index, rows in enumerate(own):
         alone = network.score(queries[index : index + 1], network.encode_support(pool[rows]))
         torch.testing.assert_close(together[index : index + 1], alone.pred_score, rtol=0, atol=2e-6)
@@ -108,8 +115,8 @@ def test_stop_gradient_makes_constants_of_the_supports_features(stop):
         decoder = [parameter for parameter in model.model.decoder.parameters() if parameter.requires_grad]
         return torch.cat([part.flatten() for part in torch.autograd.grad(loss, decoder)])
 
-    features = model.model.episode(batch.image, model.prepare(batch.support.flatten(0, 1)), MEMBER)
-    constant = [part.detach() for part in model.model.weigh(features.levels, features.support, features.member)]
+    features = model.model.episode(batch.image, model.prepare(batch.support.flatten(0, 1)), Pairs.of_members(MEMBER))
+    constant = [part.detach() for part in model.model.weigh(features.levels, features.support, features.pairs)]
     expected = model.loss(
         feature_distances(features.student, constant), feature_distances(features.student, features.teacher)
     )
@@ -119,10 +126,12 @@ def test_stop_gradient_makes_constants_of_the_supports_features(stop):
 def test_shared_support_images_come_once():
     pool = pictures(5, seed=7, size=(2, 2))
     own = torch.tensor([[4, 1], [1, 2], [2, 4]])
-    images, member = unique_support(pool[own], own)
+    images, pairs = supports_of(pool, own)
     torch.testing.assert_close(images, pool[[1, 2, 4]])
-    assert member.tolist() == [[True, False, True], [True, True, False], [False, True, True]]
-    assert unique_support(pool[own], None)[0].shape[0] == 6
+    assert pairs.member.tolist() == [[True, False, True], [True, True, False], [False, True, True]]
+    assert pairs.columns.tolist() == [0, 2, 0, 1, 1, 2]
+    assert pairs.counts == (2, 2, 2)
+    assert Pairs.of(MedicalImageBatch(image=pool[:3], support=pool[own])).member.shape == (3, 6)
 
 
 def test_each_image_of_a_batch_is_encoded_once_and_the_teacher_learns_nothing(network, monkeypatch):
@@ -134,8 +143,8 @@ def test_each_image_of_a_batch_is_encoded_once_and_the_teacher_learns_nothing(ne
         lambda images: (seen.append((images.shape[0], torch.is_grad_enabled())), extractor(images))[1],
     )
     own = torch.tensor([[0, 1], [1, 0], [0, 1]])
-    images, member = unique_support(pictures(2, seed=7)[own], own)
-    features = network.episode(pictures(3, seed=6), images, member)
+    images, pairs = supports_of(pictures(2, seed=7), own)
+    features = network.episode(pictures(3, seed=6), images, pairs)
     assert [count for count, _ in seen] == [3 + 2]
     assert not any(feature.requires_grad for feature in features.teacher)
     assert all(feature.requires_grad for feature in features.student)
@@ -148,8 +157,8 @@ def test_the_gradient_reaches_the_support_unless_it_is_stopped(network, monkeypa
     encode = network.encode
     monkeypatch.setattr(network, "encode", lambda images: encoded.append(encode(images)) or encoded[-1])
     own = torch.tensor([[0, 1], [1, 2]])
-    images, member = unique_support(pictures(3, seed=7)[own], own)
-    features = network.episode(pictures(2, seed=6), images, member, stop_gradient=stop_gradient)
+    images, pairs = supports_of(pictures(3, seed=7), own)
+    features = network.episode(pictures(2, seed=6), images, pairs, stop_gradient=stop_gradient)
     student = encoded[0][1]
     gradient, weights = torch.autograd.grad(
         network.self_distances(features).sum(), [student[0], network.attention[0].project.weight]

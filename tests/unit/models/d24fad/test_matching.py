@@ -8,7 +8,7 @@ import torch
 from anomalib_medical import D24fad
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.models.d24fad import D24fadModel, matching
-from anomalib_medical.models.d24fad.torch_model import others_of
+from anomalib_medical.models.d24fad.pairs import Pairs
 
 SIZE = 64
 ARGUMENTS = {"backbone": "resnet18", "image_size": SIZE, "pre_trained": False, "seed": 0}
@@ -118,29 +118,29 @@ def test_the_teachers_features_need_no_training():
 
 def test_a_batch_is_its_own_support_of_other_patients():
     batch = MedicalImageBatch(image=pictures(4), patient_id=["a", "b", "a", "c"])
-    assert others_of(batch).tolist() == [
+    pairs = Pairs.of(batch)
+    assert pairs.columns.tolist() == [1, 3, 0, 2, 3, 1, 3, 0, 1, 2]
+    assert pairs.member.tolist() == [
         [False, True, False, True],
         [True, False, True, True],
         [False, True, False, True],
         [True, True, True, False],
     ]
-    assert others_of(MedicalImageBatch(image=pictures(2))).tolist() == [[False, True], [True, False]]
+    assert Pairs.of(MedicalImageBatch(image=pictures(2))).member.tolist() == [[False, True], [True, False]]
 
 
 @torch.no_grad()
 def test_within_a_batch_an_image_is_scored_as_against_the_others_alone(monkeypatch):
     model = supported({})
-    images, member = pictures(4, seed=6), torch.eye(4).logical_not()
-    # Its own patient's alone: left out, as it has nobody to be compared with.
-    member[3] = False
+    images, pairs = pictures(4, seed=6), Pairs.of_members(torch.eye(4).logical_not())
     encoded = []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda batch: encoded.append(len(batch)) or encode(batch))
-    episode = model.episode(images, None, member)
-    scores = model.compare(episode.levels, episode.support, episode.member).pred_score
+    episode = model.episode(images, None, pairs)
+    scores = model.compare(episode.levels, episode.support, episode.pairs).pred_score
     assert encoded == [4]
-    assert len(scores) == len(episode.teacher[0]) == 3
-    for row in range(3):
+    assert len(scores) == len(episode.teacher[0]) == 4
+    for row in range(4):
         others = model.encode_support(images[[each for each in range(4) if each != row]])
         expected = model.score(images[[row]], others).pred_score
         torch.testing.assert_close(scores[[row]], expected, rtol=0, atol=2e-6)

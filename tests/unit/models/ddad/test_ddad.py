@@ -1,5 +1,9 @@
 """DDAD's Lightning module, without a training."""
 
+import math
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from anomalib_medical import Ddad
@@ -21,3 +25,18 @@ def test_the_uncertaintys_scale_is_that_of_normal_images():
     normal, abnormal = largest[order[-2:]].tolist()
     assert normal < abnormal
     assert abs(model.uncertainty_scale - normal) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "found"), [(0.25, 0.5, 0.5), (0.75, 0.5, 0.75), (math.nan, 0.5, 0.5), (math.nan, -math.inf, None)]
+)
+def test_the_largest_uncertainty_is_that_of_all_processes(own, others, found):
+    def reduce(value, reduce_op):
+        assert reduce_op == "max"
+        return value.maximum(torch.tensor(others))
+
+    model = Ddad(image_size=16, members=2, score="intra")
+    model._trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
+    model._uncertainty_scale.fill_(own)
+    model.on_validation_epoch_end()
+    assert model.uncertainty_scale == found

@@ -39,6 +39,34 @@ def test_a_module_passes_once_over_its_own_images():
             assert set(rows) <= normals
 
 
+def test_processes_take_turns_in_the_orders_of_one():
+    alone = make(batch_size=6)
+    ranks = [make(batch_size=3, rank=rank, processes=2) for rank in range(2)]
+    assert ranks[0].steps == ranks[1].steps == alone.steps == (3, 2)
+    for module, steps in enumerate(alone.steps):
+        for member in range(3):
+            for step in range(steps):
+                both = [row for rank in ranks for row in rank.rows(module, member, 1, step).tolist()]
+                assert both == alone.rows(module, member, 1, step).tolist()
+
+
+def test_processes_refine_on_images_and_patches_of_their_own():
+    first, second = (make(normals=17, rank=rank, processes=2) for rank in range(2))
+    assert first.steps_of_refinement == 1
+    drawn, other = first.refinement(0, 0), second.refinement(0, 0)
+    assert len(drawn[0]) == len(other[0]) == 8
+    assert not set(drawn[0].flatten().tolist()) & set(other[0].flatten().tolist())
+    assert drawn[2].initial_seed() != other[2].initial_seed()
+
+
+def test_processes_share_less_than_a_batch_each():
+    ranks = [make(count=9, normals=5, batch_size=8, rank=rank, processes=2) for rank in range(2)]
+    assert ranks[0].steps == (1, 1)
+    assert [len(rank.rows(B, 0, 0, 0)) for rank in ranks] == [2, 2]
+    with pytest.raises(MedicalError, match="There are 3 known normal images for 2 devices"):
+        make(count=9, normals=3, processes=2)
+
+
 def test_after_its_pass_a_module_waits_for_the_other():
     batches = make()
     assert batches.draw(B, 0, 2) is not None
