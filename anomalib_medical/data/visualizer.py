@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from anomalib_medical.data.volume_maps import VolumeWriter
 from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
 from anomalib_medical.edge.heatmap import Scale, draw_map, place_mask, side_by_side, to_picture, with_legend
 from anomalib_medical.edge.manifest import PostProcessing
-from anomalib_medical.io import ImageAddress, image_size, image_stem
+from anomalib_medical.io import ImageAddress, image_size, image_stem, numbered
 from anomalib_medical.post_processing import device_facts
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class MedicalVisualizer(ImageVisualizer):
         self._written: set[Path] = set()
         self._warned: set[str] = set()
         self._volumes: VolumeWriter | None = None
-        self._targets: dict[Path, Path] = {}
+        self._targets: dict[tuple[Path, Path], Path] = {}
         # Whether other processes write to the same folder.
         self._shared = False
 
@@ -143,12 +143,11 @@ class MedicalVisualizer(ImageVisualizer):
 
     def _volume_target(self, path: Path, folder: Path) -> Path:
         """Where a volume's maps go, without their suffix; numbered where another volume has the same name."""
-        taken = self._targets.get(path)
-        if taken is None:
-            names = set(self._targets.values())
-            taken = first_unused(folder / image_stem(path), names)
-            self._targets[path] = taken
-        return taken
+        key = folder, path
+        if key not in self._targets:
+            paths = (numbered(folder, image_stem(path), number) for number in itertools.count())
+            self._targets[key] = next(each for each in paths if each not in self._targets.values())
+        return self._targets[key]
 
     def _placements(self, batch: Any, places: Places) -> list[Placement]:  # noqa: ANN401
         """Where the maps of a batch lie on their images; images without a path are drawn as the model saw them."""
@@ -246,21 +245,12 @@ class MedicalVisualizer(ImageVisualizer):
         )
         if suffix is not None:
             wanted = wanted.with_suffix(suffix)
-        path = first_unused(wanted, self._written)
-        while self._shared and not _claim(path):
-            self._written.add(path)
-            path = first_unused(wanted, self._written)
+        path, number = wanted, 0
+        while path in self._written or (self._shared and not _claim(path)):
+            number += 1
+            path = wanted.with_stem(f"{wanted.stem}_{number}")
         self._written.add(path)
         return path
-
-
-def first_unused(wanted: Path, taken: Collection[Path]) -> Path:
-    """Return a path, numbered where it is taken."""
-    path, number = wanted, 0
-    while path in taken:
-        number += 1
-        path = wanted.with_stem(f"{wanted.stem}_{number}")
-    return path
 
 
 def _claim(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from ..io import OWN_MANUFACTURER, counted, sha256
-from .dicom_originals import lacking_uid, leave_out_place, orientation, read_original, unread_text
+from .dicom_originals import in_one_space, lacking_uid, leave_out_place, orientation, read_original, unread_text
 from .dicom_report import family, measurement_report, no_units, quantity
 from .geometry import put_back
 from .heatmap import place_mask
@@ -137,14 +136,14 @@ class DicomObjects:
         if left_out and len(originals) > 1 and "segmentation" in wanted:
             wanted.remove("segmentation")
             failures.append(f"no {_NAMES['segmentation']}: the places of the slices lack {lacking}")
-        groups = _in_one_space(originals)
+        groups = in_one_space(originals)
         makers: dict[Kind, Callable[..., _Objects]] = {"segmentation": self._segmentation, "map": self._map}
         for kind in (each for each in makers if each in wanted):
             for number, group in enumerate(groups, start=1):
                 stem = name if len(groups) == 1 else f"{name}_{number}"
                 sources = [originals[index] for index in group]
                 predictions = [prediction for index in group for prediction in slices[index].predictions]
-                done = self._write(kind, sources[0], makers[kind], sources, predictions, stem)
+                done = self._write(kind, sources[0], makers[kind], sources, predictions, stem, number)
                 failures.append(done.failure)
                 if done.objects and left_out:
                     failures.append(f"a {_NAMES[kind]} without a place in the patient: the original lacks {lacking}")
@@ -199,7 +198,9 @@ class DicomObjects:
             captures.append((f"{picture.image}_capture", self._signed(capture, original)))
         return captures
 
-    def _segmentation(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str) -> _Objects:
+    def _segmentation(
+        self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str, number: int
+    ) -> _Objects:
         size = _size(originals)
         masks = [place_mask(each.mask, each.placed, size) for each in predictions if each.mask is not None]
         if len(masks) < len(predictions) or not any(mask.any() for mask in masks):
@@ -228,7 +229,7 @@ class DicomObjects:
             segment_descriptions=[segment],
             **self._identity("segmentation", originals[0], *_instances(originals), frames.tobytes()),
             **self._device,
-            instance_number=1,
+            instance_number=number,
             content_label="ANOMALY",
             content_description="Anomaly map above its threshold (research only)",
         )
@@ -238,7 +239,7 @@ class DicomObjects:
             made.PatientOrientation = orientation(originals[0])
         return [(f"{stem}_segmentation", self._signed(made, originals[0]))]
 
-    def _map(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str) -> _Objects:
+    def _map(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str, number: int) -> _Objects:
         size = _size(originals)
         maps = [
             put_back(each.anomaly_map, each.placed, size, Image.Resampling.BILINEAR)
@@ -269,7 +270,7 @@ class DicomObjects:
             window_width=max(shown[1] - shown[0], 1e-6),
             **self._identity("map", originals[0], *_instances(originals), frames.tobytes()),
             **self._device,
-            instance_number=1,
+            instance_number=number,
             content_label="ANOMALY_MAP",
             content_description="Anomaly map (research only)",
         )
@@ -330,7 +331,8 @@ class DicomObjects:
 
     def _identity(self, kind: Kind, original: Dataset, *parts: object) -> dict[str, Any]:
         return {
-            "series_instance_uid": self._uid(original.SeriesInstanceUID, kind),
+            # What is in one series shares its frame of reference.
+            "series_instance_uid": self._uid(original.SeriesInstanceUID, original.get("FrameOfReferenceUID"), kind),
             "series_number": _SERIES_NUMBERS[kind],
             "sop_instance_uid": self._uid(kind, *parts),
         }
@@ -355,25 +357,6 @@ class DicomObjects:
             digest.update(part if isinstance(part, bytes) else str(part).encode())
             digest.update(b"\0")
         return str(generate_uid(entropy_srcs=[digest.hexdigest()]))
-
-
-def _in_one_space(originals: Sequence[Dataset]) -> list[list[int]]:
-    """Divide images into those that an object can lie over, by their numbers.
-
-    Each lies over all slices; where several lie at one place, as of several phases, over the first of each place, the
-    second, and so on. Images that lie in no common space, as radiographs, have an object each.
-    """
-    places = [tuple(original.get("ImagePositionPatient") or ()) for original in originals]
-    if not all(places):
-        return [[index] for index in range(len(originals))]
-    groups: list[list[int]] = []
-    times: Counter[tuple[float, ...]] = Counter()
-    for index, place in enumerate(places):
-        if times[place] == len(groups):
-            groups.append([])
-        groups[times[place]].append(index)
-        times[place] += 1
-    return groups
 
 
 def _size(originals: Sequence[Dataset]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -86,6 +87,25 @@ def leave_out_place(originals: Sequence[Dataset]) -> tuple[str, bool]:
         for keyword in ("ImagePositionPatient", "PixelSpacing"):
             original.pop(keyword, None)
     return ", ".join(lacking), bool(lacking) and had_place
+
+
+def in_one_space(originals: Sequence[Dataset]) -> list[list[int]]:
+    """Divide images into those that an object can lie over, by their numbers.
+
+    Each lies over all slices; where several lie at one place, as of several phases, over the first of each place, the
+    second, and so on. Images that lie in no common space, as radiographs, have an object each.
+    """
+    places = [tuple(original.get("ImagePositionPatient") or ()) for original in originals]
+    if not all(places):
+        return [[index] for index in range(len(originals))]
+    groups: list[list[int]] = []
+    times: Counter[tuple[float, ...]] = Counter()
+    for index, place in enumerate(places):
+        if times[place] == len(groups):
+            groups.append([])
+        groups[times[place]].append(index)
+        times[place] += 1
+    return groups
 
 
 def _distance(originals: Sequence[Dataset]) -> float | None:

@@ -72,7 +72,8 @@ def run(archive: Archive, output: Path, scorer: SeriesScorer, facts: PostProcess
     series, patients = Table(output, SERIES, SeriesRow), Table(output, PATIENTS, PatientRow)
 
     def files() -> Iterator[FileResult]:
-        for result in scorer(group_series(islice(archive, limit))):
+        headers = tqdm(islice(archive, limit), total=total, desc="Reading headers", unit="file", disable=None)
+        for result in scorer(group_series(headers)):
             if result.rows:
                 series.append(result.rows)
             yield from result.files

@@ -16,6 +16,7 @@ from .dicom_header import FACT_TAGS, KIND_TAGS, DicomFacts, digest_of, facts_of,
 from .dicom_module import count_frames, first_number
 from .errors import ImageReadError
 from .files import ImageAddress, irregular
+from .listing import RASTER_SUFFIXES
 from .reader import holds_volume
 from .text import agree, counted
 
@@ -72,7 +73,7 @@ class Series:
 
 def slice_facts(path: Path) -> SliceFacts:
     """Read where a file belongs; one that cannot be read, or is no image, is of no series."""
-    if irregular(path) is not None:
+    if irregular(path) is not None or _is_picture(path):
         return SliceFacts(path, "", str(path))
     try:
         if is_dicom_file(path):
@@ -89,7 +90,7 @@ def series_key(address: ImageAddress, facts: DicomFacts | None) -> str:
     It is made of ids and paths: what is written to files is a hash of it.
     """
     if facts is None:
-        if not holds_volume(address.path):
+        if _is_picture(address.path) or not holds_volume(address.path):
             return ""
         # A series over time has several volumes.
         volume = [index for name, index in address.selection if name == "volume"]
@@ -113,6 +114,11 @@ def group_slices(slices: Iterable[SliceFacts]) -> list[Series]:
     for facts in slices:
         series.setdefault(facts.series or f"\0{facts.path}", []).append(facts)
     return [stack for each in series.values() for stack in _stacks(each)]
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name, which spares opening each of many."""
+    return path.suffix.lower() in RASTER_SUFFIXES
 
 
 def _dicom_facts(path: Path) -> SliceFacts:

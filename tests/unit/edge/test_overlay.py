@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from anomalib_medical.edge.heatmap import Scale, picture_size, to_picture
@@ -47,3 +48,14 @@ def test_without_a_map_the_image_is_shown():
 def test_a_picture_is_encoded_without_loss():
     pixels = np.random.default_rng(0).integers(0, 256, (31, 17, 3), np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(Image.fromarray(pixels))))), pixels)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (64, 64), (255, 300), (300, 256), (16, 900)])
+def test_every_picture_is_large_enough_for_its_score(size):
+    """The legend is below the image; that none of it is cut is tested with `heatmap`."""
+    picture = draw_overlay(np.full((3, *size), 0.5, np.float32), Prediction(1.0, 0.7, True, 0.5))
+    height, width = picture_size(size)
+    assert max(height, width) >= 256
+    assert picture.width >= width
+    assert (np.asarray(picture)[:height, :width] == 128).all()
+    assert (np.asarray(picture)[height:, -3:] == np.asarray(picture)[-1, -1]).all()  # no letter at the edge

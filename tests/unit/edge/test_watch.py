@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from anomalib_medical.edge import EdgeError
@@ -14,6 +15,7 @@ from anomalib_medical.edge.results import Entry, Journal, Row, Table
 from anomalib_medical.edge.series import SeriesScorer
 from anomalib_medical.edge.watch import Arrivals, DropFolder, Watcher, check_folders, locked
 from anomalib_medical.io import sha256
+from tests.helpers.dicom_files import PLACE, write_dicom
 
 
 class KilledError(BaseException):
@@ -265,3 +267,67 @@ def test_what_is_no_image_is_told_by_its_kind(folders, caplog):
     (folders[0] / "dose.dcm").write_bytes(b"dose")
     take_all(folders, of_another_kind)
     assert [message.partition(": ")[2] for message in caplog.messages] == ["RT Dose, not scored."]
+
+
+def write_slices(drop, places, series="1.2.3.1"):
+    for place in places:
+        tags = {
+            "ImagePositionPatient": [0, 0, place],
+            "SOPInstanceUID": f"1.2.{place + 1}",
+            "SeriesInstanceUID": series,
+        }
+        write_dicom(drop / f"DOE_{place}.dcm", np.full((4, 5), place, np.uint8), **PLACE | tags)
+
+
+def test_slices_wait_for_the_others_of_their_series(folders, monkeypatch):
+    drop, _ = folders
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    arrivals, files = Arrivals(settle=2), DropFolder(drop, settle=0)
+    write_slices(drop, [0])
+    (drop / "plain.png").write_text("a")
+    assert [series.files for series in arrivals.complete(files.settled())] == [[drop / "plain.png"]]
+    now[0] += 1.5
+    write_slices(drop, [1])
+    now[0] += 1.5
+    assert [series.key for series in arrivals.complete(files.settled())] == [""]
+    now[0] += 1
+    assert [series.key for series in arrivals.complete(files.settled())] == [""]
+    now[0] += 1
+    taken = [series.files for series in arrivals.complete(files.settled()) if series.key]
+    assert taken == [[drop / "DOE_0.dcm", drop / "DOE_1.dcm"]]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name"), STEPS)
+def test_a_kill_in_a_series_loses_and_repeats_nothing(folders, monkeypatch, owner, name, after):
+    drop, output = folders
+    write_slices(drop, [2, 0, 1])
+    (drop / "twin.dcm").write_bytes((drop / "DOE_1.dcm").read_bytes())
+    fail_once(monkeypatch, owner, name, KilledError(), after=after)
+    with pytest.raises(KilledError):
+        take_all(folders, Processor())
+    take_all(folders, Processor())
+    lines = (output / "series.csv").read_text().splitlines()
+    assert len(lines) == len((output / "series.jsonl").read_text().splitlines()) + 1 == 2
+    assert lines[1].split(",")[6] == "3"
+    assert len((output / "predictions.csv").read_text().splitlines()) == 4
+    assert len(list((output / "processed").iterdir())) == 3
+    assert not list(drop.iterdir())
+
+
+def test_a_slice_that_cannot_be_read_leaves_the_others_scored(folders):
+    drop, output = folders
+    write_slices(drop, [0, 1, 2])
+
+    class Failing(Processor):
+        def __call__(self, files):
+            for result in super().__call__(files):
+                if result.path.name == "DOE_1.dcm":
+                    result.rows, result.reason = [], "found a damaged file"
+                yield result
+
+    take_all(folders, Failing())
+    assert "1 slice could not be read" in (output / "series.csv").read_text()
+    assert len(list((output / "processed").iterdir())) == 2
+    assert len(list((output / "failed").glob("*.dcm"))) == 1

@@ -134,3 +134,22 @@ def test_too_few_series_are_told_as_too_few_images_are(caplog):
 def test_a_number_of_slices_below_one_is_refused():
     with pytest.raises(ValueError, match="series_top: got 0, expected a number of slices of 1 or more"):
         MedicalPostProcessor(series_top=0)
+
+
+def test_the_slices_of_all_processes_are_put_together(monkeypatch):
+    """A series may have been dealt to several, and an image to two."""
+    scores, normal = torch.tensor([1.0, 4.0]), torch.tensor([True, True])
+    groups = HeldOutGroups()
+    groups.update(batch(scores, ["a", "b"], ["p", "p"], names=["1", "2"]), scores, normal)
+    other = HeldOutGroups()
+    other.update(batch(scores, ["b", "b"], ["p", "p"], names=["2", "3"]), scores, normal)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def gather(target, own):
+        target[:] = [own, other._slices]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    found = groups.calibrate(0.95, 1)
+    assert found["series"] == {"threshold": 4.0, "minimum": 1.0, "maximum": 4.0, "held_out": 2}
+    assert found["patient"]["held_out"] == 1

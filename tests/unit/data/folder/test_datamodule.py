@@ -19,6 +19,8 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Grayscale, Identity, 
 
 from anomalib_medical.data import MedicalFolder, make_medical_folder_dataset
 from anomalib_medical.io import ImageReadError
+from tests.helpers.dicom_files import write_dicom
+from tests.helpers.nifti_files import save_nifti
 
 
 def put(path: Path, value: int = 100, size: tuple[int, int] = (8, 8)) -> Path:
@@ -333,3 +335,29 @@ def test_images_are_not_resized_ahead_of_a_models_crop_or_padding(tree: Path, st
         found = data.augmentations
         parts = found.transforms if isinstance(found, Compose) else [] if found is None else [found]
         assert [type(part) for part in parts] == ([] if given is None else [Identity]) + expected
+
+
+def test_which_images_are_of_one_series(tmp_path):
+    """Slices of a DICOM series, of a volume, and of pictures those of a patient that somebody names."""
+    good = tmp_path / "train" / "good"
+    for index, series in enumerate("112"):
+        uids = {"SeriesInstanceUID": f"1.2.{series}", "SOPInstanceUID": f"1.2.3.{index}", "PatientID": "4711"}
+        write_dicom(good / f"p0_{index}.dcm", np.zeros((8, 8), np.uint8), **uids)
+    save_nifti(good / "p1_0.nii", np.zeros((4, 4, 2), np.int16))
+    for name in ("p2_a", "p2_b", "p3_a"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(good / f"{name}.png")
+
+    def series(**kwargs):
+        samples = make_medical_folder_dataset(tmp_path, **kwargs)
+        assert "4711" not in "".join(samples.series_id)
+        return {Path(path).name: series for path, series in zip(samples.image_path, samples.series_id, strict=True)}
+
+    found = series()
+    assert found["p0_0.dcm"] == found["p0_1.dcm"] != found["p0_2.dcm"]
+    assert found["p1_0.nii#axial=0"] == found["p1_0.nii#axial=1"] == str(good / "p1_0.nii")
+    assert {found[f"{name}.png"] for name in ("p2_a", "p2_b", "p3_a")} == {""}
+    named = series(patient_pattern=r"^(p\d)")
+    assert named["p2_a.png"] == named["p2_b.png"] != named["p3_a.png"]
+    assert {name: named[name] for name in found if "png" not in name} == {
+        name: found[name] for name in found if "png" not in name
+    }
