@@ -110,6 +110,7 @@ async function show() {
   $("slice-number").textContent = `${index + 1} of ${item.slices.length}`;
   $("stage").setAttribute("aria-label", `Slice ${index + 1} of ${item.slices.length}`);
   facts(slice);
+  say("");
   for (const [id, kind] of [["over", "layer"], ["map", "heatmap"], ["legend", "legend"]]) {
     $(id).hidden = false;
     $(id).src = `${kind}/${slice.image}`;
@@ -117,9 +118,8 @@ async function show() {
   let found = null;
   try {
     found = await fetchValues(slice.image);
-    say("");
   } catch (error) {
-    say(error.message);
+    if (slice === item.slices[index]) say(error.message);
   }
   if (slice !== item.slices[index]) return; // another one was asked for meanwhile
   values = found;
