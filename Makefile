@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # A process a core, each of one thread; a file's tests share its models, and files of few long tests come first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-lowest lint clean-venv
+.PHONY: quickstart test test-slow test-lowest lint docs figures build clean-venv
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed ## Train, test and export a small model on generated images
@@ -25,6 +25,15 @@ lint: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed ## The manual, into docs/_build/html: without a network, and any warning is an error
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+
+figures: quickstart ## The manual's pictures, from what the quickstart scored
+	$(BIN)/python docs/figures.py
+
+build: $(VENV)/.installed ## The wheel and the source archive, into dist/
+	$(BIN)/python -m build
 
 # pip runs again only when the package's requirements may have changed.
 $(VENV)/.installed: pyproject.toml

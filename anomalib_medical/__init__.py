@@ -1,40 +1,16 @@
 """Medical anomaly detection for anomalib: importing this package makes its classes known to anomalib."""
 
-from .data import (
-    APTOS2019,
-    ISIC2018,
-    LAG,
-    RSNA,
-    BrainTumorMRI,
-    Camelyon16,
-    FewShotTasks,
-    MedicalBMAD,
-    MedicalFolder,
-    Phantom,
-    VinDrCXR,
-)
-from .models import D24fad, Ddad, Scrd
-from .post_processing import MedicalPostProcessor
+import sys
+from pathlib import PurePath
+
+import lazy_loader
+
 from .registration import register
 
-__all__ = [
-    "APTOS2019",
-    "BrainTumorMRI",
-    "Camelyon16",
-    "D24fad",
-    "Ddad",
-    "FewShotTasks",
-    "ISIC2018",
-    "LAG",
-    "MedicalBMAD",
-    "MedicalFolder",
-    "MedicalPostProcessor",
-    "Phantom",
-    "RSNA",
-    "Scrd",
-    "VinDrCXR",
-]
-
 __version__ = "0.1.0"
+# What there is says __init__.pyi.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-register()
+# Importing torch and anomalib takes seconds: the command line does so when it needs them, not to show its help.
+if PurePath(sys.argv[0]).stem != "anomalib-medical" and sys.orig_argv[1:3] != ["-m", "anomalib_medical.cli"]:
+    register()

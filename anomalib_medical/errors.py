@@ -5,13 +5,10 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-
-import torch
-from anomalib.models import UnknownModelError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from anomalib_medical.io import ImageReadError, counted
 
@@ -54,7 +51,7 @@ def is_user_error(error: Exception) -> bool:
     Files that cannot be read or written, impossible settings and failed pipelines do. A `ValueError` or `ImportError`
     does if anomalib or this package raised it: from deeper down it is more likely a mistake of ours.
     """
-    if isinstance(error, OSError | MisconfigurationException | MedicalError | ImageReadError | UnknownModelError):
+    if isinstance(error, (OSError, MedicalError, ImageReadError, *_theirs())):
         return True
     if _refused_arguments(error) or (isinstance(error, RuntimeError) and _UNFIT.match(str(error))):
         return True
@@ -77,11 +74,8 @@ def user_message(error: Exception) -> str:
             f"{os.strerror(error.errno)}: {where}. What was being written is not complete. Make room, or choose "
             "another folder with --default_root_dir."
         )
-    if isinstance(error, MisconfigurationException) and _NO_GPU.search(str(error)):
-        return (
-            f"--trainer.accelerator asks for a GPU, and torch {torch.__version__} finds none on this machine: "
-            f"{_why_no_gpu()}. Without one: --trainer.accelerator auto."
-        )
+    if isinstance(error, _theirs()) and _NO_GPU.search(str(error)):
+        return _no_gpu()
     if unfit := _UNFIT.match(str(error)):
         return (
             f"The checkpoint does not fit this {unfit[1]} ({unfit[2][:200]}). Give --model the class and the arguments "
@@ -90,10 +84,16 @@ def user_message(error: Exception) -> str:
     return "; ".join(_refused_arguments(error)) or _without_worker_traceback(error)
 
 
-def _why_no_gpu() -> str:
+def _no_gpu() -> str:
+    import torch  # which has been loaded to look for one
+
+    why = "look whether `nvidia-smi` shows one, and whether its driver is new enough for this torch"
     if torch.version.cuda is None and torch.version.hip is None:
-        return "it is built for the CPU alone"
-    return "look whether `nvidia-smi` shows one, and whether its driver is new enough for this torch"
+        why = "it is built for the CPU alone"
+    return (
+        f"--trainer.accelerator asks for a GPU, and torch {torch.__version__} finds none on this machine: {why}. "
+        "Without one: --trainer.accelerator auto."
+    )
 
 
 def out_of_memory(train_batch_size: int | None, eval_batch_size: int | None) -> MedicalError:
@@ -127,6 +127,15 @@ def shell_argument(name: str, value: object) -> str:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     # A value that starts with a dash would be taken for another argument.
     return f"--{name}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}"
+
+
+def _theirs() -> tuple[type[Exception], ...]:
+    """Errors of anomalib and Lightning that mean users, as far as these are loaded: importing them takes seconds."""
+    places = (
+        ("anomalib.models", "UnknownModelError"),
+        ("lightning.fabric.utilities.exceptions", "MisconfigurationException"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in places if module in sys.modules)
 
 
 def _refused_arguments(error: Exception) -> list[str]:

@@ -4,6 +4,8 @@ anomalib's short names and its benchmark look for classes in `anomalib.models` a
 paths from modules that are not in `anomalib.models.ALLOWED_MODULES`.
 """
 
+from __future__ import annotations
+
 import difflib
 import logging
 import os
@@ -11,16 +13,13 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import anomalib.data
-import anomalib.models
-from anomalib.data import AnomalibDataModule
-from anomalib.engine import engine
-from anomalib.models.components import AnomalibModule
-from anomalib.utils.path import resolve_versioned_path
+from typing import TYPE_CHECKING, Any
 
 from anomalib_medical.errors import MedicalError
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from anomalib.data import AnomalibDataModule
+    from anomalib.models.components import AnomalibModule
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +37,13 @@ DATAMODULES = (
     "anomalib_medical.data.RSNA",
     "anomalib_medical.data.VinDrCXR",
 )
-_REGISTRIES: dict[type, ModuleType] = {AnomalibModule: anomalib.models, AnomalibDataModule: anomalib.data}
 
 
 def register() -> None:
     """Add our models and datamodules to anomalib's registries; calling it again changes nothing."""
+    import anomalib.data
+    import anomalib.models
+
     for paths, registry in ((MODELS, anomalib.models), (DATAMODULES, anomalib.data)):
         for path in paths:
             module, _, name = path.rpartition(".")
@@ -59,17 +60,21 @@ def _share_run_folder() -> None:
 
     Lightning starts the command again for every further device, and every engine would make a version folder.
     """
+    from anomalib.engine import engine
+
     if any(int(os.environ.get(name, "0")) > 0 for name in ("LOCAL_RANK", "RANK")):
         engine.create_versioned_dir = _find_version  # type: ignore[attr-defined]  # it imports it
 
 
 def _find_version(root_dir: str | Path) -> Path:
+    from anomalib.utils.path import resolve_versioned_path
+
     return resolve_versioned_path(Path(root_dir) / "latest")
 
 
 def known_models() -> dict[str, type[AnomalibModule]]:
     """All models that have short names."""
-    return _known(AnomalibModule)
+    return _known(*_models())
 
 
 def find_model(path: str, what: str, others: Iterable[str] = ()) -> type[AnomalibModule]:
@@ -77,31 +82,42 @@ def find_model(path: str, what: str, others: Iterable[str] = ()) -> type[Anomali
 
     For the error, `what` is what it was given as, such as ``--model``; the caller takes the names `others` besides.
     """
-    found: type[AnomalibModule] = _find(path, AnomalibModule, what, others)
+    found: type[AnomalibModule] = _find(path, *_models(), what, others)
     return found
 
 
 def find_datamodule(path: str, what: str) -> type[AnomalibDataModule]:
     """Find a datamodule by its class path or its short name, as `find_model` finds a model."""
-    found: type[AnomalibDataModule] = _find(path, AnomalibDataModule, what)
+    import anomalib.data
+
+    register()
+    found: type[AnomalibDataModule] = _find(path, anomalib.data, anomalib.data.AnomalibDataModule, what)
     return found
 
 
-def _known(base: type) -> dict[str, Any]:
-    named = vars(_REGISTRIES[base]).items()
+def _models() -> tuple[ModuleType, type]:
+    import anomalib.models
+    from anomalib.models.components import AnomalibModule
+
+    register()
+    return anomalib.models, AnomalibModule
+
+
+def _known(registry: ModuleType, base: type) -> dict[str, Any]:
+    named = vars(registry).items()
     return {name: value for name, value in named if isinstance(value, type) and issubclass(value, base)}
 
 
-def _find(path: str, base: type, what: str, others: Iterable[str] = ()) -> Any:  # noqa: ANN401 - a class
+def _find(path: str, registry: ModuleType, base: type, what: str, others: Iterable[str] = ()) -> Any:  # noqa: ANN401
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module) if module else _REGISTRIES[base], name, None)
+        found = getattr(import_module(module) if module else registry, name, None)
     except ImportError as error:
         msg = f"{what} is {path!r}, and {module} cannot be imported ({error})."
         raise MedicalError(msg) from error
     if isinstance(found, type) and issubclass(found, base):
         return found
-    names = sorted({*_known(base), *others})
+    names = sorted({*_known(registry, base), *others})
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(names)}."
     msg = f"{what} is {path!r}, which is unknown. {hint}"

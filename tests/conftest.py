@@ -77,6 +77,5 @@ def every_kind_of_file(tmp_path_factory) -> Path:
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty working folder for commands that run in this process."""
-    monkeypatch.setattr("anomalib_medical.cli.main.configure_logger", lambda: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -73,12 +73,14 @@ class PredictionsCSV(Callback):
 
     Attributes:
         path: The file written last, None before.
+        heatmaps: The folder of the heatmaps beside it; None if there are none, or where a visualizer was told to.
         part: If what is predicted is a part of an archive, how it is written instead.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
+        self.heatmaps: Path | None = None
         self.part: PartOfArchive | None = None
         self._folder = Path()
         self._file: PartialFile | None = None
@@ -173,6 +175,7 @@ class PredictionsCSV(Callback):
         self._redirect(numbered(folder, HEATMAPS, self._number))
 
     def _redirect(self, folder: Path) -> None:
+        self.heatmaps = folder if self._redirected else None
         for visualizer in self._redirected:
             visualizer.output_dir = folder
 

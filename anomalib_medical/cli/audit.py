@@ -8,17 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from anomalib.data import AnomalibDataModule
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from anomalib_medical.data.audit import (
-    AuditLimits,
-    audit,
-    claim_folder,
-    collect_splits,
-    format_report,
-    write_report,
-)
+from anomalib_medical.cli.parser import CommandParser
+from anomalib_medical.data.audit_limits import AuditLimits
 from anomalib_medical.errors import is_user_error, user_message
 
 COULD_NOT_RUN = 2
@@ -27,7 +20,7 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Declare the arguments."""
     _add_data(parser)
     parser.add_argument(
@@ -56,14 +49,16 @@ def run(arguments: Mapping[str, Any]) -> int:
         return COULD_NOT_RUN
 
 
-def _add_data(parser: ArgumentParser) -> None:
-    help_text = "The data: a class such as MedicalFolder with its arguments, or a YAML file of them."
-    parser.add_subclass_arguments(AnomalibDataModule, "data", required=True, help=help_text)
+def _add_data(parser: CommandParser) -> None:
+    text = "The data: a class such as MedicalFolder with its arguments, or a YAML file of them."
+    parser.add_class_option("data", "anomalib.data.AnomalibDataModule", text)
 
 
 def _run(arguments: Mapping[str, Any]) -> int:
+    from anomalib_medical.data.audit import audit, claim_folder, collect_splits, format_report, write_report
+
     limits = AuditLimits(**{field.name: arguments[field.name] for field in fields(AuditLimits)})
-    parser = ArgumentParser()
+    parser = CommandParser()
     _add_data(parser)
     datamodule = parser.instantiate_classes(Namespace(data=arguments["data"])).data  # type: ignore[no-untyped-call]
     datamodule.prepare_data()

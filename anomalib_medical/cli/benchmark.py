@@ -1,4 +1,4 @@
-"""Run models x datasets x seeds under the same conditions, one process a job, and go on where a run stopped."""
+"""The subcommand `benchmark`: models x datasets x seeds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from jsonargparse import ArgumentParser
 
 from anomalib_medical.errors import needs_extra
 
+DESCRIPTION = (
+    "Run models x datasets x seeds under the same conditions, one process a job, and go on where a run stopped."
+)
+OWN_CONFIG = True  # the plan
 
-def get_parser() -> ArgumentParser:
-    """Declare the arguments; on a parser without the ``--config`` of all others, which is for their arguments."""
-    parser = ArgumentParser(description=__doc__)
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("--config", type=Path, required=True, help="The plan, such as configs/benchmark/smoke.yaml.")
     parser.add_argument(
         "--output",
@@ -48,13 +52,13 @@ def get_parser() -> ArgumentParser:
         "--cluster.gpus 1 --cluster.cpus 4 --cluster.memory_gib 16 --cluster.at_once 8, and any other option of "
         "sbatch, such as --cluster.slurm.account mine.",
     )
-    return parser
 
 
-def run(arguments: Mapping[str, Any]) -> None:
-    """Run the plan; a `MedicalError` if a job failed."""
+def run(arguments: Mapping[str, Any]) -> int:
+    """Run the plan and return 0; a `MedicalError` if a job failed."""
     with needs_extra("report"):
         from anomalib_medical.benchmark.command import run_plan
 
     names = ("config", "output", "dry_run", "force_new_plan", "executor", "cluster")
     run_plan(**{name: arguments[name] for name in names})
+    return 0

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
-from anomalib_medical.deploy.bundle import BundleRequest, make_bundle
+from anomalib_medical.deploy.request import BundleRequest
 from anomalib_medical.edge.manifest import NAME, Reading
 from anomalib_medical.io import sha256
 
@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Mapping[str, Any]) -> int:
     """Write the bundle; returns 0."""
+    from anomalib_medical.deploy.bundle import make_bundle
+
     slicing = slicing_of(arguments)
     reading = Reading(window_of(arguments), slicing.axis, slicing.slice_range, arguments["modality"])
     given = {each.name: arguments[each.name] for each in fields(BundleRequest) if each.name != "reading"}

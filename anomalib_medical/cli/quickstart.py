@@ -1,26 +1,25 @@
 """The subcommand `quickstart`: train, test, export, run the export, and say where everything is."""
 
+from __future__ import annotations
+
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from anomalib.cli.cli import AnomalibCLI
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback
-from sklearn.metrics import roc_auc_score
 
-from anomalib_medical.callbacks import PredictionsCSV
-from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.cli.configs import configs_dir
-from anomalib_medical.data.images import read_image
-from anomalib_medical.edge.predictor import GraphScorer
-from anomalib_medical.errors import MedicalError
+from anomalib_medical.cli.parser import PROGRAM
+from anomalib_medical.errors import MedicalError, shell_argument
 from anomalib_medical.io import counted, sha256
+
+if TYPE_CHECKING:
+    from anomalib_medical.callbacks.predictions_file import Prediction
+    from anomalib_medical.cli.anomalib_commands import MedicalCLI
 
 DESCRIPTION = "Train, test and export a small model on generated images, in a few minutes without GPU or network."
 STAMP = "quickstart.json"
@@ -60,6 +59,8 @@ def quickstart(output: Path, *, fresh: bool = False) -> None:
 
     What is in the folder stays: a new run goes to a new version folder.
     """
+    from anomalib_medical.callbacks.predictions_file import read_predictions
+
     config = configs_dir() / "quickstart.yaml"
     made_by = f"anomalib-medical {version('anomalib-medical')}, anomalib {version('anomalib')}, config {sha256(config)}"
     finished = None if fresh else _load(output, made_by)
@@ -84,18 +85,16 @@ def _load(output: Path, made_by: str) -> FinishedRun | None:
 
 
 def _train_and_export(config: Path, output: Path, made_by: str) -> FinishedRun:
-    trained = _anomalib("train", "--config", str(config), "--default_root_dir", str(output))
-    trainer = trained.engine.trainer
+    from anomalib_medical.callbacks import PredictionsCSV
+
+    trained = _command("train", "--config", str(config), "--default_root_dir", str(output))
+    trainer: Any = trained.engine.trainer
     root, run = output.resolve(), Path(trainer.default_root_dir).resolve()
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it dynamically
-    predictions = next((callback.path for callback in callbacks if isinstance(callback, PredictionsCSV)), None)
-    if predictions is None:
-        msg = f"{config} lists no PredictionsCSV among the trainer's callbacks, so there are no scores to show."
-        raise MedicalError(msg)
+    predictions = next(each.path for each in trainer.callbacks if isinstance(each, PredictionsCSV) and each.path)
     pixel_auroc = trainer.callback_metrics.get("pixel_AUROC")
     checkpoint = run / "weights" / "lightning" / "model.ckpt"
     export = ["export", "--config", str(config), "--export_type", "openvino"]
-    _anomalib(*export, "--ckpt_path", str(checkpoint), "--export_root", str(run))
+    _command(*export, "--ckpt_path", str(checkpoint), "--export_root", str(run))
     return FinishedRun(
         made_by=made_by,
         run=str(run.relative_to(root)),
@@ -105,14 +104,19 @@ def _train_and_export(config: Path, output: Path, made_by: str) -> FinishedRun:
     )
 
 
-def _anomalib(*arguments: str) -> AnomalibCLI:
-    """Run an anomalib command in this process (a new one would spend seven seconds on imports)."""
-    print(f"\n$ {shlex.join(['anomalib', *arguments])}", flush=True)
-    return AnomalibCLI(arguments)
+def _command(*arguments: str) -> MedicalCLI:
+    """Run one of anomalib's commands in this process (a new one would spend seconds on imports)."""
+    from anomalib_medical.cli.anomalib_commands import MedicalCLI
+
+    print(f"\n$ {shlex.join([PROGRAM, *arguments])}", flush=True)
+    return MedicalCLI(arguments)
 
 
 def _check_export(model: Path, predictions: list[Prediction]) -> tuple[float, int]:
     """Compare scores of the exported model with those of the test: the largest difference, of how many images."""
+    from anomalib_medical.data.images import read_image
+    from anomalib_medical.edge.predictor import GraphScorer
+
     print(f"\nRunning {model} with OpenVINO ...")
     scorer = GraphScorer(model)
     picked = predictions[:: max(1, len(predictions) // CHECKED_IMAGES)][:CHECKED_IMAGES]
@@ -129,16 +133,40 @@ def _check_export(model: Path, predictions: list[Prediction]) -> tuple[float, in
 def _summarise(
     output: Path, finished: FinishedRun, predictions: list[Prediction], difference: float, checked: int
 ) -> None:
-    abnormal = np.array([prediction.gt_label == "abnormal" for prediction in predictions])
-    # The raw scores: anomalib's own post-processor clamps normalised ones to [0, 1], where they tie at the ends.
-    auroc = roc_auc_score(abnormal, [float(prediction.raw_score) for prediction in predictions])
+    from anomalib_medical.cli.ending import measured, table
+
+    run = output / finished.run
     pixel = "unknown (no masks)" if finished.pixel_auroc is None else f"{finished.pixel_auroc:.3f}"
-    counts = f"{counted(len(abnormal), 'test image')}: {(~abnormal).sum()} normal, {abnormal.sum()} abnormal"
-    print(
-        f"\nImage AUROC     {auroc:.3f} ({counts})\n"
-        f"Pixel AUROC     {pixel}\n"
-        f"OpenVINO        same scores on {counted(checked, 'image')} (largest difference {difference:.1e})\n"
-        f"Heatmaps        {output / finished.run / 'images'}\n"
-        f"Scores          {output / finished.predictions}\n"
-        f"OpenVINO model  {output / finished.model}",
-    )
+    lines = {
+        "Image AUROC": measured(predictions),
+        "Pixel AUROC": pixel,
+        "OpenVINO": f"same scores on {counted(checked, 'image')} (largest difference {difference:.1e})",
+        "Scores": output / finished.predictions,
+        "Heatmaps": run / "images",
+        "OpenVINO model": output / finished.model,
+        "A picture": _picture(run / "images", predictions) or "none",
+    }
+    print(f"\n{table(lines)}\n\nNext:\n" + "\n".join(f"  {command}" for command in _next(run)))
+
+
+def _picture(heatmaps: Path, predictions: Sequence[Prediction]) -> Path | None:
+    """The heatmap of the abnormal image that scores highest."""
+    shown = sorted((row for row in predictions if row.gt_label == "abnormal"), key=lambda row: -float(row.raw_score))
+    for row in shown:
+        path = Path(row.path)
+        found = (each for each in heatmaps.rglob(f"{path.stem}.*") if each.parent.name == path.parent.name)
+        if (picture := next(found, None)) is not None:
+            return picture
+    return None
+
+
+def _next(run: Path) -> list[str]:
+    """A bundle of the model for a device; a look for leaks in images of one's own, and the same training with them."""
+    checkpoint = run / "weights" / "lightning" / "model.ckpt"
+    bundle = [shell_argument("ckpt_path", checkpoint), shell_argument("output", run / "bundle")]
+    yours = "--data MedicalFolder --data.root YOUR_IMAGES"
+    return [
+        " ".join([PROGRAM, "bundle", *bundle]),
+        f"{PROGRAM} audit {yours}",
+        f"{PROGRAM} train {shell_argument('config', configs_dir() / 'quickstart.yaml')} {yours}",
+    ]

@@ -1,48 +1,6 @@
 """Medical images for anomalib."""
 
-from anomalib_medical.data.datamodule import MedicalDataModule
-from anomalib_medical.data.dataset import MedicalDataset, MedicalPredictDataset
-from anomalib_medical.data.few_shot.support import read_normals
-from anomalib_medical.data.few_shot.tasks import FewShotTasks
-from anomalib_medical.data.folder.datamodule import MedicalFolder, make_medical_folder_dataset
-from anomalib_medical.data.images import read_support
-from anomalib_medical.data.phantom.datamodule import Phantom, make_phantom_dataset
-from anomalib_medical.data.published.aptos2019 import APTOS2019, make_aptos2019_dataset
-from anomalib_medical.data.published.bmad import MedicalBMAD, make_bmad_dataset
-from anomalib_medical.data.published.brain_tumor_mri import BrainTumorMRI, make_brain_tumor_mri_dataset
-from anomalib_medical.data.published.camelyon16 import Camelyon16, make_camelyon16_dataset
-from anomalib_medical.data.published.datamodule import PublishedDataModule
-from anomalib_medical.data.published.isic2018 import ISIC2018, make_isic2018_dataset
-from anomalib_medical.data.published.lag import LAG, make_lag_dataset
-from anomalib_medical.data.published.rsna import RSNA, make_rsna_dataset
-from anomalib_medical.data.published.vindr_cxr import VinDrCXR, make_vindr_dataset
+import lazy_loader
 
-__all__ = [
-    "APTOS2019",
-    "BrainTumorMRI",
-    "Camelyon16",
-    "FewShotTasks",
-    "ISIC2018",
-    "LAG",
-    "MedicalBMAD",
-    "MedicalDataModule",
-    "MedicalDataset",
-    "MedicalFolder",
-    "MedicalPredictDataset",
-    "Phantom",
-    "PublishedDataModule",
-    "RSNA",
-    "VinDrCXR",
-    "make_aptos2019_dataset",
-    "make_bmad_dataset",
-    "make_brain_tumor_mri_dataset",
-    "make_camelyon16_dataset",
-    "make_isic2018_dataset",
-    "make_lag_dataset",
-    "make_medical_folder_dataset",
-    "make_phantom_dataset",
-    "make_rsna_dataset",
-    "make_vindr_dataset",
-    "read_normals",
-    "read_support",
-]
+# What there is says __init__.pyi.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,12 +26,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from anomalib_medical.data.audit_limits import MIN_SIMILARITY
 from anomalib_medical.data.fingerprints import THUMBNAIL_SIZE, Fingerprint, available_cores, fingerprint_all
 from anomalib_medical.io import Window
 
 DuplicateKind = Literal["same file", "same pixels", "near", "mirrored"]
 
-MIN_SIMILARITY = 0.93
 _COARSE_SIZE = THUMBNAIL_SIZE // 2
 _SIGMA = 4.0
 # Rows compared at once: (1024, 20000) similarities take 80 MB.

@@ -180,7 +180,7 @@ def _for_each(entries: Sequence[Entry], read: Callable[[Entry], _T], what: str) 
     """Read all files, and report all that cannot be read at once."""
     results: list[_T] = []
     failures: list[ImageReadError] = []
-    for entry in tqdm(entries, desc=what, unit="file", disable=len(entries) < _MANY_FILES):
+    for entry in tqdm(entries, desc=what, unit="file", disable=len(entries) < _MANY_FILES or None):
         try:
             results.append(read(entry))
         except ImageReadError as error:

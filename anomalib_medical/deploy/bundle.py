@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import openvino
@@ -20,8 +19,7 @@ from anomalib_medical import __version__, edge, io
 from anomalib_medical.data import MedicalFolder
 from anomalib_medical.data.geometry import model_steps
 from anomalib_medical.data.images import read_image
-from anomalib_medical.data.patients import PatientSource
-from anomalib_medical.edge.manifest import Manifest, ModelFacts, Reading, SelfTest, hash_files
+from anomalib_medical.edge.manifest import Manifest, ModelFacts, SelfTest, hash_files
 from anomalib_medical.edge.predictor import MODEL, GraphScorer
 from anomalib_medical.edge.scores import normalize
 from anomalib_medical.errors import MedicalError
@@ -35,53 +33,15 @@ from .few_shot_graphs import export_edge
 from .graph import raw_graph
 from .measure import measure, open_normals, open_test_data
 from .quantize import NormalImages, check_quantizable, quantize
+from .request import BundleRequest, Precision
 from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
-Precision = Literal["fp32", "fp16", "int8"]
 # Of MedicalFolder.
 _TEST_OPTIONS = ("patient_pattern", "patient_from", "mask_labels", "mask_threshold")
 _HERE = Path(__file__).parent
 # Share of the raw score by which another processor may differ: 8-bit convolutions add up in an order of their own.
 _TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "fp16": TOLERANCE, "int8": 2e-2}
-
-
-@dataclass(frozen=True)
-class BundleRequest:
-    """What to make a bundle of; the command line's options are made of it.
-
-    Attributes:
-        ckpt_path: Checkpoint of a trained model.
-        output: The new folder; nothing is overwritten.
-        model: Class of the model, such as Patchcore; only for checkpoints of anomalib's own, which do not name it.
-        precision: fp16 halves the size; int8 quarters it and is faster, needs --normals, and changes scores: see the
-            model card.
-        normals: Normal images to calibrate INT8 with, of training or validation: 10 or more, better 300. A folder, or a
-            manifest as MedicalFolder reads it, of which the splits train and val are taken.
-        test_data: Folder in MedicalFolder's layout, or its manifest: the test is scored for the AUROC in the model
-            card.
-        manifest_root: Folder that the paths in manifests are relative to. Default: the manifest's own.
-        patient_pattern: For --test_data: the patient in a file's name, as in MedicalFolder, for the AUROC's interval.
-        patient_from: For --test_data: where patients come from if headers do not tell them apart, as in MedicalFolder.
-        mask_labels: For --test_data: values of masks that are abnormal, as in MedicalFolder.
-        mask_threshold: For --test_data: values of masks above it are abnormal, instead.
-        trained_on: Data and protocol, in your words, for the model card.
-        reading: How files are read.
-    """
-
-    ckpt_path: Path
-    output: Path
-    model: str | None = None
-    precision: Precision = "fp32"
-    normals: Path | None = None
-    test_data: Path | None = None
-    manifest_root: Path | None = None
-    patient_pattern: str | None = None
-    patient_from: PatientSource = "header"
-    mask_labels: list[int] | None = None
-    mask_threshold: float | None = None
-    trained_on: str | None = None
-    reading: Reading = field(default_factory=Reading)
 
 
 def make_bundle(request: BundleRequest) -> Manifest:

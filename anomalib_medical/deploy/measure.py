@@ -40,7 +40,7 @@ def measure(graph: Path, fp32: openvino.Model, data: MedicalFolder, post_process
     scores = np.array(
         [
             [scorer.score(np.asarray(test[index].image))[0] for scorer in scorers]
-            for index in tqdm(range(len(test)), desc="Scoring the test images")
+            for index in tqdm(range(len(test)), desc="Scoring the test images", disable=None)
         ]
     )
     labels = test.samples.label_index.to_numpy().astype(int)

@@ -154,7 +154,7 @@ def _quantize_convolutions(
     )
     # nncf shows the progress of its own steps, and tells of every layer at this level.
     nncf.set_log_level(logging.WARNING)
-    with tqdm(total=at_best, desc="INT8: comparing scores", unit="image") as progress:
+    with tqdm(total=at_best, desc="INT8: comparing scores", unit="image", disable=None) as progress:
 
         def agreement(compiled: openvino.CompiledModel, positions: Iterable[int]) -> tuple[float, list[float]]:
             # Layers are ranked with some of the images.

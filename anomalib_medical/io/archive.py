@@ -160,19 +160,21 @@ def _column(file: Path, lines: TextIO) -> Iterator[str]:
 class Progress:
     """Says now and then, in one line, how far it is: for logs, where no bar can be drawn."""
 
-    def __init__(self, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._total, self._first, self._clock = total, done, clock
+    def __init__(
+        self, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic, unit: str = "file"
+    ) -> None:
+        self._total, self._first, self._clock, self._unit = total, done, clock, unit
         self._start = self._said = clock()
 
     def line(self, done: int) -> str:
-        """What to say with so many files done: their rate, of this run, and the time left; empty if it is too early."""
+        """What to say with so many done: their rate, of this run, and the time left; empty if it is too early."""
         now = self._clock()
         if now - self._said < _PROGRESS_SECONDS or done <= self._first:
             return ""
         self._said = now
         rate = (done - self._first) / (now - self._start)
         left = _duration((self._total - done) / rate)
-        return f"{done} of {counted(self._total, 'file')}, {rate:.1f} a second, {left} left."
+        return f"{done} of {counted(self._total, self._unit)}, {rate:.1f} a second, {left} left."
 
 
 def _duration(seconds: float) -> str:

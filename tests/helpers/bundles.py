@@ -82,8 +82,6 @@ class Bundles:
         """Make a bundle of a checkpoint by the command line, with other options."""
         given = ["bundle", "--ckpt_path", self.checkpoint(name), "--output", output, *options]
         with pytest.MonkeyPatch.context() as monkeypatch:
-            # The command line's log handler would outlast the test.
-            monkeypatch.setattr(cli, "configure_logger", lambda: None)
             monkeypatch.setenv("HF_HUB_OFFLINE", "1")
             cli.main([str(word) for word in [*given, *(["--model", name] if name in FOREIGN else [])]])
 

@@ -18,11 +18,6 @@ from anomalib_medical.cli import main as cli
 PATIENT = "Mustermann-19551224"
 
 
-@pytest.fixture(autouse=True)
-def _keep_logging(monkeypatch):
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-
-
 def write(path, seed):
     noise = np.random.default_rng(seed).normal(size=(64, 64))
     pixels = sum(gaussian_filter(noise, sigma) * sigma for sigma in (2, 4, 8))

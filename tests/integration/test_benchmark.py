@@ -82,7 +82,6 @@ def check_bundle(run: RunFolder, printed: str, monkeypatch) -> None:
     (best,) = [line.strip() for line in printed.splitlines() if line.startswith("  anomalib-medical bundle ")]
     assert best.replace("run/", "") == commands[0]
     monkeypatch.chdir(run.path)
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
     (command,) = [line for line in commands if "--model Patchcore" in line]
     cli.main(shlex.split(command)[1:])
     folder = run.job("phantom_easy__patchcore__seed0")

@@ -109,7 +109,9 @@ def test_fit_and_validate_by_class_path(trained, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("subcommand", ["train", "fit", "test", "validate", "predict", "export"])
 def test_a_checkpoint_of_another_class_is_named_before_anything_is_built(here, capsys, monkeypatch, subcommand):
-    monkeypatch.setattr("anomalib_medical.cli.main.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built"))
+    monkeypatch.setattr(
+        "anomalib_medical.cli.anomalib_commands.AnomalibCLI.instantiate_classes", lambda _: pytest.fail("built")
+    )
     torch.save({"state_dict": {}, "model_class": "Ddad"}, here / "other.ckpt")
     options = ["--export_type=onnx"] if subcommand == "export" else ["--data=."] if subcommand == "predict" else []
     options += ["--data=Phantom"] if subcommand in {"train", "fit", "test", "validate"} else []

@@ -23,12 +23,6 @@ from tests.helpers.few_shot_tree import make_normals, make_tasks
 ARGUMENTS = {"backbone": "resnet18", "image_size": 64, "pre_trained": False, "seed": 0}
 
 
-@pytest.fixture(autouse=True)
-def plain_logging(monkeypatch):
-    """Keep the command line's log handler out of the tests that follow in this process."""
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-
-
 def tasks_of(root, target="skin", **kwargs):
     options = {"shots": 2, "train_batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "val_split_ratio": 0.2}
     return FewShotTasks(target, root, **options | kwargs)

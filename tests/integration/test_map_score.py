@@ -234,8 +234,7 @@ def test_another_support_forgets_the_former_ones_maps(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bundle_of_standardised_maps_scores_as_the_engine_does(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
+def test_a_bundle_of_standardised_maps_scores_as_the_engine_does(root, tmp_path):
     model, path = fit("Scrd", root, tmp_path / "run", score_reduction="top_k", map_normalization="pixel")
     cli.main(["bundle", "--ckpt_path", str(path), "--output", str(tmp_path / "bundle")])
     predictor, _ = make_predictor(tmp_path / "bundle", Manifest.read(tmp_path / "bundle"), many=True)

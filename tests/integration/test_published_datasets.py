@@ -70,7 +70,6 @@ def train_on_the_command_line(data: str, *arguments: str) -> None:
 
 @pytest.fixture
 def folder_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

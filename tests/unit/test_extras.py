@@ -45,7 +45,15 @@ def import_without(extras, modules):
 
 
 def test_what_training_and_export_import_is_no_extra():
-    ours = ("cli.main", "deploy.bundle", "data.audit", "cli.quickstart", "cli.report", "benchmark.publish")
+    ours = (
+        "cli.main",
+        "cli.anomalib_commands",
+        "deploy.bundle",
+        "data.audit",
+        "cli.quickstart",
+        "cli.report",
+        "benchmark.publish",
+    )
     import_without(PACKAGES, [*(f"anomalib_medical.{each}" for each in ours), "openvino", "onnx", "onnxscript"])
 
 

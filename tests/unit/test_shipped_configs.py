@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from anomalib_medical.cli.anomalib_commands import MedicalCLI
 from anomalib_medical.cli.configs import configs_dir, list_configs
-from anomalib_medical.cli.main import MedicalCLI
 
 CONFIGS = [path for path in list_configs() if path.parts[0] != "benchmark"]
 

@@ -1,6 +1,8 @@
 """Looks for what makes results on a data set flatter: leaks between splits, and shortcuts to the label."""
 
-from .audit import AuditLimits, AuditReport, Finding, audit
+from anomalib_medical.data.audit_limits import AuditLimits
+
+from .audit import AuditReport, Finding, audit
 from .leaks import collect_splits
 from .report import claim_folder, format_report, write_report
 

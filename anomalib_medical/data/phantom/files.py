@@ -183,7 +183,9 @@ def _render(
 
 def _write(folder: Path, spec: PhantomSpec) -> None:
     rows = []
-    for split, kind, patient, slice_number in tqdm(_plan(spec), desc=f"Phantom ({spec.difficulty})", unit="image"):
+    for split, kind, patient, slice_number in tqdm(
+        _plan(spec), desc=f"Phantom ({spec.difficulty})", unit="image", disable=None
+    ):
         image, mask = _render(spec, kind, patient, slice_number)
         name = f"p{patient:04d}_s{slice_number}.png"
         row = {"file": f"{split}/{kind}/{name}", "split": split, "label": "normal" if mask is None else "abnormal"}

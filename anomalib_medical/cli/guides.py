@@ -1,0 +1,58 @@
+"""anomalib's subcommands, and their short help: theirs is about other data, and takes seconds of imports."""
+
+from anomalib_medical.cli.parser import PROGRAM
+
+ANOMALIB = {
+    "train": "Train a model, then test it: checkpoint, scores and heatmaps.",
+    "fit": "Train a model without testing it.",
+    "test": "Score the test images of a data set with a trained model.",
+    "validate": "Run a trained model on the validation images.",
+    "predict": "Score images, of a folder or of a data set, with a trained model.",
+    "export": "Write a trained model as OpenVINO, ONNX or torch file.",
+    "install": "anomalib's own: install the packages that optional features of it need.",
+}
+_EXAMPLES = {
+    "train": "--model Scrd --data MedicalFolder --data.root IMAGES --trainer.max_epochs 20",
+    "fit": "--model Scrd --data MedicalFolder --data.root IMAGES --trainer.max_epochs 20",
+    "test": "--model Scrd --data MedicalFolder --data.root IMAGES --ckpt_path model.ckpt",
+    "validate": "--model Scrd --data MedicalFolder --data.root IMAGES --ckpt_path model.ckpt",
+    "predict": "--model Scrd --data IMAGES --ckpt_path model.ckpt",
+    "export": "--model Scrd --export_type openvino --ckpt_path model.ckpt",
+}
+_MODEL = {
+    "--model CLASS": "Scrd, Ddad, D24fad, any of anomalib's, or a class path.",
+    "--model.ARGUMENT VALUE": "Its arguments: {command} --model.help Scrd.",
+}
+_DATA = {
+    "--data CLASS": "MedicalFolder for images of your own, Phantom for generated ones, a published data set.",
+    "--data.ARGUMENT VALUE": "Its arguments: {command} --data.help MedicalFolder.",
+}
+_FOLDER = {
+    "--data FOLDER": "PNG, JPEG, TIFF, DICOM and NIfTI files at any depth; or a CLASS with --data.ARGUMENT VALUE.",
+    "--window, --axis, --slice_range": "How DICOM and NIfTI files are read: as in training.",
+    "--part K --parts N --resume": "Score one part of a large archive, and go on after a stop.",
+}
+_EXPORT = {
+    "--export_type TYPE": "openvino, onnx or torch.",
+    "--export_root FOLDER": "Where to; beside the other results if not given.",
+}
+_OTHERS = {
+    "--ckpt_path FILE": "Checkpoint of a training{further}.",
+    "--trainer.OPTION VALUE": "Of Lightning's trainer: max_epochs, accelerator, devices, precision, ...",
+    "--default_root_dir FOLDER": "For the results; results if not given.",
+    "--config FILE": "YAML file with any of these; those of the command line win. See {program} configs.",
+    "--print_config": "Print all arguments as such a file, and do nothing.",
+}
+
+
+def guide(name: str) -> str:
+    """The short help of one of anomalib's subcommands."""
+    if name not in _EXAMPLES:
+        return f"usage: {PROGRAM} {name} [--option full|core|dev|loggers|notebooks|openvino]\n\n{ANOMALIB[name]}"
+    command = f"{PROGRAM} {name}"
+    options = _MODEL | {"predict": _FOLDER, "export": _EXPORT}.get(name, _DATA) | _OTHERS
+    further = " to go on from" if name in {"train", "fit"} else ""
+    lines = [f"usage: {command} {_EXAMPLES[name]}", "", ANOMALIB[name], ""]
+    for option, text in options.items():
+        lines.append(f"  {option:<32}{text.format(command=command, program=PROGRAM, further=further)}")
+    return "\n".join([*lines, "", f"All options: {command} --help -vv"])
