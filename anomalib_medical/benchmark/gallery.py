@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anomalib_medical.benchmark.files import atomic
 from anomalib_medical.benchmark.records import GalleryEntry
 from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.benchmark.scoring import Scored
 from anomalib_medical.data.dataset import MedicalDataset
+from anomalib_medical.edge.geometry import WHOLE
+from anomalib_medical.edge.heatmap import Scale, draw_map, place_mask, side_by_side, to_picture, with_legend
+from anomalib_medical.edge.manifest import Calibration
+
+_SIDE = 256
 
 
 def write_gallery(
@@ -23,22 +28,27 @@ def write_gallery(
     path_hashes: Sequence[str],
     labels: NDArray[np.bool_],
     k: int,
+    threshold: float | None = None,
 ) -> list[GalleryEntry]:
-    """Write pictures of the k highest and k lowest scores of both classes; none without maps."""
+    """Write pictures of the k highest and k lowest scores of both classes; none without maps.
+
+    ``threshold`` is the raw value above which a pixel is abnormal.
+    """
     if scored.maps is None or k == 0:
         return []
     rows = {path: row for row, path in enumerate(data.samples.image_path.astype(str))}
-    # The same colours in all pictures: from the median to nearly the largest value of the test set.
+    # The same colours in all pictures: from the test set's median, without a threshold to nearly its largest value.
     low, high = np.quantile(scored.maps[:, ::4, ::4], [0.5, 0.999])
+    calibration = Calibration(threshold=threshold, minimum=float(low), limit=threshold)
+    scale = Scale.of(np.asarray([low, high], np.float32), calibration, "none")
     entries = []
     for place, index in _chosen(scored.scores, labels, k):
         item = data[rows[scored.paths[index]]]
         mask = None if scored.masks is None else scored.masks[index]
-        heat = ((scored.maps[index] - low) / max(high - low, 1e-12)).clip(0, 1)
-        picture = _picture(np.asarray(item.image, dtype=np.float32), heat, mask)
+        picture = _picture(np.asarray(item.image, dtype=np.float32), scored.maps[index], mask, scale)
         file = f"{path_hashes[index]}.png"
         with atomic(folder.path / "gallery" / file, "wb") as stream:
-            stream.write(cv2.imencode(".png", picture)[1].tobytes())
+            picture.save(stream, "PNG")
         entries.append(GalleryEntry(path_hashes[index], file, place, int(labels[index]), float(scored.scores[index])))
     return entries
 
@@ -58,14 +68,12 @@ def _chosen(
 
 
 def _picture(
-    image: NDArray[np.float32], heat: NDArray[np.float32], mask: NDArray[np.bool_] | None
-) -> NDArray[np.uint8]:
-    """Image, heatmap over it and mask, (H, 3 W, 3) in OpenCV's blue, green, red."""
-    height, width = heat.shape
-    pixels = (image.transpose(1, 2, 0)[..., ::-1] * 255).clip(0, 255).astype(np.uint8)
-    shown = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    coloured = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    panels = [shown, cv2.addWeighted(shown, 0.5, coloured, 0.5, 0)]
+    image: NDArray[np.float32], values: NDArray[np.float32], mask: NDArray[np.bool_] | None, scale: Scale
+) -> Image.Image:
+    """Image, map on it and mask."""
+    heat = to_picture(image.clip(0, 1), _SIDE, _SIDE)
+    tiles = [heat.copy(), heat]
+    draw_map(heat, values, scale, WHOLE, None if scale.threshold is None else values > scale.threshold)
     if mask is not None:
-        panels.append(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
-    return np.hstack(panels).astype(np.uint8)
+        tiles.append(Image.fromarray(place_mask(mask, WHOLE, (heat.height, heat.width))).convert("RGB"))
+    return with_legend(side_by_side(tiles), "", scale)

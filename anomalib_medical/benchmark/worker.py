@@ -125,7 +125,7 @@ def _write_scores(
     pixels = pixel_result(test, labels, thresholds.pixel)
     if pixels is not None:
         folder.write_pixels(pixels)
-    return write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery)
+    return write_gallery(folder, data.test_data, test, list(tables[1].path_hash), labels, gallery, thresholds.pixel)
 
 
 def guarded(folder: JobFolder, work: Callable[[], dict[str, Any]]) -> int:

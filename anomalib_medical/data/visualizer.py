@@ -13,12 +13,6 @@ from typing import Any
 import torch
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
-from anomalib.visualization.image.functional import (
-    add_text_to_image,
-    overlay_images,
-    visualize_anomaly_map,
-    visualize_image,
-)
 from PIL import Image as PillowImage
 from torchvision.tv_tensors import Image
 
@@ -27,7 +21,10 @@ from anomalib_medical.data.geometry import Places, UnknownPlaceError
 from anomalib_medical.data.images import read_image
 from anomalib_medical.data.volume_maps import VolumeWriter
 from anomalib_medical.edge.geometry import WHOLE, Placement, hatch, put_back
+from anomalib_medical.edge.heatmap import Scale, draw_map, place_mask, side_by_side, to_picture, with_legend
+from anomalib_medical.edge.manifest import PostProcessing
 from anomalib_medical.io import ImageAddress, image_size, image_stem, numbered
+from anomalib_medical.post_processing import device_facts
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +33,22 @@ HEATMAPS = "images"  # anomalib's name for their folder
 MASKS = "masks"
 UNCERTAINTY = "uncertainty"
 VOLUMES = "volumes"
+# Settings that only anomalib's own drawing knows.
+_THEIRS = ("fields", "overlay_fields", "fields_config", "overlay_fields_config", "text_config")
 
 
 class MedicalVisualizer(ImageVisualizer):
-    """anomalib's visualizer for every image that we can read, frames and slices too.
+    """Heatmaps for every image that we can read, frames and slices too.
 
-    Beside the heatmaps in ``images/`` it saves the predicted masks in ``masks/``, as black and white PNG of the image's
-    own size, and, where the model's step leaves an ``uncertainty_map``, (B, 1, H, W) or (B, H, W), in the batch, that
-    map on the image in ``uncertainty/``. Its colours go from 0 (dark blue) to the value that is written on the picture
-    (dark red): the model's ``uncertainty_scale``, a float, so that pictures can be compared; without one the image's
-    own maximum, so that they cannot.
+    A heatmap, in ``images/``, is the image, the true mask if there is one, and the map on the image, side by side,
+    drawn as `anomalib_medical.edge.heatmap` says; the longer side of each is that of ``field_size``. With any of
+    anomalib's ``fields``, ``overlay_fields``, their configurations or ``text_config`` it is what anomalib draws with
+    these.
+
+    Beside them it saves the predicted masks in ``masks/``, as black and white PNG of the image's own size, and, where
+    the model's step leaves an ``uncertainty_map``, (B, 1, H, W) or (B, H, W), in the batch, that map on the image in
+    ``uncertainty/``. Its colours go from 0 to the model's ``uncertainty_scale``, a float, so that pictures can be
+    compared; without one to the image's own maximum, so that they cannot.
 
     Of NIfTI volumes that are predicted, ``volumes/`` takes the maps and masks in the volume's own grid, see
     `VolumeWriter`.
@@ -56,6 +59,7 @@ class MedicalVisualizer(ImageVisualizer):
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 # anomalib's own, passed on
         super().__init__(**settings)
+        self._is_theirs = any(settings.get(name) is not None for name in _THEIRS)
         self._written: set[Path] = set()
         self._warned: set[str] = set()
         self._volumes: VolumeWriter | None = None
@@ -89,15 +93,13 @@ class MedicalVisualizer(ImageVisualizer):
         except UnknownPlaceError as error:
             self._warn_once("No heatmaps and no masks are drawn: %s", error)
             return
+        facts = device_facts(getattr(pl_module, "post_processor", None))
         for index, (item, placed) in enumerate(zip(batch, placements, strict=True)):
             address = ImageAddress.parse(item.image_path or "")
             pixels = Image(read_image(address, window)) if item.image_path else item.image
             size = (pixels.shape[-2], pixels.shape[-1])
-            # Without its path the item is drawn from its pixels.
-            shown = replace(item, image=pixels, image_path=None)
-            heatmap = self.visualize(shown if placed.is_whole else _put_back(shown, placed, size))
+            heatmap = self._theirs(item, pixels, placed) if self._is_theirs else self._ours(item, pixels, placed, facts)
             if isinstance(heatmap, PillowImage.Image):
-                self._hatch_tiles(heatmap, placed)
                 heatmap.save(self._free(address, heatmaps, source))
             if item.pred_mask is not None:
                 mask = PillowImage.fromarray(255 * _placed(item.pred_mask.to(torch.uint8), placed, size).numpy())
@@ -175,31 +177,60 @@ class MedicalVisualizer(ImageVisualizer):
             self._warned.add(message)
             logger.warning(message, value)
 
-    def _hatch_tiles(self, picture: PillowImage.Image, placed: Placement) -> None:
-        """Hatch what was not seen in each of the pictures side by side."""
+    def _ours(
+        self,
+        item: Any,  # noqa: ANN401
+        pixels: torch.Tensor,
+        placed: Placement,
+        facts: PostProcessing,
+    ) -> PillowImage.Image:
+        """Draw image, true mask and map."""
+        image, scale = self._picture(pixels), None
+        tiles = [image.copy()]
+        if item.gt_mask is not None:
+            truth = place_mask(_flat(item.gt_mask).bool().numpy(), placed, (image.height, image.width))
+            tiles.append(PillowImage.fromarray(truth).convert("RGB"))
+        for tile in tiles:
+            hatch(tile, placed)
+        if item.anomaly_map is not None:
+            values = _flat(item.anomaly_map).float().numpy()
+            scale = Scale.of(values, facts.pixel, facts.normalization)
+            mask = None if item.pred_mask is None else _flat(item.pred_mask).bool().numpy()
+            tiles.append(image)
+            draw_map(image, values, scale, placed, mask)
+        return with_legend(side_by_side(tiles), _title(item), scale)
+
+    def _theirs(self, item: Any, pixels: torch.Tensor, placed: Placement) -> object:  # noqa: ANN401
+        """Let anomalib draw, and hatch what was not seen in each of the pictures side by side."""
+        # Without its path the item is drawn from its pixels.
+        shown = replace(item, image=pixels, image_path=None)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        picture = self.visualize(shown if placed.is_whole else _put_back(shown, placed, size))
+        if not isinstance(picture, PillowImage.Image):
+            return picture
         width, height = self.field_size
         for left in range(0, 0 if placed.is_whole else picture.width, width):
             tile = picture.crop((left, 0, left + width, height))
             hatch(tile, placed)
             picture.paste(tile, (left, 0))
+        return picture
 
     def _draw_uncertainty(
         self, image: torch.Tensor, uncertainty: torch.Tensor, scale: float | None, placed: Placement
     ) -> PillowImage.Image:
-        """Draw a map, (1, h, w) or (h, w), on its image as anomalib draws anomaly maps."""
-        values = uncertainty.detach().float().cpu().reshape(uncertainty.shape[-2:])
+        """Draw a map, (1, h, w) or (h, w), on its image."""
+        values = _flat(uncertainty).float().numpy()
         # A buffer that no validation has filled is nan.
-        full = float(scale) if scale is not None and 0 < float(scale) < math.inf else float(values.max())
-        # anomalib's own scaling would stretch even the flattest map over all colours.
-        shares = (values / full).clamp(0, 1) if full > 0 else torch.zeros_like(values)
-        if not placed.is_whole:
-            shares = _placed(shares, placed, (image.shape[-2], image.shape[-1]))
-        drawn = overlay_images(visualize_image(image).resize(self.field_size), visualize_anomaly_map(shares))
-        hatch(drawn, placed)
-        text = dict(self.text_config)
-        if text.pop("enable", True):
-            return add_text_to_image(drawn, f"Uncertainty up to {full:.2g}", **text)
-        return drawn.convert("RGB")
+        is_known = scale is not None and 0 < float(scale) < math.inf
+        full = float(scale) if scale is not None and is_known else float(values.max())
+        picture = self._picture(image)
+        colours = Scale(0.0, full, None, "colours of the model" if is_known else "colours of this image alone")
+        draw_map(picture, values, colours, placed)
+        return with_legend(picture, f"Uncertainty up to {full:.2g}", colours)
+
+    def _picture(self, image: torch.Tensor) -> PillowImage.Image:
+        side = max(self.field_size)
+        return to_picture(image.detach().float().cpu().clamp(0, 1).numpy(), side, side)
 
     def _free(self, address: ImageAddress, folder: Path, source: object, suffix: str | None = None) -> Path:
         """Return the file to write, numbered where this run has written one of the same name for another image."""
@@ -233,11 +264,13 @@ def _claim(path: Path) -> bool:
 
 
 def with_our_reader(callback: object) -> object:
-    """Return anomalib's plain visualizer as ours with the same settings, and every other callback as it is."""
+    """Return anomalib's plain visualizer as ours with the settings that were chosen, other callbacks as they are."""
     if type(callback) is not ImageVisualizer:
         return callback
-    settings = inspect.signature(ImageVisualizer).parameters
-    return MedicalVisualizer(**{name: getattr(callback, name) for name in settings})
+    defaults = ImageVisualizer()
+    found = {name: getattr(callback, name) for name in inspect.signature(ImageVisualizer).parameters}
+    # What was left as it is was not chosen.
+    return MedicalVisualizer(**{name: each for name, each in found.items() if each != getattr(defaults, name)})
 
 
 def _companion(heatmaps: Path, companion: str) -> Path:
@@ -264,9 +297,24 @@ def _put_back(item: MedicalImageItem, placed: Placement, size: tuple[int, int]) 
     return replace(item, **placed_maps)
 
 
+def _title(item: Any) -> str:  # noqa: ANN401
+    """What a picture shows, and what the model says of the image."""
+    panels = {"true mask": item.gt_mask, "map": item.anomaly_map}
+    shown = ", ".join(["Image", *(name for name, value in panels.items() if value is not None)])
+    said = [] if item.pred_score is None else [f"score {float(item.pred_score):.3g}"]
+    if item.pred_label is not None:
+        said.append("abnormal" if bool(item.pred_label) else "normal")
+    return "; ".join(filter(None, (shown, ", ".join(said))))
+
+
+def _flat(values: torch.Tensor) -> torch.Tensor:
+    """Make (h, w) of a map, (1, h, w) or (h, w)."""
+    return values.detach().cpu().reshape(values.shape[-2:])
+
+
 def _placed(values: torch.Tensor, placed: Placement, size: tuple[int, int]) -> torch.Tensor:
     """Bring a map, (1, h, w) or (h, w), to its place on an image: (H, W)."""
-    flat = values.detach().cpu().reshape(values.shape[-2:])
+    flat = _flat(values)
     if values.is_floating_point():
         return torch.from_numpy(put_back(flat.float().numpy(), placed, size, PillowImage.Resampling.BILINEAR))
     mask = put_back(flat.to(torch.uint8).numpy(), placed, size, PillowImage.Resampling.NEAREST)

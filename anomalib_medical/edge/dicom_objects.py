@@ -19,8 +19,8 @@ from ..io import OWN_MANUFACTURER, counted, sha256
 from .dicom_originals import in_one_space, lacking_uid, leave_out_place, orientation, read_original, unread_text
 from .dicom_report import family, measurement_report, no_units, quantity
 from .geometry import put_back
+from .heatmap import place_mask
 from .manifest import NAME, Manifest
-from .overlay import place_mask
 from .predictor import Prediction
 from .results import SeriesRow, write_atomically
 

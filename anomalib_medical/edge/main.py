@@ -1,4 +1,4 @@
-"""The command line: ``python -m edge run|watch|support|self-test``, from the bundle's folder."""
+"""The command line: ``python -m edge run|watch|review|support|self-test``, from the bundle's folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
         return int(_COMMANDS[options.command](options, Path(bundle)))
     except KeyboardInterrupt:
         logger.info("Stopped. What was finished is in the output folder.")
-        return OK if options.command == "watch" else INTERRUPTED
+        return OK if options.command in {"watch", "review"} else INTERRUPTED
     except (ArchiveError, EdgeError, ImageReadError) as error:
         message = str(error)
     except ModuleNotFoundError as error:
@@ -113,6 +113,18 @@ def _parser() -> argparse.ArgumentParser:
             metavar="KINDS",
             help=f"which of these, such as segmentation,report (default, with --dicom: {','.join(_KINDS)})",
         )
+    review = commands.add_parser(
+        "review", help="look at results in a browser on this machine, and say whether they are right", epilog=_EPILOG
+    )
+    review.add_argument("output", type=Path, metavar="OUT", help="the folder that was the --output of run or watch")
+    review.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any that is free)")
+    review.add_argument("--show-identifiers", action="store_true", help="show the paths of the files too")
+    review.add_argument(
+        "--export",
+        type=Path,
+        metavar="CSV",
+        help="no page: write the verdicts as a manifest (path, label, patient) that anomalib-medical reads",
+    )
     support = commands.add_parser(
         "support", help="few-shot models: compare with these normal images from now on", epilog=_EPILOG
     )
@@ -196,6 +208,24 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
+def _review(options: argparse.Namespace, bundle: Path) -> int:
+    from .integrity import open_bundle
+    from .manifest import NAME
+    from .review import Review
+    from .review_pages import ReviewPages, ReviewServer
+
+    review = Review(options.output, show_identifiers=options.show_identifiers)
+    if options.export is not None:
+        logger.info("Wrote %s.", review.export(options.export))
+        return OK
+    manifest = open_bundle(bundle)
+    with ReviewServer(ReviewPages.of(review, manifest, sha256(bundle / NAME)), options.port) as server:
+        # Not into a log: whoever has the address can read.
+        print(f"Open {server.address} in a browser on this machine. Stop with Ctrl-C.", flush=True)
+        server.serve_forever()
+    return OK
+
+
 def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
     """The kinds of DICOM objects to make."""
     return tuple(options.dicom_objects or (_KINDS if options.dicom else ()))
@@ -258,4 +288,4 @@ def _self_test(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
-_COMMANDS = {"run": _run, "watch": _watch, "support": _support, "self-test": _self_test}
+_COMMANDS = {"run": _run, "watch": _watch, "review": _review, "support": _support, "self-test": _self_test}

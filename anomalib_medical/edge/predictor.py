@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import EdgeError
 from .few_shot_device import FLOAT32, openvino_core
 from .geometry import WHOLE, Placement, Step, place
+from .heatmap import Scale
 from .manifest import PostProcessing
 from .scores import above, normalize, raw_threshold
 
@@ -33,6 +34,7 @@ class Prediction:
     anomaly_map: Image | None = None  # (h, w) at the model's size, normalised as the score is
     mask: NDArray[np.bool_] | None = None  # where the map is above its own threshold, (h, w); None without one
     placed: Placement = WHOLE  # where map and mask lie on the image
+    scale: Scale | None = None  # how the map is drawn
 
     @property
     def label(self) -> str:
@@ -112,4 +114,5 @@ class Predictor:
             anomaly_map=anomaly_map,
             mask=None if anomaly_map is None else above(anomaly_map, pixels),
             placed=place(self._geometry, (image.shape[-2], image.shape[-1])),
+            scale=None if anomaly_map is None else Scale.of(anomaly_map, pixels, kind),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import EdgeError
 from .dicom_objects import DicomObjects, DicomPicture
 from .manifest import Reading
-from .overlay import LEGIBLE, draw_overlay, png
+from .overlay import draw_overlay, png
 from .predictor import Prediction, Predictor
 from .reading import FileResult, Picture, ahead, read_file
 from .results import Row, write_atomically
@@ -131,11 +131,7 @@ class Processor:
         overlay = draw_overlay(picture.pixels, prediction)
         if self._heatmaps is not None:
             write_atomically(self._heatmaps / f"{row.image}.png", png(overlay))
-        if not keep:
-            return None
-        if min(overlay.size) < LEGIBLE:
-            overlay = draw_overlay(picture.pixels, prediction, legible=True)
-        return DicomPicture(row.image, overlay, prediction)
+        return DicomPicture(row.image, overlay, prediction) if keep else None
 
     def _finish(self, file: _Unfinished) -> FileResult:
         """Wait for the pictures of a file, make its DICOM objects, or take back what was made of a file that failed."""

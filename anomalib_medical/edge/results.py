@@ -44,6 +44,8 @@ class Row:
     read_ms: float  # reading and decoding
     score_ms: float  # the model
     note: str = ""  # what to know of this row
+    series: str = ""  # its series; empty where it is of none, or a copy that does not count
+    slice: int | None = None  # its place in the series, from 0
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ def normalize(raw: Values, calibration: Calibration, normalization: Normalizatio
     return raw
 
 
+def is_normalized(calibration: Calibration, normalization: Normalization) -> bool:
+    """Whether `normalize` brings values to [0, 1], rather than leave them raw."""
+    if normalization == "linear":
+        return calibration.minimum is not None and calibration.maximum is not None
+    return normalization == "softsign" and calibration.threshold is not None
+
+
 def above(values: Values, calibration: Calibration) -> NDArray[np.bool_] | None:
     """Whether normalised values are abnormal; None without a threshold."""
     if calibration.limit is None or calibration.threshold is None:

@@ -90,9 +90,13 @@ class SeriesScorer:
         name = series_name([file.image for file in counted_files])
         patient = self.patients.name(series.patient, name)
         rows = [row for file in counted_files for row in file.rows]
+        places: dict[str, tuple[str, int]] = {}
         for suffix, of_volume in _by_volume(rows):
+            places |= {row.path: (f"{name}{suffix}", index) for index, row in enumerate(of_volume)}
             slices = [SliceScore(row.path, row.raw_score) for row in of_volume]
             result.rows.append(series_row(f"{name}{suffix}", patient, slices, self._facts, notes))
+        for file in counted_files:
+            file.rows = [replace(row, series=places[row.path][0], slice=places[row.path][1]) for row in file.rows]
         if note := self._write(name, counted_files, result.rows[0]):
             result.rows = [replace(row, note="; ".join(filter(None, (row.note, note)))) for row in result.rows]
         for row in result.rows:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..io import ImageAddress, image_size
 from .geometry import put_back
-from .overlay import place_mask
+from .heatmap import place_mask
 from .predictor import Prediction
 
 

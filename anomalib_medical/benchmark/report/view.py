@@ -39,7 +39,7 @@ _TEACHERS = {
     "package": "weights of a package of the Python registry",
     "random": "random weights: its figures are floors",
 }
-_WIDTH = 420
+_WIDTH = 768
 # Mistakes first.
 _OUTCOMES = ("false positive", "false negative", "true positive", "true negative", "")
 _NUMBERS = ("value", "low", "high", "n_images", "n_patients")

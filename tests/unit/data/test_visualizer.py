@@ -15,9 +15,13 @@ from anomalib.visualization import ImageVisualizer
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Pad, RandomHorizontalFlip, Resize
 
+from anomalib_medical.data import visualizer as module
 from anomalib_medical.data.batch import MedicalImageBatch
 from anomalib_medical.data.visualizer import MedicalVisualizer, with_our_reader
+from anomalib_medical.edge.heatmap import PALETTE, Scale
+from anomalib_medical.edge.manifest import Calibration
 from anomalib_medical.io import Window
+from anomalib_medical.post_processing import MedicalPostProcessor
 from tests.helpers.dicom_files import write_dicom
 
 
@@ -31,7 +35,7 @@ def show(tmp_path: Path, paths: list, visualizer: ImageVisualizer | None = None,
         anomaly_map=torch.zeros(len(paths), 8, 8),
         pred_mask=mask,
     )
-    visualizer = visualizer or MedicalVisualizer(field_size=(64, 64), text_config={"enable": False})
+    visualizer = visualizer or MedicalVisualizer(field_size=(64, 64))
     trainer = SimpleNamespace(default_root_dir=str(tmp_path / "run"), **attributes)
     visualizer.on_test_batch_end(trainer, None, None, batch, 0)
     return visualizer
@@ -44,7 +48,7 @@ def saved(tmp_path: Path, folder: str) -> list[str]:
 
 
 def left_tile(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("L"))[:64, :64]
+    return np.asarray(Image.open(path).convert("L"))[:40, :60]
 
 
 def test_a_16_bit_image_is_not_white(tmp_path: Path) -> None:
@@ -92,22 +96,28 @@ def test_masks_of_images_that_differ_in_their_suffix(tmp_path: Path) -> None:
 def show_uncertainty(
     tmp_path: Path, maps: torch.Tensor, scale: float | None = None, batch_class: type = MedicalImageBatch, **settings
 ) -> list[np.ndarray]:
-    """Draw uncertainty maps, (B, 1, H, W) or (B, H, W), on black images and return the pictures."""
+    """Draw uncertainty maps, (B, 1, H, W) or (B, H, W), on black images; the pictures without their legend."""
     paths = [tmp_path / "a" / f"{index}.png" for index in range(len(maps))]
     paths[0].parent.mkdir(exist_ok=True)
     for path in paths:
         Image.new("L", (30, 20)).save(path)
     batch = batch_class(image=torch.zeros(len(maps), 3, 8, 8), image_path=[str(path) for path in paths])
     batch.uncertainty_map = maps
-    visualizer = MedicalVisualizer(**{"field_size": (64, 48), "text_config": {"enable": False}, **settings})
+    visualizer = MedicalVisualizer(**{"field_size": (60, 48), **settings})
     trainer = SimpleNamespace(default_root_dir=str(tmp_path / "run"))
     visualizer.on_predict_batch_end(trainer, SimpleNamespace(uncertainty_scale=scale), None, batch, 0)
     assert saved(tmp_path, "uncertainty") == [f"a/{path.name}" for path in paths]
-    return [np.asarray(Image.open(tmp_path / "run" / "uncertainty" / "a" / path.name)) for path in paths]
+    return [np.asarray(Image.open(tmp_path / "run" / "uncertainty" / "a" / path.name))[:40, :60] for path in paths]
 
 
-# Half of anomalib's colours on black: the strongest, the middle and the weakest.
-RED, GREEN, BLUE = (63, 0, 0), (63, 127, 63), (0, 0, 71)
+def on_black(share: float) -> np.ndarray:
+    """Colour of the legend, without a threshold, on black."""
+    scale = Scale(0.0, 1.0, None, "")
+    level = int(scale.levels(np.float32([share]))[0])
+    return PALETTE[level] * (scale.opacities()[level] / 255)
+
+
+STRONGEST, MIDDLE, BARE = on_black(1.0), on_black(0.5), on_black(0.0)
 
 
 @pytest.mark.parametrize("batch_class", [MedicalImageBatch, ImageBatch])
@@ -115,39 +125,44 @@ RED, GREEN, BLUE = (63, 0, 0), (63, 127, 63), (0, 0, 71)
 def test_the_models_scale_makes_uncertainty_comparable(tmp_path: Path, batch_class: type, shape: tuple) -> None:
     maps = torch.tensor([0.0, 0.1, 0.5]).reshape(3, *[1] * (len(shape) - 1)).expand(shape)
     pictures = show_uncertainty(tmp_path, maps, 0.2, batch_class)
-    for picture, colour in zip(pictures, (BLUE, GREEN, RED), strict=True):
-        assert picture.shape == (48, 64, 3)
+    for picture, colour in zip(pictures, (BARE, MIDDLE, STRONGEST), strict=True):
         assert np.abs(picture.astype(int) - colour).max() <= 5
 
 
 @pytest.mark.parametrize("scale", [None, float("nan")])
-def test_without_a_scale_an_images_maximum_is_red(tmp_path: Path, scale: float | None) -> None:
+def test_without_a_scale_an_images_maximum_is_the_strongest(tmp_path: Path, scale: float | None) -> None:
     maps = torch.zeros(2, 1, 8, 8)
     maps[:, :, :, 4:] = torch.tensor([0.1, 5.0]).reshape(2, 1, 1, 1)
     for picture in show_uncertainty(tmp_path, maps, scale):
-        assert np.abs(picture[:, :16].astype(int) - BLUE).max() <= 5
-        assert np.abs(picture[:, -16:].astype(int) - RED).max() <= 5
+        assert np.abs(picture[:, :16].astype(int) - BARE).max() <= 5
+        assert np.abs(picture[:, -16:].astype(int) - STRONGEST).max() <= 5
 
 
 def test_a_flat_map_is_not_stretched(tmp_path: Path) -> None:
     flat = 0.1 + 1e-4 * torch.rand(1, 1, 8, 8)
     (picture,) = show_uncertainty(tmp_path, flat, 0.2)
-    assert np.abs(picture.astype(int) - GREEN).max() <= 5
+    assert np.abs(picture.astype(int) - MIDDLE).max() <= 5
 
 
-def test_certainty_everywhere_is_blue(tmp_path: Path) -> None:
+def test_certainty_everywhere_leaves_the_image_bare(tmp_path: Path) -> None:
     (picture,) = show_uncertainty(tmp_path, torch.zeros(1, 1, 8, 8))
-    assert np.abs(picture.astype(int) - BLUE).max() <= 5
+    assert not picture.any()
 
 
-def test_the_strongest_colours_value_is_written(tmp_path: Path) -> None:
-    settings = {"field_size": (256, 256), "text_config": {}}
-    low, high = (show_uncertainty(tmp_path, torch.full((1, 1, 8, 8), 9.0), scale, **settings) for scale in (1.0, 2.0))
-    assert (low[0][64:] == high[0][64:]).all()
-    assert (low[0] != high[0]).any()
+def test_the_strongest_colours_value_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(module, "with_legend", lambda picture, *words: said.append(words) or picture)
+    for scale in (1.0, 2.0):
+        show_uncertainty(tmp_path, torch.full((1, 1, 8, 8), 9.0), scale)
+    assert [(title, scale.high) for title, scale in said if scale] == [
+        ("Uncertainty up to 1", 1),
+        ("Uncertainty up to 2", 2),
+    ]
 
 
-def show_crop(tmp_path: Path, transform: object, sizes: list, shape: tuple, **attributes) -> list[np.ndarray]:
+def show_crop(
+    tmp_path: Path, transform: object, sizes: list, shape: tuple, settings: dict | None = None, **attributes
+) -> list[np.ndarray]:
     """Draw images whose maps and masks are strong in their upper left quarter; return the masks."""
     paths = [write_dicom(tmp_path / "a" / f"{index}.dcm", np.zeros(size, np.uint8)) for index, size in enumerate(sizes)]
     maps = torch.zeros(len(paths), *shape)
@@ -160,9 +175,11 @@ def show_crop(tmp_path: Path, transform: object, sizes: list, shape: tuple, **at
         gt_mask=maps > 0,
     )
     batch.uncertainty_map = maps
-    visualizer = MedicalVisualizer(field_size=(60, 40), text_config={"enable": False})
+    visualizer = MedicalVisualizer(field_size=(60, 40), **(settings or {}))
     trainer = SimpleNamespace(default_root_dir=str(tmp_path / "run"), **attributes)
-    model = SimpleNamespace(pre_processor=PreProcessor(transform))
+    post_processor = MedicalPostProcessor()
+    post_processor.calibrate(torch.tensor([0.5]), torch.tensor([0.25]), torch.tensor([0.5]))
+    model = SimpleNamespace(pre_processor=PreProcessor(transform), post_processor=post_processor)
     visualizer.on_test_batch_end(trainer, model, None, batch, 0)
     return [np.asarray(Image.open(path)) > 0 for path in sorted((tmp_path / "run" / "masks").rglob("*.png"))]
 
@@ -198,19 +215,40 @@ def test_masks_lie_where_the_model_looked(tmp_path: Path, transform, size: tuple
 
 
 def test_heatmaps_and_uncertainty_lie_where_the_model_looked(tmp_path: Path) -> None:
-    """Tiles of image, true mask, map and predicted mask; the crop is rows 10 to 30 and columns 20 to 40 of 40x60."""
+    """Tiles of image, true mask and map; the crop is rows 10 to 30 and columns 20 to 40 of 40x60."""
     show_crop(tmp_path, CenterCrop(20), [(40, 60)], (20, 20))
+    picture = np.asarray(Image.open(tmp_path / "run/images/a/0.dcm.png"))[:40].astype(int)
+    image, truth, heat = (picture[:, left : left + 60] for left in range(0, 180, 60))
+    assert (truth[10:20, 20:30] == 255).all()
+    assert not truth[20:30, 20:40].any()
+    scale = Scale.of(np.ones(1, np.float32), Calibration(0.5, 0.25, 0.5, 0.5), "softsign")
+    strongest = PALETTE[-1] * (scale.opacities()[-1] / 255)
+    uncertainty = np.asarray(Image.open(tmp_path / "run/uncertainty/a/0.dcm.png"))[:40, :60].astype(int)
+    for colours, strong in ((heat, strongest), (uncertainty, STRONGEST)):
+        assert np.abs(colours[11:18, 21:28] - strong).max() <= 5
+        assert not colours[22:30, 32:40].any()
+    assert not image[10:30, 20:40].any()
+    assert (heat[19, 20:30] == 255).all()  # the outline
+    assert not heat[20, 20:30].any()
+    for tile in (image, truth, heat, uncertainty):
+        for outside in (tile[:10], tile[30:], tile[:, :20], tile[:, 40:]):
+            assert (outside == 200).all(axis=-1).any()
+    assert not (picture[10:30, 20:40] == 200).all(axis=-1).any()
+
+
+def test_a_picture_that_anomalib_draws_lies_where_the_model_looked(tmp_path: Path) -> None:
+    """Tiles of image, true mask, map and predicted mask, as the user's settings ask for."""
+    show_crop(tmp_path, CenterCrop(20), [(40, 60)], (20, 20), {"text_config": {"enable": False}})
     picture = np.asarray(Image.open(tmp_path / "run/images/a/0.dcm.png")).astype(int)
     image, truth, heat, outline = (picture[:, left : left + 60] for left in range(0, 240, 60))
     assert (truth[10:20, 20:30] == 255).all()
     assert not truth[20:30, 20:40].any()
-    uncertainty = np.asarray(Image.open(tmp_path / "run/uncertainty/a/0.dcm.png")).astype(int)
-    for colours in (heat, uncertainty):
-        assert np.abs(colours[11:19, 21:29] - RED).max() <= 5
-        assert np.abs(colours[22:30, 32:40] - BLUE).max() <= 5
+    # Half of anomalib's colours on black: the strongest and the weakest.
+    assert np.abs(heat[11:19, 21:29] - (63, 0, 0)).max() <= 5
+    assert np.abs(heat[22:30, 32:40] - (0, 0, 71)).max() <= 5
     assert not image[10:30, 20:40].any()
     assert outline[10:20, 20:30, 0].max() == 255
-    for tile in (image, truth, heat, outline, uncertainty):
+    for tile in (image, truth, heat, outline):
         for outside in (tile[:10], tile[30:], tile[:, :20], tile[:, 40:]):
             assert (outside == 200).all(axis=-1).any()
     assert not (picture[10:30, 20:40] == 200).all(axis=-1).any()
@@ -264,7 +302,7 @@ def test_processes_do_not_overwrite_what_others_have_drawn(tmp_path: Path) -> No
         path = write_dicom(tmp_path / study / "s1" / "a.dcm", np.zeros((8, 8), np.uint8))
         show(tmp_path, [path], world_size=2)  # each with a visualizer of its own
     assert saved(tmp_path, "images") == ["s1/a.dcm.png", "s1/a.dcm_1.png"]
-    assert left_tile(tmp_path / "run/images/s1/a.dcm_1.png").shape == (64, 64)
+    assert left_tile(tmp_path / "run/images/s1/a.dcm_1.png").shape == (40, 60)
 
 
 @pytest.mark.parametrize(("folder", "masks"), [("images_2", "masks_2"), ("mine", "mine/masks")])
@@ -280,6 +318,8 @@ def test_anomalibs_visualizer_is_replaced_with_its_settings() -> None:
     assert type(ours) is MedicalVisualizer
     for name in ("fields", "overlay_fields", "field_size", "fields_config", "text_config", "output_dir"):
         assert getattr(ours, name) == getattr(theirs, name)
+    assert ours._is_theirs
+    assert not with_our_reader(ImageVisualizer(field_size=(32, 16), output_dir="out"))._is_theirs
     assert with_our_reader(ours) is ours
 
     class Mine(ImageVisualizer):
