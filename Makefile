@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # A process a core, each of one thread; a file's tests share its models, and files of few long tests come first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-lowest lint docs figures build clean-venv
+.PHONY: quickstart test test-slow test-nightly test-lowest lint docs figures build clean-venv
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed ## Train, test and export a small model on generated images
@@ -16,7 +16,10 @@ test: $(VENV)/.installed ## The fast tests
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed ## The tests that need minutes, and real images under ANOMALIB_MEDICAL_DATA
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not nightly"
+
+test-nightly: $(VENV)/.installed ## The slow tests that are too many for every change
+	$(PYTEST) -m nightly
 
 test-lowest: $(LOWEST)/.installed ## The unit tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 tests/unit -m "not slow"

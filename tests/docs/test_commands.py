@@ -84,8 +84,16 @@ def _run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
+# What people type first, on every change.
+EVERY_DAY = {"README.md", "CONTRIBUTING.md"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[] if page.name in EVERY_DAY else [pytest.mark.nightly]) for page in RUNNABLE],
+    ids=name_of,
+)
 def test_marked_blocks_run(page, page_folder):
     if name_of(page) == "docs/reference/files.md":  # reads what a run left
         scores = PartialFile(page_folder / "predictions.csv")

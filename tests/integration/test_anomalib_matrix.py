@@ -72,6 +72,7 @@ def test_predict(trained, data):
     assert all(batch.pred_label is not None and batch.anomaly_map is not None for batch in batches)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", list(ExportType), ids=str)
 def test_export(trained, kind, tmp_path):
     run, checkpoint = trained

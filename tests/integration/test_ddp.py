@@ -82,7 +82,7 @@ def test_scrd_whose_score_is_fitted_to_held_out_normals(folder, tmp_path):
     check([*model, *fitted], [*data, "--data.val_split_ratio", HELD_OUT / 40], 11, HELD_OUT, tmp_path)
 
 
-@pytest.mark.parametrize("score", ["inter", "refined"])
+@pytest.mark.parametrize("score", ["inter", pytest.param("refined", marks=pytest.mark.nightly)])
 def test_ddad_with_unlabeled_images(folder, tmp_path, score):
     model = ["--model", "anomalib_medical.Ddad", "--model.image_size", "16", "--model.members", "2"]
     data = ["--data", "anomalib_medical.MedicalFolder", "--data.root", folder, "--data.val_split_ratio", HELD_OUT / 40]

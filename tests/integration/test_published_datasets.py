@@ -120,6 +120,7 @@ def test_ddad_learns_from_the_unlabeled_pool(layout: str, tmp_path: Path, caplog
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "layout", ["ISIC2018, original", "Camelyon16, original", "RSNA, original", "VinDrCXR, prepared"]
 )

@@ -15,7 +15,8 @@ SMALL = {"tf_efficientnet_lite0"}  # the others take half a minute each
 
 
 def _marked(names):
-    return [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    rarely = [pytest.mark.slow, pytest.mark.nightly]
+    return [name if name in SMALL else pytest.param(name, marks=rarely) for name in names]
 
 
 @pytest.mark.usefixtures("here")
