@@ -54,6 +54,8 @@ def without_their_handlers() -> Iterator[None]:
 
 def show(line: str) -> None:
     """Write a line to stderr, above a progress bar if there is one."""
+    # Names of files that are no text, whatever stands in for stderr.
+    line = line.encode("utf-8", "backslashreplace").decode()
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 

@@ -235,7 +235,9 @@ def test_a_large_image(bundle, tmp_path):
     process = on_device(bundle, "run", tmp_path / "large.png", "--output", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     (heatmap,) = (tmp_path / "out" / "heatmaps").iterdir()
-    assert Image.open(heatmap).size == (1024, 819)
+    width, height = Image.open(heatmap).size
+    assert width == 1024
+    assert 819 < height < 1024  # the legend is below the image
 
 
 @pytest.mark.skipif("ANOMALIB_MEDICAL_DATA" not in os.environ, reason="ANOMALIB_MEDICAL_DATA is not set")

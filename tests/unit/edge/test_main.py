@@ -1,9 +1,25 @@
 """The options of the command line that other tests do not run."""
 
+import logging
+import signal
+import warnings
+
 import pytest
 
 from anomalib_medical.edge.dicom_objects import KINDS
 from anomalib_medical.edge.main import _KINDS, _parser, _wanted, main
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_process_of_its_own():
+    """Undo what the command does to its process: levels of loggers, warnings and the signal to stop."""
+    levels = {name: logging.getLogger(name).level for name in ("PIL", "highdicom", "nibabel", "pydicom", "tifffile")}
+    handler = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings():
+        yield
+    signal.signal(signal.SIGTERM, handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.mark.parametrize(
