@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dry_run_measures_every_part(tmp_path):
     command = [sys.executable, "benchmarks/gpu.py", "--dry_run", "--out", str(tmp_path / "gpu")]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

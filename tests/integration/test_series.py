@@ -70,7 +70,6 @@ def scored(folder, checkpoint, tmp_path_factory):
 
 def command(*words):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(cli, "configure_logger", lambda: None)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         cli.main([str(word) for word in words])
 
