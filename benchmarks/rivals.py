@@ -4,7 +4,7 @@ Each is trained for two steps (or makes its memory bank) on a few phantoms by on
 bundled by the command of the report; the bundle scores the test images, and its raw scores must be the engine's. It
 shows that the machinery works, nothing of how well a model detects: networks are small and their weights random.
 
-    python benchmarks/rivals.py --output /tmp/rivals
+    python benchmarks/rivals.py --output results/rivals
 
 The same command goes on where it stopped. Images that training needs besides (ImageNet's, textures) and weights that
 models fetch themselves (EfficientAD's, DSR's, AnomalyVFM's) are replaced by noise of the same form, in a cache folder

@@ -2,9 +2,10 @@
 
 Debian's packages are enough, and no cgroups are used: `apt-get install slurm-wlm munge`. To try something on it:
 
-    eval "$(python tests/helpers/slurm.py start /tmp/slurm)"   # exports SLURM_CONF
+    SLURM_FOLDER=$(mktemp -d)
+    eval "$(python tests/helpers/slurm.py start "$SLURM_FOLDER")"   # exports SLURM_CONF
     sinfo; anomalib-medical benchmark --config configs/benchmark/smoke.yaml --executor slurm
-    python tests/helpers/slurm.py stop /tmp/slurm
+    python tests/helpers/slurm.py stop "$SLURM_FOLDER"
 """
 
 import contextlib

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
 
 import numpy as np
 
 from anomalib_medical.benchmark.records import Cost
+from anomalib_medical.benchmark.report.cells import NOTHING, Cell, Table, value_cell
 from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, FAULTS, PIXEL, RANKING, Metric, Value
 from anomalib_medical.benchmark.report.results import Model, Run, by_key, wrong_patients
@@ -20,7 +20,6 @@ from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import agree, counted
 from anomalib_medical.metrics import Estimate
 
-NOTHING = "–"  # noqa: RUF001 - an en dash, as tables print what is not there
 _SHORTCUTS = 3
 _SUMMARY_NOTE = (
     "AUROC: mean over the seeds, 95% interval by resampling patients. Differences: DeLong's test on the same images "
@@ -47,38 +46,6 @@ _COST_NOTES = [
     "Means over the seeds, memory the largest.",
     "Latency: milliseconds for one image with pre- and post-processing, median (95th percentile), batch 1.",
 ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: a figure, what stands small beside it, whether it is marked, and what it is if asked."""
-
-    text: str
-    small: str = ""
-    strong: bool = False
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[Cell]]
-    notes: list[str] = field(default_factory=list)
-    open: bool = True  # on the page
-
-
-def value_cell(value: Value, sign: str = "") -> Cell:
-    """A figure with its interval; hovering shows the trainings, or why there is none. ``+``: of differences."""
-    if value.estimate is None:
-        return Cell(NOTHING, title=value.reason)
-    estimate, several = value.estimate, len(value.trainings) > 1
-    seeds = f"seeds: {', '.join(f'{each:.3f}' for each in value.trainings)}" if several and not sign else ""
-    strong = bool(sign) and (estimate.low > 0 or estimate.high < 0)
-    small = estimate.interval(f"{sign}.3f") if estimate.has_interval or not sign else ""
-    return Cell(f"{estimate.value:{sign}.3f}", small, strong, seeds)
 
 
 def without(figures: Sequence[tuple[str, Mapping[str, Value]]]) -> list[str]:
