@@ -69,6 +69,8 @@ def size_after(steps: Sequence[Step], size: tuple[int, int]) -> tuple[int, int]:
 
 def put_back(values: _Map, placed: Placement, size: tuple[int, int], resampling: Image.Resampling) -> _Map:
     """Bring a map ``(h, w)`` to its place on an image of this height and width; 0 where nothing was seen."""
+    if placed.is_whole:
+        return np.array(Image.fromarray(values).resize(size[::-1], resampling))
     top, left, bottom, right = placed.box
     rows, row_padding, (first_row, last_row) = _span(top, bottom, size[0], values.shape[0])
     columns, column_padding, (first_column, last_column) = _span(left, right, size[1], values.shape[1])
@@ -86,6 +88,8 @@ def put_back(values: _Map, placed: Placement, size: tuple[int, int], resampling:
 
 def hatch(picture: Image.Image, placed: Placement) -> None:
     """Draw lines over what of a picture's image was not seen."""
+    if placed.is_whole:
+        return
     unseen = ~placed.mask((picture.height, picture.width))
     if not unseen.any():
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,9 @@ class Scale:
 def to_picture(pixels: NDArray[np.float32], longest: int = _LONGEST, shortest: int = _SHORTEST) -> Image.Image:
     """Make an RGB picture, of the size of `picture_size`, of an image ``(3, H, W)`` in [0, 1]."""
     # Tables and Pillow's 8-bit arithmetic: a tenth of the time of the same in floating point.
-    image = Image.merge("RGB", [Image.fromarray(np.rint(channel * 255).astype(np.uint8)) for channel in pixels])
+    is_grey = all(np.array_equal(pixels[0], channel) for channel in pixels[1:])
+    bands = [Image.fromarray(np.rint(channel * 255).astype(np.uint8)) for channel in pixels[: 1 if is_grey else 3]]
+    image = Image.merge("RGB", bands * 3 if is_grey else bands)
     height, width = picture_size((image.height, image.width), longest, shortest)
     return image if image.size == (width, height) else image.resize((width, height), reducing_gap=2.0)
 
@@ -123,13 +126,23 @@ def draw_map(
     size = (picture.height, picture.width)
     # 8 bits are enough for colours, and resized in a tenth of the time.
     heat = Image.fromarray(put_back(scale.levels(values), placed, size, Image.Resampling.BILINEAR))
-    if heat.getbbox():
-        picture.paste(_coloured(heat), mask=heat.point(scale.opacities().tolist()))
+    if box := heat.getbbox():
+        part = heat.crop(box)
+        picture.paste(_coloured(part), box, part.point(scale.opacities().tolist()))
     if mask is not None and mask.any():
-        inner, outer = _outline(place_mask(mask, placed, size), max(1, round(max(size) / 512)))
-        picture.paste((0, 0, 0), mask=Image.fromarray(outer))
-        picture.paste((255, 255, 255), mask=Image.fromarray(inner))
+        _draw_outline(picture, place_mask(mask, placed, size), max(1, round(max(size) / 512)))
     hatch(picture, placed)
+
+
+def _draw_outline(picture: Image.Image, mask: Mask, width: int) -> None:
+    """Outline a mask of the picture's size, in white inside and in black outside."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return
+    left, top = max(0, int(columns[0]) - width), max(0, int(rows[0]) - width)
+    inner, outer = _outline(mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1], width)
+    for colour, pixels in (((0, 0, 0), outer), ((255, 255, 255), inner)):
+        picture.paste(colour, (left, top), Image.fromarray(pixels))
 
 
 def place_mask(mask: Mask, placed: Placement, size: tuple[int, int]) -> Mask:
@@ -151,57 +164,79 @@ def with_legend(picture: Image.Image, title: str, scale: Scale | None = None) ->
     What does not fit a line goes on in the next; a narrower picture than the legend needs gets a margin at its right.
     """
     size = max(_SMALLEST_FONT, picture.height // _FONT_SHARE)
-    font = _font(size)
     gap = size // 2
     texts = list(filter(None, (title, "" if scale is None else scale.words)))
     words = " ".join(texts).split()
-    width = max(picture.width, 12 * size, *(math.ceil(font.getlength(word)) + 2 * gap for word in words))
-    lines = [line for text in texts for line in _wrapped(text, font, width - 2 * gap)]
-    bar = 0 if scale is None else 3 * size
-    whole = Image.new("RGB", (width, picture.height + bar + gap + len(lines) * (size + gap)), _PAPER)
+    width = max(picture.width, 12 * size, *(math.ceil(_length(word, size)) + 2 * gap for word in words))
+    above = Image.new("RGB", (width, gap), _PAPER) if scale is None else _bar(scale, size, width)
+    strips = [above, *(_lines_of_text(text, size, width) for text in texts)]
+    whole = Image.new("RGB", (width, picture.height + sum(strip.height for strip in strips)), _PAPER)
     whole.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(whole)
-    if scale is not None:
-        _draw_bar(whole, scale, font, (gap, picture.height + gap, width - gap, picture.height + gap + size))
-    for number, line in enumerate(lines):
-        draw.text((gap, picture.height + bar + gap + number * (size + gap)), line, fill=_INK, font=font)
+    top = picture.height
+    for strip in strips:
+        whole.paste(strip, (0, top))
+        top += strip.height
     return whole
 
 
-def _draw_bar(whole: Image.Image, scale: Scale, font: ImageFont.FreeTypeFont, box: tuple[int, int, int, int]) -> None:
-    """Draw the colours, as they look on grey, with the numbers below them."""
-    left, top, right, bottom = box
+# Writing takes longer than all other drawing: what pictures of a series have in common is written once.
+@lru_cache(maxsize=16)
+def _lines_of_text(text: str, size: int, width: int) -> Image.Image:
+    """Write a text on a strip of this width, in as many lines as it needs; the strip is not to be changed."""
+    gap = size // 2
+    lines = list(_wrapped(text, size, width - 2 * gap))
+    strip = Image.new("RGB", (width, len(lines) * (size + gap)), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        draw.text((gap, number * (size + gap)), line, fill=_INK, font=_font(size))
+    return strip
+
+
+@lru_cache(maxsize=16)
+def _bar(scale: Scale, size: int, width: int) -> Image.Image:
+    """Draw the colours on a strip, as they look on grey, with the numbers below them; it is not to be changed."""
+    gap, font = size // 2, _font(size)
+    left, top, right, bottom = gap, gap, width - gap, gap + size
+    strip = Image.new("RGB", (width, gap + 3 * size), _PAPER)
     ramp = np.broadcast_to(
         np.rint(255 * np.linspace(0, 1, right - left)).astype(np.uint8), (bottom - top, right - left)
     )
     heat = Image.fromarray(np.ascontiguousarray(ramp))
-    whole.paste((128, 128, 128), box)
-    whole.paste(_coloured(heat), (left, top), heat.point(scale.opacities().tolist()))
-    draw = ImageDraw.Draw(whole)
+    strip.paste((128, 128, 128), (left, top, right, bottom))
+    strip.paste(_coloured(heat), (left, top), heat.point(scale.opacities().tolist()))
+    draw = ImageDraw.Draw(strip)
     span = scale.high - scale.start
     free = float(left)
     numbers = [scale.start, *([] if scale.threshold is None else [scale.threshold]), scale.high]
-    last = font.getlength(f"{scale.high:.3g}")
+    last = _length(f"{scale.high:.3g}", size)
     for value in dict.fromkeys(numbers):
         at = left + (right - left - 1) * ((value - scale.start) / span if span > 0 else 0.0)
         text = f"{value:.3g}"
-        length = font.getlength(text)
+        length = _length(text, size)
         place = min(max(at - length / 2, free), right - length)
-        if value != scale.high and place + length > right - last - font.size / 2:
-            place = right - last - font.size / 2 - length
+        if value != scale.high and place + length > right - last - size / 2:
+            place = right - last - size / 2 - length
         if value == scale.threshold:
             draw.line((at, top - 2, at, bottom + 2), fill=(0, 0, 0), width=3)
             draw.line((at, top - 2, at, bottom + 2), fill=(255, 255, 255), width=1)
-        draw.text((place, bottom + font.size / 4), text, fill=_INK, font=font)
-        free = place + length + font.size / 2
+        draw.text((place, bottom + size / 4), text, fill=_INK, font=font)
+        free = place + length + size / 2
+    return strip
 
 
+@lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         msg = "This Pillow was built without FreeType: install the package from its wheel, pip install pillow."
         raise EdgeError(msg)
     return font
+
+
+@lru_cache(maxsize=1024)
+def _length(text: str, size: int) -> float:
+    """The width of a text, in pixels."""
+    return _font(size).getlength(text)
 
 
 def _coloured(levels: Image.Image) -> Image.Image:
@@ -228,11 +263,11 @@ def _grown(mask: Mask) -> Mask:
     return grown
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+def _wrapped(text: str, size: int, width: float) -> Iterator[str]:
     """Divide a text into lines of a width that holds each of its words."""
     line = ""
     for word in text.split():
-        if line and font.getlength(f"{line} {word}") > width:
+        if line and _length(f"{line} {word}", size) > width:
             yield line
             line = ""
         line = f"{line} {word}".strip()

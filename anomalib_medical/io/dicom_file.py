@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,7 +18,7 @@ from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -92,9 +93,9 @@ class _Walk:
         self.tags.append(tag)
         return False
 
-    def is_whole(self, header: Dataset, wanted: set[int]) -> bool:
+    def is_whole(self, header: Dataset, wanted: Collection[int]) -> bool:
         """Tell whether the header was read to its end, and without losing what it holds."""
-        if not wanted.intersection(self.tags) <= set(header.keys()):
+        if not set(wanted).intersection(self.tags) <= set(header.keys()):
             return False
         if self.pixels is not None:
             return True
@@ -160,6 +161,11 @@ def _leading_elements(head: bytes, order: str) -> int:
     return count
 
 
+@lru_cache
+def _tags(*keywords: str) -> tuple[BaseTag, ...]:
+    return tuple(map(Tag, keywords))
+
+
 def read_header(path: Path, file: BinaryIO, keywords: list[str]) -> DicomFile:
     """Read some elements of a header, SOPClassUID always."""
     start = read_partial(file, stop_when=lambda *_: True, force=True)  # behind the file meta group
@@ -169,10 +175,10 @@ def read_header(path: Path, file: BinaryIO, keywords: list[str]) -> DicomFile:
     position = stream.tell()
     size = stream.seek(0, os.SEEK_END)
     stream.seek(position)
-    walk, wanted = _Walk(stream, size), [Tag(keyword) for keyword in ("SOPClassUID", *keywords)]
+    walk, wanted = _Walk(stream, size), _tags("SOPClassUID", *keywords)
     implicit, little_endian = map(bool, start.original_encoding)
     header = read_dataset(stream, implicit, little_endian, stop_when=walk, specific_tags=list(wanted))
-    if not walk.is_whole(header, set(wanted)):
+    if not walk.is_whole(header, wanted):
         raise damaged(path)
     header.file_meta = start.file_meta
     if not header.file_meta.get("TransferSyntaxUID"):

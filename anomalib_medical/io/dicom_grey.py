@@ -84,7 +84,7 @@ def to_grey(
     present = np.flatnonzero(np.bincount(offsets.ravel()))
     table = np.zeros(int(high) - int(low) + 1, dtype=np.float32)
     table[present] = _map_values(path, (present + int(low)).astype(stored.dtype), header, module, window)
-    return np.asarray(table[offsets])
+    return np.asarray(table.take(offsets))
 
 
 def _map_values(
