@@ -237,9 +237,10 @@ class Service:
                 logger.error(message, name, error, OBJECTS)  # noqa: TRY400 - a traceback would quote more
             return True
         self._patience.succeeded()
-        self._book.set_state(waiting.number, DONE)
+        # First these: who finds them gone has nothing to send again.
         for file in files:
             file.unlink(missing_ok=True)
+        self._book.set_state(waiting.number, DONE)
         logger.info("series %s: results stored, %s.", name, counted(len(files), "object"))
         return True
 
