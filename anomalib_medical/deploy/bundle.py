@@ -130,7 +130,8 @@ def _fill(
     if isinstance(model, D24fad):
         export_edge(model, folder / "model", fp16=precision == "fp16")
     copy_runtime(folder)
-    shutil.copy(_HERE / "requirements.txt", folder)
+    for name in ("requirements.txt", "requirements-serve.txt"):
+        shutil.copy(_HERE / name, folder)
     # The file on the device is scored, not the graph in memory: half precision comes with saving.
     scorer = GraphScorer(folder / MODEL)
     raw_score, _ = scorer.score(image.numpy())

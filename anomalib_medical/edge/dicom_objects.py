@@ -77,9 +77,12 @@ class DicomObjects:
         bundle: Folder of the bundle.
         output: Folder of results; its `dicom/` takes the objects.
         kinds: Which of `KINDS` to make.
+        written: A list that the files are added to, for whoever sends them.
     """
 
-    def __init__(self, bundle: Path, output: Path, kinds: Sequence[Kind] = KINDS) -> None:
+    def __init__(
+        self, bundle: Path, output: Path, kinds: Sequence[Kind] = KINDS, written: list[Path] | None = None
+    ) -> None:
         # It takes a second to import, and not every run needs it.
         import highdicom
 
@@ -87,6 +90,7 @@ class DicomObjects:
         self._folder = output / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
         self._kinds = frozenset(kinds)
+        self._written = written
         manifest = Manifest.read(bundle)
         self._model = manifest.model.name
         self._version = str(manifest.versions.get("anomalib-medical", "unknown"))
@@ -164,7 +168,10 @@ class DicomObjects:
         for name, made in objects:
             content = io.BytesIO()
             made.save_as(content, enforce_file_format=True)
-            write_atomically(self._folder / f"{name}.dcm", content.getvalue())
+            path = self._folder / f"{name}.dcm"
+            write_atomically(path, content.getvalue())
+            if self._written is not None:
+                self._written.append(path)
         return _Done("", len(objects))
 
     def _captures(self, original: Dataset, pictures: Sequence[DicomPicture]) -> _Objects:

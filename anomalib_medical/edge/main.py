@@ -1,4 +1,4 @@
-"""The command line: ``python -m edge run|watch|review|support|self-test``, from the bundle's folder."""
+"""The command line: ``python -m edge run|watch|serve|review|support|self-test``, from the bundle's folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..io import ArchiveError, ImageReadError, Part, agree, counted, sha256
 from . import EdgeError
+from .serve.command import add_arguments
 
 if TYPE_CHECKING:
     from .dicom_objects import DicomObjects
@@ -42,11 +43,12 @@ def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
         return int(_COMMANDS[options.command](options, Path(bundle)))
     except KeyboardInterrupt:
         logger.info("Stopped. What was finished is in the output folder.")
-        return OK if options.command in {"watch", "review"} else INTERRUPTED
+        return OK if options.command in {"watch", "serve", "review"} else INTERRUPTED
     except (ArchiveError, EdgeError, ImageReadError) as error:
         message = str(error)
     except ModuleNotFoundError as error:
-        message = f"The package {error.name} is not installed: pip install -r requirements.txt"
+        file = "requirements-serve.txt" if options.command == "serve" else "requirements.txt"
+        message = f"The package {error.name} is not installed: pip install -r {file}"
     except OSError as error:
         where = _name_of_ours(error, options)
         message = f"{error.strerror}{where}. What was finished is kept, no input is lost: see to it, and start again."
@@ -65,7 +67,7 @@ def _name_of_ours(error: OSError, options: argparse.Namespace) -> str:
 def _silence_libraries() -> None:
     """Keep what libraries say of files out of the log: it may quote names from headers."""
     warnings.simplefilter("ignore")
-    for name in ("PIL", "highdicom", "nibabel", "pydicom", "tifffile"):
+    for name in ("PIL", "dicomweb_client", "highdicom", "nibabel", "pydicom", "pynetdicom", "tifffile", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -98,20 +100,26 @@ def _parser() -> argparse.ArgumentParser:
             help="folder of the results; run wants a new one, parts and watch go on in it",
         )
         command.add_argument(
-            "--heatmaps", action=argparse.BooleanOptionalAction, default=True, help="draw heatmaps (default: yes)"
-        )
-        command.add_argument(
             "--dicom",
             action="store_true",
             help="for DICOM files also write objects in the study of the original: a Secondary Capture of each "
             "heatmap, and of each series one Segmentation of what is above the threshold, one Parametric Map of the "
             "scores and one Structured Report. They carry the patient's name as the original does",
         )
+    serve = commands.add_parser(
+        "serve", help="take studies from an archive or a sender, score them, and send the results back", epilog=_EPILOG
+    )
+    add_arguments(serve)
+    for command in (run, watch, serve):
+        command.add_argument(
+            "--heatmaps", action=argparse.BooleanOptionalAction, default=True, help="draw heatmaps (default: yes)"
+        )
+        default = "those of the settings" if command is serve else f"with --dicom: {','.join(_KINDS)}"
         command.add_argument(
             "--dicom-objects",
             type=_kinds,
             metavar="KINDS",
-            help=f"which of these, such as segmentation,report (default, with --dicom: {','.join(_KINDS)})",
+            help=f"which of these to make, such as segmentation,report (default: {default})",
         )
     review = commands.add_parser(
         "review", help="look at results in a browser on this machine, and say whether they are right", epilog=_EPILOG
@@ -208,6 +216,16 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
+def _serve(options: argparse.Namespace, bundle: Path) -> int:
+    from .serve.command import run as serve
+
+    def make(output: Path, kinds: tuple[str, ...], written: list[Path]) -> SeriesScorer:
+        options.dicom_objects = kinds
+        return _scorer(options, bundle, output, many=True, written=written)[0]
+
+    return serve(options, make)
+
+
 def _review(options: argparse.Namespace, bundle: Path) -> int:
     from .integrity import open_bundle
     from .manifest import NAME
@@ -228,11 +246,11 @@ def _review(options: argparse.Namespace, bundle: Path) -> int:
 
 def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
     """The kinds of DICOM objects to make."""
-    return tuple(options.dicom_objects or (_KINDS if options.dicom else ()))
+    return tuple(options.dicom_objects or (_KINDS if getattr(options, "dicom", False) else ()))
 
 
 def _scorer(
-    options: argparse.Namespace, bundle: Path, output: Path, *, many: bool
+    options: argparse.Namespace, bundle: Path, output: Path, *, many: bool, written: list[Path] | None = None
 ) -> tuple[SeriesScorer, PostProcessing]:
     from .dicom_objects import KINDS, DicomObjects
     from .integrity import open_bundle
@@ -240,7 +258,7 @@ def _scorer(
 
     manifest = open_bundle(bundle)
     wanted = _wanted(options)
-    dicom = DicomObjects(bundle, output, [kind for kind in KINDS if kind in wanted]) if wanted else None
+    dicom = DicomObjects(bundle, output, [kind for kind in KINDS if kind in wanted], written) if wanted else None
     processor, facts = _processor(options, bundle, manifest, output, dicom, many=many)
     return SeriesScorer(processor, facts, output, volumes=options.heatmaps, dicom=dicom), facts
 
@@ -288,4 +306,11 @@ def _self_test(options: argparse.Namespace, bundle: Path) -> int:
     return OK
 
 
-_COMMANDS = {"run": _run, "watch": _watch, "review": _review, "support": _support, "self-test": _self_test}
+_COMMANDS = {
+    "run": _run,
+    "watch": _watch,
+    "serve": _serve,
+    "review": _review,
+    "support": _support,
+    "self-test": _self_test,
+}

@@ -198,7 +198,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._predictions, self._failed = Table(folder, PREDICTIONS, Row), Table(folder, FAILED, Failure)
         self._series = Table(folder, SERIES, SeriesRow)
-        with _explained():
+        with explained():
             self._database = sqlite3.connect(folder / JOURNAL)
             # A committed entry is on the disk, whatever the system's default.
             self._database.execute("PRAGMA synchronous=FULL")
@@ -212,30 +212,38 @@ class Journal:
 
     def __len__(self) -> int:
         """Count the files that were scored."""
-        with _explained():
+        with explained():
             (count,) = self._database.execute("SELECT COUNT(*) FROM files WHERE reason = ''").fetchone()
         return int(count)
 
     def has_scored(self, sha256: str) -> bool:
         """Whether this content was scored."""
-        with _explained():
+        with explained():
             found = self._database.execute("SELECT 1 FROM files WHERE sha256 = ? AND reason = ''", (sha256,))
             return found.fetchone() is not None
 
     def add(self, entries: Sequence[Entry], series: Sequence[SeriesRow] = ()) -> None:
         """Enter the files of a series, and what is said of it as one."""
-        failed_before = 0
-        with _explained(), self._database:
-            for entry in entries:
-                content = json.dumps([asdict(row) for row in entry.rows])
-                failed_before += self._database.execute("DELETE FROM files WHERE sha256 = ?", entry[:1]).rowcount
-                self._database.execute(
-                    "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)",
-                    (entry.sha256, entry.reason, content),
-                )
-            rows = [(json.dumps(asdict(row)),) for row in series]
-            self._database.executemany("INSERT INTO series (content) VALUES (?)", rows)
-        if failed_before:
+        with explained(), self._database:
+            known = self._enter(entries, series)
+        self._copy(entries, series, again=known)
+
+    def _enter(self, entries: Sequence[Entry], series: Sequence[SeriesRow]) -> bool:
+        """Enter files and series within a transaction; says whether something was known of one of the files."""
+        known = 0
+        for entry in entries:
+            content = json.dumps([asdict(row) for row in entry.rows])
+            known += self._database.execute("DELETE FROM files WHERE sha256 = ?", entry[:1]).rowcount
+            self._database.execute(
+                "INSERT INTO files (sha256, reason, content) VALUES (?, ?, ?)", (entry.sha256, entry.reason, content)
+            )
+        rows = [(json.dumps(asdict(row)),) for row in series]
+        self._database.executemany("INSERT INTO series (content) VALUES (?)", rows)
+        return known > 0
+
+    def _copy(self, entries: Sequence[Entry], series: Sequence[SeriesRow], *, again: bool) -> None:
+        """Bring the tables up to what was entered; `again` if rows that are in them do not count any more."""
+        if again:
             self._write_tables()
             return
         for table, of_failures in ((self._predictions, False), (self._failed, True)):
@@ -246,7 +254,7 @@ class Journal:
             self._series.append(series)
 
     def _write_tables(self) -> None:
-        with _explained():
+        with explained():
             entries = self._database.execute("SELECT reason, content FROM files ORDER BY number").fetchall()
             series = self._database.execute("SELECT content FROM series ORDER BY number").fetchall()
         self._predictions.replace(Row(**row) for reason, rows in entries if not reason for row in json.loads(rows))
@@ -255,12 +263,13 @@ class Journal:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Say what to do where the database of the journal cannot be used."""
     try:
         yield
     except sqlite3.Error as error:
         msg = (
             f"The journal {JOURNAL} in the output folder cannot be used ({error}). Free space, or make the folder "
-            "writable; if it is damaged, move it away: the files that wait are still in the drop folder."
+            "writable; if it is damaged, move it away: the files that wait are still where they were."
         )
         raise EdgeError(msg) from error

@@ -167,7 +167,7 @@ class Watcher:
             if state_of(result.path) != states[result.path] or result.image != name:
                 logger.info("%s: changed while it was read; it is read again.", name)
                 return
-        self._journal.add([_entry(result, digests[result.path]) for result in done.files], done.rows)
+        self._journal.add([entry_of(result, digests[result.path]) for result in done.files], done.rows)
         for result in done.files:
             self._put_away(result, digests[result.path])
         for path in twins:
@@ -221,7 +221,8 @@ class Watcher:
         return target
 
 
-def _entry(result: FileResult, digest: str) -> Entry:
+def entry_of(result: FileResult, digest: str) -> Entry:
+    """What the journal keeps of a file with this SHA-256."""
     return Entry(digest, [result.failure] if result.reason else result.rows, result.reason)
 
 

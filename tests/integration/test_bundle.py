@@ -104,10 +104,12 @@ def test_every_bundle_is_complete(made):
         "README.md",
         "MODEL_CARD.md",
         "requirements.txt",
+        "requirements-serve.txt",
         "model/model.xml",
         "model/model.bin",
         "self_test/noise.png",
     }
+    needed |= {"runtime/edge/serve/orthanc.lua", "runtime/edge/serve/__init__.py"}
     assert needed | {"runtime/edge/manifest.py", "runtime/io/__init__.py", "runtime/__init__.py", "edge.py"} <= set(
         manifest.files
     )

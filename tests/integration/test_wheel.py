@@ -29,5 +29,9 @@ def test_the_wheel_carries_every_module_and_configuration_file(tmp_path):
         "anomalib_medical/deploy/templates/edge.py",
     } <= modules | configs
     # What a bundle is made with, besides.
-    others = {f"anomalib_medical/{name}" for name in ("py.typed", "edge/README.md", "deploy/requirements.txt")}
+    names_of_others = (
+        *("py.typed", "edge/README.md", "edge/serve/orthanc.lua"),
+        *("deploy/requirements.txt", "deploy/requirements-serve.txt"),
+    )
+    others = {f"anomalib_medical/{name}" for name in names_of_others}
     assert modules | configs | others | {"anomalib_medical/deploy/templates/MODEL_CARD.md.jinja"} <= names

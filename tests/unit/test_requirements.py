@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +34,9 @@ def test_all_and_dev_hold_every_extra():
     assert {f"{PROJECT['name']}[{extra}]" for extra in ("all", "docs")} <= set(EXTRAS["dev"])
 
 
-def test_a_device_needs_no_other_versions_than_the_package():
-    lines = (ROOT / "anomalib_medical" / "deploy" / "requirements.txt").read_text().splitlines()
-    device = _bounds([line for line in lines if line and not line.startswith("#")])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-serve.txt"])
+def test_a_device_needs_no_other_versions_than_the_package(file):
+    lines = (ROOT / "anomalib_medical" / "deploy" / file).read_text().splitlines()
+    device = _bounds([line for line in lines if line and not line.startswith(("#", "-r "))])
     assert device
     assert device.items() <= ALL.items()

@@ -239,7 +239,7 @@ def test_folders_in_each_other_are_refused(tmp_path):
 
 def test_a_damaged_journal_is_told(tmp_path):
     (tmp_path / "journal.sqlite").write_bytes(b"no database, whatever its name says" * 100)
-    with pytest.raises(EdgeError, match="move it away: the files that wait are still in the drop folder"):
+    with pytest.raises(EdgeError, match="move it away: the files that wait are still where they were"):
         Journal(tmp_path)
 
 

@@ -1,0 +1,124 @@
+"""The command ``python -m edge serve``: its arguments, and what they put together."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...io import counted
+from .. import EdgeError
+from ..series import SeriesScorer
+from .settings import Settings, address, read_settings
+
+if TYPE_CHECKING:
+    from .service import Service
+
+logger = logging.getLogger("edge")
+
+# A scorer that writes to a folder, makes these kinds of objects, and adds their files to a list.
+MakeScorer = Callable[[Path, tuple[str, ...], list[Path]], SeriesScorer]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what no other command has."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dicomweb", metavar="URL", help="archive to search for new series, by DICOMweb")
+    source.add_argument("--pull", action="store_true", help="the same; its address is in the settings")
+    source.add_argument(
+        "--scp",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="receive files by C-STORE; without a host, from this machine alone",
+    )
+    source.add_argument(
+        "--mercure",
+        action="store_true",
+        help="score what is in the folder MERCURE_IN_DIR once, into the folder MERCURE_OUT_DIR",
+    )
+    parser.add_argument("--output", type=Path, help="folder of the results and of all that is kept; goes on in it")
+    parser.add_argument("--settings", type=Path, metavar="YAML", help="which series, where results go, TLS, passwords")
+    parser.add_argument(
+        "--http",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="be told of new studies by POST /studies; without a host, from this machine alone",
+    )
+
+
+def run(options: argparse.Namespace, make: MakeScorer) -> int:
+    """Serve, for ever; with `--mercure` once."""
+    settings = read_settings(options.settings)
+    kinds = tuple(options.dicom_objects or settings.objects)
+    if options.mercure:
+        from . import mercure
+
+        return mercure.run(lambda folder, written: make(folder, kinds, written))
+    if options.output is None:
+        msg = "serve: expected --output FOLDER, where results are and what was done is kept."
+        raise EdgeError(msg)
+    if options.dicomweb:
+        settings = replace(settings, dicomweb=replace(settings.dicomweb, url=options.dicomweb))
+    with _serving(options, settings, kinds, make) as service:
+        service.run()
+    return 0
+
+
+@contextmanager
+def _serving(
+    options: argparse.Namespace, settings: Settings, kinds: tuple[str, ...], make: MakeScorer
+) -> Iterator[Service]:
+    """Put a service together; what it holds is given back at the end."""
+    from ..watch import locked
+    from .book import Book, tell
+    from .collect import Collector
+    from .dicomweb import Archive
+    from .dimse import StorePeer, StoreServer
+    from .service import Destination, Service, Settling, Source
+    from .spool import Spool
+    from .web import WebServer
+
+    output: Path = options.output
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        held.enter_context(locked(output))
+        archive = Archive(settings.dicomweb) if options.scp is None or settings.dicomweb.url else None
+        destination: Destination | None = StorePeer(settings.peer) if settings.peer.host else archive
+        written: list[Path] = []
+        scorer = make(output, kinds, written)
+        book = held.enter_context(closing(Book(output)))
+        spool = Spool(output, settings.limits.spool * 1e9, settings.limits.free * 1e9)
+        source: Source
+        if archive is None or options.scp:
+            host, port = options.scp
+            server = held.enter_context(closing(StoreServer(spool, settings.receiver, host, port)))
+            source = Settling(spool, settings.receiver.quiet)
+            logger.info("Receiving on port %d of %s.", server.port, host)
+        else:
+            source = Collector(archive, book, spool, settings)
+        service = Service(output, book, spool, scorer, written, settings, source, destination)
+        if options.http:
+
+            def told(study: str) -> None:
+                tell(output, study)
+                service.wake.set()
+
+            web = held.enter_context(WebServer(options.http, told, settings.token))
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            held.callback(web.shutdown)
+            logger.info("Listening for studies on port %d.", web.server_port)
+        before = sum(book.counts().values())
+        logger.info("Serving; %s taken before. Stop with Ctrl-C.", counted(before, "series was", "series were"))
+        yield service
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
