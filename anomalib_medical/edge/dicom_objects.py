@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from .geometry import put_back
 from .heatmap import place_mask
 from .manifest import NAME, Manifest
 from .predictor import Prediction
-from .results import SeriesRow, write_atomically
+from .results import SeriesRow, written_atomically
 
 FOLDER = "dicom"
 Kind = Literal["capture", "segmentation", "map", "report"]
@@ -166,10 +165,9 @@ class DicomObjects:
         if unread:
             return _Done(f"no {what}: not in the character set that the original states: {', '.join(unread)}")
         for name, made in objects:
-            content = io.BytesIO()
-            made.save_as(content, enforce_file_format=True)
             path = self._folder / f"{name}.dcm"
-            write_atomically(path, content.getvalue())
+            with written_atomically(path) as file:
+                made.save_as(file, enforce_file_format=True)
             if self._written is not None:
                 self._written.append(path)
         return _Done("", len(objects))
@@ -185,7 +183,7 @@ class DicomObjects:
                 bits_allocated=8,
                 coordinate_system="PATIENT",
                 patient_orientation=("L", "P"),  # one is asked for; the right one comes below
-                **self._identity("capture", original, original.SOPInstanceUID, number, pixels.tobytes()),
+                **self._identity("capture", original, original.SOPInstanceUID, number, pixels),
                 instance_number=_number(original, number),
                 manufacturer=OWN_MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -234,7 +232,7 @@ class DicomObjects:
             pixel_array=_frames(frames, originals),
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[segment],
-            **self._identity("segmentation", originals[0], *_instances(originals), frames.tobytes()),
+            **self._identity("segmentation", originals[0], *_instances(originals), frames),
             **self._device,
             instance_number=number,
             content_label="ANOMALY",
@@ -248,15 +246,13 @@ class DicomObjects:
 
     def _map(self, originals: Sequence[Dataset], predictions: Sequence[Prediction], stem: str, number: int) -> _Objects:
         size = _size(originals)
-        maps = [
-            put_back(each.anomaly_map, each.placed, size, Image.Resampling.BILINEAR)
-            for each in predictions
-            if each.anomaly_map is not None
-        ]
+        maps = [(each.anomaly_map, each.placed) for each in predictions if each.anomaly_map is not None]
         if not maps:
             return []
         hd = self._highdicom
-        frames = np.stack(maps)
+        frames = np.empty((len(maps), *size), np.float32)
+        for frame, (values, placed) in zip(frames, maps, strict=True):
+            frame[:] = put_back(values, placed, size, Image.Resampling.BILINEAR)
         lowest, highest = float(frames.min()), float(frames.max())
         shown = (0.0, 1.0) if self._is_normalised else (lowest, highest)
         meaning = hd.pm.RealWorldValueMapping(
@@ -275,7 +271,7 @@ class DicomObjects:
             real_world_value_mappings=[meaning],
             window_center=sum(shown) / 2,
             window_width=max(shown[1] - shown[0], 1e-6),
-            **self._identity("map", originals[0], *_instances(originals), frames.tobytes()),
+            **self._identity("map", originals[0], *_instances(originals), frames),
             **self._device,
             instance_number=number,
             content_label="ANOMALY_MAP",
@@ -361,7 +357,8 @@ class DicomObjects:
     def _uid(self, *parts: object) -> str:
         digest = hashlib.sha256(self._hash.encode())
         for part in parts:
-            digest.update(part if isinstance(part, bytes) else str(part).encode())
+            # No copy of pixels, which may be a gigabyte.
+            digest.update(part.reshape(-1).data if isinstance(part, np.ndarray) else str(part).encode())
             digest.update(b"\0")
         return str(generate_uid(entropy_srcs=[digest.hexdigest()]))
 

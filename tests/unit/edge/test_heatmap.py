@@ -134,31 +134,46 @@ def test_small_images_are_enlarged_and_large_ones_reduced(size, expected):
     assert (picture.height, picture.width) == expected
 
 
+@pytest.fixture
+def nothing_written_before():
+    """Write all of a legend anew, also after the test."""
+    written = (module._bar, module._font, module._length, module._lines_of_text)
+    for each in written:
+        each.cache_clear()
+    yield
+    for each in written:
+        each.cache_clear()
+
+
 @pytest.mark.parametrize("size", [(256, 256), (30, 256), (256, 4), (1024, 1024), (1024, 300)])
 @pytest.mark.parametrize("title", ["score 0.731, abnormal", "word " * 40, "unbreakable" * 8])
 @pytest.mark.parametrize(
     "scale", [SCALE, Scale.of(spot(1e-7), Calibration(), "none"), Scale(0.4, 0.5000001, 0.5, "words")]
 )
+@pytest.mark.usefixtures("nothing_written_before")
 def test_nothing_of_a_legend_is_cut(size, title, scale, monkeypatch):
-    """The whole picture is larger than all that is written, and the numbers stand apart."""
+    """Each strip below the picture is larger than all that is written on it, and the numbers stand apart."""
     places = []
 
     def note(draw, place, text, font, **_):
-        places.append(draw.textbbox(place, text, font=font))
+        places.append((draw.textbbox(place, text, font=font), draw.im))
 
     monkeypatch.setattr(module.ImageDraw.ImageDraw, "text", note)
     whole = with_legend(Image.new("RGB", size[::-1]), title, scale)
-    assert whole.height > size[0]
+    strips = {id(strip): strip.size for _, strip in places}
+    assert whole.height == size[0] + sum(height for _, height in strips.values())
     assert whole.width >= size[1]
-    for number, (left, top, right, bottom) in enumerate(places):
+    assert {width for width, _ in strips.values()} == {whole.width}
+    for number, ((left, top, right, bottom), strip) in enumerate(places):
         assert left >= 0
-        assert size[0] <= top < bottom <= whole.height
+        assert 0 <= top < bottom <= strip.size[1]
         assert right <= whole.width
-        for others in places[:number]:
+        for others, its_strip in places[:number]:
             apart = right <= others[0] or others[2] <= left or bottom <= others[1] or others[3] <= top
-            assert apart
+            assert apart or strip is not its_strip
 
 
+@pytest.mark.usefixtures("nothing_written_before")
 def test_the_legend_says_the_numbers_of_the_colours(monkeypatch):
     texts = []
     monkeypatch.setattr(module.ImageDraw.ImageDraw, "text", lambda *given, **_: texts.append(given[2]))
@@ -174,6 +189,7 @@ def test_the_colours_of_the_legend_are_those_of_the_map():
     assert np.ptp(bar[0]) < 8  # bare: the grey below
 
 
+@pytest.mark.usefixtures("nothing_written_before")
 def test_a_pillow_whose_font_has_one_size_is_refused(monkeypatch):
     monkeypatch.setattr(module.ImageFont, "load_default", lambda _: object())
     with pytest.raises(EdgeError, match="FreeType"):
