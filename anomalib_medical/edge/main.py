@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..io import ArchiveError, ImageReadError, Part, agree, counted, sha256
 from . import EdgeError
 from .serve.command import add_arguments
+from .serve.settings import KINDS as _KINDS
 
 if TYPE_CHECKING:
     from .dicom_objects import DicomObjects
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edge")
 
-# As in dicom_objects.py, which is imported where it is used.
-_KINDS = ("capture", "segmentation", "map", "report")
 OK, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = (
     "Exit status: 0 all done; 1 some files could not be read, the others are done; 2 nothing, or not all, was done, "

@@ -25,6 +25,7 @@ class FakeArchive:
     Attributes:
         url: Its DICOMweb services.
         held: The files it holds, by SOPInstanceUID.
+        after: How many of the next answers are good before the following count.
         statuses: Status of each of the next answers, instead of a good one.
         break_after: Bytes of each of the next answers after which the connection breaks.
         delay: Seconds before each answer.
@@ -33,10 +34,12 @@ class FakeArchive:
         duplicates: How it answers to an object that it has: "ok", "409" or "409 without a word".
         refuses: SOP classes that it does not store, with the reason.
         requests: Method, path and Authorization of what it was asked.
+        queries: What stood behind the question mark.
     """
 
     url: str = ""
     held: dict[str, bytes] = field(default_factory=dict)
+    after: int = 0
     statuses: list[int] = field(default_factory=list)
     break_after: list[int] = field(default_factory=list)
     delay: float = 0.0
@@ -45,6 +48,7 @@ class FakeArchive:
     duplicates: str = "ok"
     refuses: dict[str, int] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
 
     def hold(self, *contents: bytes) -> None:
         """Have files."""
@@ -139,7 +143,9 @@ def fake_archive() -> Iterator[FakeArchive]:
         def went_wrong(self, method: str, path: str) -> bool:
             state.requests.append((method, path, self.headers.get("Authorization", "")))
             time.sleep(state.delay)
-            if state.statuses:
+            state.queries.append(urlsplit(self.path).query)
+            state.after -= 1
+            if state.after < 0 and state.statuses:
                 self.answer(state.statuses.pop(0), b"<p>Patient DOE^JANE</p>", "text/html")
                 return True
             return False
@@ -149,7 +155,7 @@ def fake_archive() -> Iterator[FakeArchive]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            broken = state.break_after.pop(0) if state.break_after and status == 200 else None
+            broken = state.break_after.pop(0) if state.after < 0 and state.break_after and status == 200 else None
             try:
                 self.wfile.write(content[:broken])
             except OSError:  # nobody waits any more

@@ -102,16 +102,16 @@ class StorePeer:
             ae_title=self._settings.title,
             tls_args=(_context(tls, ssl.Purpose.SERVER_AUTH), self._settings.host) if tls.ca else None,
         )
-        if not link.is_established:
-            msg = "the peer cannot be reached" if not link.is_rejected else "the peer rejects us: see the AE titles"
-            raise UnavailableError(msg)
         try:
             taken = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in link.accepted_contexts}
-            refused = sorted({each for each in wanted if each not in taken})
-            if refused:
-                names = ", ".join(sorted({UID(each[0]).name for each in refused}))
-                msg = f"the peer takes no {names}"
+            # Where nothing at all is taken, there is no link either.
+            refused = {UID(kind).name for kind, syntax in wanted if (kind, syntax) not in taken}
+            if refused and (link.is_established or link.rejected_contexts):
+                msg = f"the peer takes no {', '.join(sorted(refused))}"
                 raise RefusedError(msg)
+            if not link.is_established:
+                msg = "the peer rejects us: see the AE titles" if link.is_rejected else "the peer cannot be reached"
+                raise UnavailableError(msg)
             for file in files:
                 _check(link.send_c_store(dcmread(file)))
         finally:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .. import EdgeError
 
+KINDS = ("capture", "segmentation", "map", "report")  # as in dicom_objects.py, which takes a second to import
 _T = TypeVar("_T")
 
 
@@ -159,7 +160,11 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        """Check the conditions, which no type says enough of."""
+        """Check what no type says enough of."""
+        for kind in self.objects:
+            if kind not in KINDS:
+                msg = f"objects: got {kind!r}, expected some of {', '.join(KINDS)}."
+                raise EdgeError(msg)
         for condition in self.series:
             for keyword, patterns in condition.items():
                 _check_condition(keyword, patterns)

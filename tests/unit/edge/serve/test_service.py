@@ -1,0 +1,368 @@
+"""Every step of `serve` can be the last one: what a new process finds then, and what becomes of series of all kinds."""
+
+import errno
+import logging
+import os
+import sqlite3
+
+import pytest
+
+from anomalib_medical.edge import EdgeError
+from anomalib_medical.edge.results import Table
+from anomalib_medical.edge.serve import RefusedError, UnavailableError
+from anomalib_medical.edge.serve import patience as patience_module
+from anomalib_medical.edge.serve import service as module
+from anomalib_medical.edge.serve.book import DONE, FAILED, PASSED, REFUSED, Book, tell
+from anomalib_medical.edge.serve.service import Service, Settling
+from anomalib_medical.edge.serve.settings import Settings
+from anomalib_medical.edge.serve.spool import Spool, name_of
+from anomalib_medical.edge.watch import locked
+from anomalib_medical.io import OWN_MANUFACTURER
+from tests.helpers.serving import UID, WHO, Taker, own_series, serving, slice_of, work
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def receive(spool, *slices, **tags):
+    """As a sender's files come in, each of a study."""
+    for study, index in slices:
+        spool.put(f"{UID}.{study}", f"{UID}.{study}.1", f"{UID}.{study}.1.{index}", slice_of(study, index, **tags))
+
+
+def lines_of(output, name):
+    return (output / f"{name}.jsonl").read_text().splitlines()
+
+
+STEPS = [
+    (Book, "attempt"),
+    (Book, "finish"),
+    (Book, "set_state"),
+    (Table, "append"),
+    (Spool, "_enqueue"),
+    (Service, "_clear"),
+    (Taker, "send"),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name"), STEPS)
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_kill_at_any_step_loses_and_repeats_nothing(tmp_path, monkeypatch, owner, name, after, call):
+    output, taker = tmp_path / "out", Taker()
+    with serving(output, destination=taker) as (_, spool, _, _):
+        receive(spool, (1, 0), (1, 1), (2, 0))
+    original, calls = getattr(owner, name), []
+
+    def killed(*arguments, **options):
+        calls.append(name)
+        if len(calls) != call:
+            return original(*arguments, **options)
+        if after:
+            original(*arguments, **options)
+        raise KilledError
+
+    def one_process():
+        with serving(output, destination=taker) as (service, spool, book, _):
+            spool.settle(0)
+            work(service)
+            return book.counts()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, killed)
+        with pytest.raises(KilledError):
+            one_process()
+    assert one_process() == {DONE: 2}
+    assert len(set(lines_of(output, "predictions"))) == len(lines_of(output, "predictions")) == 3
+    assert len(lines_of(output, "series")) == 2
+    assert len(set(taker.sent)) == 3
+    assert len(taker.sent) <= 5  # what a kill came between may be sent again: its UIDs are the same
+    for folder in ("queue", "incoming", "dicom"):
+        assert not list((output / folder).iterdir())
+
+
+def test_a_study_is_scored_when_nothing_came_for_a_while_whatever_the_wall_clock_says(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    with serving(tmp_path / "out", source=lambda _, spool: Settling(spool, 30)) as (service, spool, _, processor):
+        receive(spool, (1, 0))
+        clock[0] += 20
+        receive(spool, (1, 1))
+        monkeypatch.setattr("time.time", lambda: 1e9)  # somebody set it
+        clock[0] += 20
+        work(service)
+        assert not processor.scored
+        clock[0] += 11
+        work(service)
+        assert len(processor.scored) == 2
+    assert len(lines_of(tmp_path / "out", "series")) == 1
+
+
+def test_what_comes_twice_is_scored_once_and_what_comes_late_is_a_series_of_its_own(tmp_path):
+    with serving(tmp_path / "out") as (service, spool, _, processor):
+        receive(spool, (1, 0), (1, 1))
+        spool.settle(0)
+        work(service)
+        receive(spool, (1, 0), (1, 1))
+        receive(spool, (1, 0), AccessionNumber="edited meanwhile")
+        spool.settle(0)
+        work(service)
+        assert len(processor.scored) == 2
+        receive(spool, (1, 1), (1, 2))
+        spool.settle(0)
+        work(service)
+        assert len(processor.scored) == 3
+    assert len(lines_of(tmp_path / "out", "series")) == 2
+
+
+def test_more_of_a_series_that_waits_joins_it(tmp_path):
+    with serving(tmp_path / "out") as (service, spool, _, _):
+        for index in range(2):
+            receive(spool, (1, index))
+            spool.settle(0)
+        assert len(spool.queue()) == 1
+        work(service)
+    assert '"slices": 2' in lines_of(tmp_path / "out", "series")[0]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Manufacturer": OWN_MANUFACTURER},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.34"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.30", "Manufacturer": OWN_MANUFACTURER},
+    ],
+)
+def test_results_that_come_back_are_not_scored(tmp_path, caplog, tags):
+    caplog.set_level(logging.INFO)
+    with serving(tmp_path / "out") as (service, spool, book, processor):
+        receive(spool, (1, 0), **tags)
+        spool.settle(0)
+        work(service)
+        assert (processor.scored, book.counts()) == ([], {PASSED: 1})
+    assert "not scored" in caplog.text
+
+
+def test_the_own_series_are_never_fetched(tmp_path):
+    with serving(tmp_path / "out", destination=Taker()) as (service, spool, book, _):
+        receive(spool, (1, 0))
+        spool.settle(0)
+        work(service)
+        assert book.taken(name_of(own_series(name_of(f"{UID}.1.1")))) > 1e6
+
+
+@pytest.mark.parametrize(
+    ("condition", "scored"),
+    [
+        ({"Modality": "CT"}, 1),
+        ({"Modality": ["MR", "ct"], "SeriesDescription": "*CHEST*"}, 1),
+        ({"Modality": "CT", "SeriesDescription": "*head*"}, 0),
+        ({"BodyPartExamined": "CHEST"}, 0),  # the file does not have it
+        ({"BodyPartExamined": "*"}, 1),
+    ],
+)
+def test_only_series_that_fit_are_scored(tmp_path, condition, scored):
+    settings = Settings(series=[{"Modality": "PT"}, condition])
+    with serving(tmp_path / "out", settings) as (service, spool, book, processor):
+        receive(spool, (1, 0))
+        spool.settle(0)
+        work(service)
+        assert len(processor.scored) == scored
+        assert book.counts() == {DONE if scored else PASSED: 1}
+
+
+def test_originals_stay_where_the_page_of_review_looks_for_them(tmp_path):
+    with serving(tmp_path / "out", Settings(keep_originals=True)) as (service, spool, _, processor):
+        receive(spool, (1, 0))
+        spool.settle(0)
+        work(service)
+    assert [path.stem for path in (tmp_path / "out" / "processed").iterdir()] == processor.scored
+
+
+def test_a_damaged_slice_is_kept_and_the_others_are_scored(tmp_path):
+    with serving(tmp_path / "out") as (service, spool, _, processor):
+        receive(spool, (1, 0))
+        receive(spool, (1, 1), ImageComments="DAMAGED")
+        spool.settle(0)
+        work(service)
+        assert len(processor.scored) == 1
+    assert len(list((tmp_path / "out" / "failed").glob("*.dcm"))) == 1
+    assert "1 slice could not be read" in lines_of(tmp_path / "out", "series")[0]
+    assert len(lines_of(tmp_path / "out", "failed")) == 1
+
+
+def test_a_series_that_ends_the_process_does_not_stop_the_others(tmp_path, caplog):
+    """As one does for which there is not enough memory."""
+    killer = name_of(f"{UID}.1.1")
+
+    def kill(path):
+        if path.parent.name == killer:
+            raise KilledError
+
+    for start in range(module._ATTEMPTS + 2):
+        with serving(tmp_path / "out") as (service, spool, book, processor):
+            if start == 0:
+                receive(spool, (1, 0), (2, 0))
+                spool.settle(0)
+            processor.before = kill
+            try:
+                work(service)
+            except KilledError:
+                continue
+            assert book.counts() == {DONE: 1, FAILED: 1}
+            break
+    assert start == module._ATTEMPTS
+    assert len(list((tmp_path / "out" / "failed" / killer).iterdir())) == 1
+    assert "it is given up, and its files are in failed/" in caplog.text
+
+
+def test_a_mistake_of_ours_is_told_by_its_kind_alone_and_tried_again(tmp_path, caplog, clock):
+    def mistake(path):
+        if path.parent.name == name_of(f"{UID}.1.1") and not tried:
+            tried.append(path)
+            raise ZeroDivisionError(WHO["PatientName"])
+
+    tried = []
+    with serving(tmp_path / "out") as (service, spool, book, processor):
+        processor.before = mistake
+        receive(spool, (1, 0), (2, 0))
+        spool.settle(0)
+        work(service)
+        assert book.counts() == {DONE: 1}
+        clock[0] += 2
+        work(service)
+        assert book.counts() == {DONE: 2}
+    assert "ZeroDivisionError in scoring it; again in 1 s" in caplog.text
+    assert WHO["PatientName"] not in caplog.text
+
+
+def test_an_archive_that_is_down_only_delays(tmp_path, caplog, clock):
+    taker = Taker()
+    taker.errors = [UnavailableError("the archive answers with HTTP status 503") for _ in range(3)]
+    with serving(tmp_path / "out", destination=taker) as (service, spool, book, processor):
+        receive(spool, (1, 0), (2, 0))
+        spool.settle(0)
+        work(service)
+        assert len(processor.scored) == 2  # scoring goes on
+        for wait in (1, 2, 4):
+            assert not taker.sent
+            clock[0] += wait
+            work(service)
+        assert len(taker.sent) == 2
+        assert book.counts() == {DONE: 2}
+    assert "results are sent again in 4 s. Nothing is lost." in caplog.text
+
+
+def test_what_is_refused_waits_alone_is_kept_and_tried_again_at_the_next_start(tmp_path, caplog, clock):
+    taker = Taker()
+    with serving(tmp_path / "out", destination=taker) as (service, spool, book, _):
+        receive(spool, (1, 0), (2, 0))
+        spool.settle(0)
+        taker.errors = [RefusedError("the archive did not store 1 of our objects")]
+        work(service)
+        assert len(taker.sent) == 1  # the other one
+        for _ in range(module._REFUSALS):
+            taker.errors = [RefusedError("the archive did not store 1 of our objects")]
+            clock[0] += 1000
+            work(service)
+        assert book.counts() == {DONE: 1, REFUSED: 1}
+    assert len(list((tmp_path / "out" / "dicom").iterdir())) == 1
+    taker.errors = []
+    with serving(tmp_path / "out", destination=taker) as (service, _, book, _):
+        work(service)
+        assert book.counts() == {DONE: 2}
+    assert len(taker.sent) == 2
+    assert "kept in dicom/, and tried again at the next start" in caplog.text
+
+
+def test_without_a_destination_results_are_kept(tmp_path):
+    with serving(tmp_path / "out") as (service, spool, book, _):
+        receive(spool, (1, 0))
+        spool.settle(0)
+        work(service)
+        assert book.counts() == {DONE: 1}
+    assert len(list((tmp_path / "out" / "dicom").iterdir())) == 1
+
+
+def test_a_full_disk_delays_and_loses_nothing(tmp_path, caplog, clock):
+    def full(path):
+        if not waited:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    waited = []
+    with serving(tmp_path / "out") as (service, spool, book, processor):
+        processor.before = full
+        receive(spool, (1, 0))
+        spool.settle(0)
+        work(service)
+        assert book.counts() == {}
+        waited.append(True)
+        work(service)
+        assert book.counts() == {}  # not before a second has passed
+        clock[0] += 2
+        work(service)
+        assert book.counts() == {DONE: 1}
+    assert "No space left on device; again in 1 s. Nothing is lost." in caplog.text
+
+
+def test_a_journal_that_cannot_be_written_ends_the_service_and_loses_nothing(tmp_path, monkeypatch):
+    with serving(tmp_path / "out") as (service, spool, book, _):
+        receive(spool, (1, 0))
+        spool.settle(0)
+
+        def full(*_):
+            msg = "database or disk is full"
+            raise sqlite3.OperationalError(msg)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Book, "_enter", full)
+            with pytest.raises(EdgeError, match="Free space"):
+                work(service)
+        assert len(spool.queue()) == 1
+        work(service)
+        assert book.counts() == {DONE: 1}
+
+
+def test_the_spool_has_room_until_it_is_full(tmp_path, clock):
+    with serving(tmp_path / "out", limits=(1000.0, 0.0)) as (_, spool, _, _):
+        assert spool.has_room()
+        receive(spool, (1, 0), (1, 1))
+        clock[0] += 2
+        assert not spool.has_room()
+    with serving(tmp_path / "other", limits=(1e12, 1e18)) as (_, spool, _, _):
+        assert not spool.has_room()  # the disk is not that large
+
+
+def test_two_services_do_not_share_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(EdgeError, match="Another runtime works on"), locked(tmp_path):
+        pass
+
+
+def test_a_study_that_was_told_of_is_kept_until_it_was_looked_up(tmp_path):
+    with serving(tmp_path / "out"):
+        tell(tmp_path / "out", "1.2.3")
+        tell(tmp_path / "out", "1.2.3")
+    with serving(tmp_path / "out") as (_, _, book, _):
+        assert book.told() == ["1.2.3"]
+        book.forget("1.2.3")
+        assert book.told() == []
+
+
+def test_patience_grows_to_its_bound(clock):
+    patience = patience_module.Patience(10)
+    assert [patience.failed() for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    clock[0] += 9.9
+    assert not patience.is_over
+    clock[0] += 0.2
+    assert patience.is_over
+    patience.succeeded()
+    assert patience.failed() == 1
