@@ -8,27 +8,42 @@ alone what was read before, and the whole `run`, which does these and writing si
 is the second: PNG files of 32x32 pixels, scored without heatmaps by a network that is next to nothing (the mean of the
 pixels), by one process and by two at a time, each with a part; and its steps one by one, on a tenth of the files. The
 section "An archive" of `results/edge_latency.md` is written anew.
+
+    python benchmarks/edge_folder.py --series 300
+
+is a CT series of so many slices of 512x512 on its way through `serve`, from the queue to stored results, with Scrd of
+resnet18 in FP32 and INT8. Its section "A series" is written anew. Everything at the defaults: heatmaps, one Segmentation
+and one report. Seconds of the processor by the clock of each thread; the series goes through twice, and the second
+time counts: the first one also loads highdicom's tables, once a process.
 """
 
 import argparse
+import importlib
 import json
+import logging
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from generated_files import save_dicom
 
 SIDES = (256, 512)
+SERIES = "## A series"
 ARCHIVE = "## An archive"
 RESULTS = Path(__file__).parent / "results" / "edge_latency.md"
 _SMALL = 32
@@ -76,6 +91,7 @@ def _split(bundle: Path, files: Path) -> dict[str, float]:
     from runtime.edge.processing import Processor
     from runtime.edge.reading import Picture, read_file
     from runtime.edge.run import find_files, run
+    from runtime.edge.series import SeriesScorer
     from runtime.edge.support import make_predictor
 
     manifest = open_bundle(bundle)
@@ -96,8 +112,9 @@ def _split(bundle: Path, files: Path) -> dict[str, float]:
     output = Path(f"{files}_out")
     output.mkdir()
     processor = Processor(predictor, manifest.reading, output, heatmaps=True, dicom=None)
+    scorer = SeriesScorer(processor, manifest.post_processing, output, volumes=True, dicom=None)
     clocks = time.perf_counter(), time.process_time()
-    run(paths, output, processor)
+    run(paths, output, scorer, manifest.post_processing)
     return results | _since(clocks, "run")
 
 
@@ -109,7 +126,11 @@ def main() -> None:
     """Measure an archive, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=20000)
+    parser.add_argument("--series", type=int, help="slices of a series to measure, instead of an archive")
     args = parser.parse_args()
+    if args.series:
+        _measure_series(args.series)
+        return
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         subprocess.run(
@@ -124,8 +145,160 @@ def main() -> None:
             [sys.executable, "-c", call], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
         )
     section = _section(args.files, rows, json.loads(result.stdout.splitlines()[-1]))
+    _replace(ARCHIVE, section)
+
+
+def _replace(title: str, section: str) -> None:
+    """Write a section of the results anew, at its place or at the end."""
     print(section)
-    RESULTS.write_text(RESULTS.read_text("utf-8").partition(ARCHIVE)[0].rstrip() + "\n\n" + section, encoding="utf-8")
+    before, _, rest = RESULTS.read_text("utf-8").partition(title)
+    _, mark, after = rest.partition("\n## ")
+    pieces = [before.rstrip(), section.rstrip(), *([f"{mark}{after}".strip()] if mark else [])]
+    RESULTS.write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
+
+
+def _measure_series(count: int) -> None:
+    """Measure a series on its way through the service, in FP32 and INT8."""
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        calls = [f"import edge_latency; edge_latency.prepare('Scrd, resnet18', {folder!r})"]
+        calls += [f"import generated_files; generated_files.save_series(__import__('pathlib').Path({folder!r}) / 'ct', {count})"]
+        for call in calls:
+            subprocess.run([sys.executable, "-W", "ignore", "-c", call], cwd=here, check=True, capture_output=True)
+        found = {}
+        for precision in ("fp32", "int8"):
+            call = f"import json, edge_folder; print(json.dumps(edge_folder.series({folder!r}, {precision!r})))"
+            command = [sys.executable, "-W", "ignore", "-c", call]
+            result = subprocess.run(command, cwd=here, check=True, capture_output=True, text=True)
+            found[precision] = json.loads(result.stdout.splitlines()[-1])
+    _replace(SERIES, _series_section(count, found))
+
+
+# What the service calls on the way of a series, by its module and class; what one of them calls of another is counted
+# there alone.
+_STEPS = {
+    "read": [
+        ("serve.service", "sha256"),
+        ("serve.service", "kind_of_file"),
+        ("serve.service", "group_series"),
+        ("reading", "sha256"),
+        ("reading", "list_pictures"),
+        ("reading", "_look_at_header"),
+        ("reading", "read_pixels"),
+        ("reading", "three_planes"),
+    ],
+    "draw": [("processing", "draw_overlay"), ("processing", "png")],
+    "objects": [("series", "SeriesScorer._write")],
+    "write": [("processing", "write_atomically"), ("serve.book", "Book.finish"), ("serve.service", "Service._clear")],
+}
+
+
+def series(folder: str, precision: str) -> dict[str, float]:
+    """Seconds of a series from the queue of `serve` to stored results, and of the processor's for each step.
+
+    Args:
+        folder: With the bundle of this precision, and the slices in ``ct``.
+        precision: Name of the bundle.
+    """
+    bundle = Path(folder) / precision
+    sys.path.insert(0, str(bundle))
+    logging.disable()
+    from runtime.edge.dicom_objects import DicomObjects
+    from runtime.edge.integrity import open_bundle
+    from runtime.edge.processing import Processor
+    from runtime.edge.series import SeriesScorer
+    from runtime.edge.serve.book import Book
+    from runtime.edge.serve.service import Service, Settling
+    from runtime.edge.serve.settings import Settings
+    from runtime.edge.serve.spool import Spool
+    from runtime.edge.support import make_predictor
+
+    manifest, settings = open_bundle(bundle), Settings()
+    predictor, _ = make_predictor(bundle, manifest, many=True)
+    taken = _watch_steps()
+    result: dict[str, float] = {}
+    for attempt in range(2):
+        output = Path(folder) / f"{precision}_{attempt}"
+        output.mkdir()
+        written: list[Path] = []
+        dicom = DicomObjects(bundle, output, settings.objects, written)
+        processor = Processor(predictor, manifest.reading, output, heatmaps=True, dicom=dicom)
+        scorer = SeriesScorer(processor, manifest.post_processing, output, volumes=True, dicom=dicom)
+        spool = Spool(output, 2.0**40, 0.0)
+        with spool.fetched("1.2.3") as queued:
+            for file in (Path(folder) / "ct").iterdir():
+                shutil.copy(file, queued)
+        service = Service(output, Book(output), spool, scorer, written, settings, Settling(spool, 60.0), None)
+        taken.clear()
+        clocks = time.perf_counter(), time.process_time()
+        service.step()
+        result = _since(clocks, "whole") | dict(taken)
+        assert len(list(output.glob("heatmaps/*.png"))) == len(list((Path(folder) / "ct").iterdir()))
+        assert len(written) == len(settings.objects)
+    # Alone: what was read before, as many at a time.
+    images = [np.random.default_rng(seed).random((3, 512, 512), np.float32) for seed in range(_WARM_UP)] * 10
+    with ThreadPoolExecutor(predictor.workers) as pool:
+        list(pool.map(predictor, images[:_WARM_UP]))
+        clocks = time.perf_counter(), time.process_time()
+        list(pool.map(predictor, images))
+    return result | {name: value / len(images) for name, value in _since(clocks, "image").items()}
+
+
+def _watch_steps() -> Counter[str]:
+    """Wrap the functions of `_STEPS`; returns the seconds of the processor that each step takes from now on."""
+    taken: Counter[str] = Counter()
+    lock, inner = threading.Lock(), threading.local()
+
+    def watched(function: Callable[..., Any], step: str) -> Callable[..., Any]:
+        def call(*args: object, **kwargs: object) -> object:
+            outer, inner.seconds = getattr(inner, "seconds", 0.0), 0.0
+            begin = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds = time.thread_time() - begin
+                with lock:
+                    taken[f"{step}_s"] += seconds - inner.seconds
+                inner.seconds = outer + seconds
+
+        return call
+
+    for step, names in _STEPS.items():
+        for module, name in names:
+            owner: Any = importlib.import_module(f"runtime.edge.{module}")
+            *classes, function = name.split(".")
+            for each in classes:
+                owner = getattr(owner, each)
+            setattr(owner, function, watched(getattr(owner, function), step))
+    return taken
+
+
+def _series_section(count: int, found: dict[str, dict[str, float]]) -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    lines = [
+        SERIES,
+        "",
+        f"    python benchmarks/edge_folder.py --series {count}",
+        "",
+        (
+            f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, openvino "
+            f"{version('openvino')}, load over 1, 5 and 15 minutes at the end: {load}; alone, this makes about "
+            f"{os.cpu_count()}. {count} uncompressed CT slices of 512x512 of a phantom, Scrd with resnet18 (random weights), through "
+            "`serve` at its defaults, from the queue to stored results. The network and the rest: all that is not in "
+            "the other columns. Last: the share of the processor's time that is not the network's, "
+            "going by the network alone."
+        ),
+        "",
+        "| | seconds | of both cores | read | draw | objects | write | network and rest | network alone | not the network |",
+        "|---" * 10 + "|",
+    ]
+    for precision, one in found.items():
+        parts = [one[f"{step}_s"] for step in _STEPS]
+        whole, alone = one["whole_cpu_s"], count * one["image_cpu_s"]
+        cells = [one["whole_s"], whole, *parts, whole - sum(parts), alone]
+        text = " | ".join(f"{value:.1f}" for value in cells)
+        lines.append(f"| {precision.upper()} | {text} | {sum(parts) / whole:.0%} |")
+    return "\n".join([*lines, ""])
 
 
 # A network that is next to nothing: what is left is the runtime. torch stays out of the measured processes' parent.
@@ -146,7 +319,6 @@ write_bundle(Path(sys.argv[1]), openvino.Model([scores, maps], [images]), "Mean"
 
 
 def _save_small(folder: Path, count: int) -> None:
-    import numpy as np
     from PIL import Image
 
     folder.mkdir()

@@ -45,6 +45,7 @@ class FileResult:
     # What the model says of each picture, kept where objects or volumes are made of it.
     predictions: list[Prediction] = field(default_factory=list)
     note: str = ""  # what to know of its scores
+    sha256: str = ""  # of its content; empty if it could not be read
 
     @property
     def failure(self) -> Failure:
@@ -69,7 +70,8 @@ def read_file(path: Path, reading: Reading) -> Iterator[FileResult | Picture | N
     result, started = FileResult(path), False
     try:
         require_file(path)
-        result.image = image_name(sha256(path))
+        result.sha256 = sha256(path)
+        result.image = image_name(result.sha256)
         addresses = list_pictures(path, reading.slicing)
         _look_at_header(result, reading.modality)
         result.is_volume = not result.is_dicom and holds_volume(path)

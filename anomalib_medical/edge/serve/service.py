@@ -142,7 +142,6 @@ class Service:
             self._give_up(folder, instances)
             return
         self._written.clear()
-        digests = {file: sha256(file) for file in new}
         try:
             done = list(self._scorer(group_series(new)))
         except OSError:
@@ -153,6 +152,7 @@ class Service:
             return
         self._troubles.pop(series, None)
         results = [file for each in done for file in each.files if not file.no_image]
+        digests = {file.path: file.sha256 or sha256(file.path) for each in done for file in each.files}
         rows = [row for each in done for row in each.rows]
         objects = [file.name for file in self._written]
         own = {str(dcmread(file, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID) for file in self._written}
@@ -174,9 +174,13 @@ class Service:
 
     def _why_not(self, files: Sequence[Path]) -> str:
         """Why a series is none to score; empty if it is one."""
-        kinds = {kind_of_file(file) for file in files}
-        if None not in kinds:
-            return ", ".join(sorted(filter(None, kinds)))
+        kinds: set[str] = set()
+        for file in files:
+            if (kind := kind_of_file(file)) is None:
+                break
+            kinds.add(kind)
+        else:
+            return ", ".join(sorted(kinds))
         if not self._settings.series:
             return ""
         try:
