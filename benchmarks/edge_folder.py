@@ -162,7 +162,9 @@ def _measure_series(count: int) -> None:
     here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         calls = [f"import edge_latency; edge_latency.prepare('Scrd, resnet18', {folder!r})"]
-        calls += [f"import generated_files; generated_files.save_series(__import__('pathlib').Path({folder!r}) / 'ct', {count})"]
+        calls += [
+            f"import generated_files; generated_files.save_series(__import__('pathlib').Path({folder!r}) / 'ct', {count})"
+        ]
         for call in calls:
             subprocess.run([sys.executable, "-W", "ignore", "-c", call], cwd=here, check=True, capture_output=True)
         found = {}

@@ -34,6 +34,7 @@ from .graph import raw_graph
 from .measure import measure, open_normals, open_test_data
 from .quantize import NormalImages, check_quantizable, quantize
 from .request import BundleRequest, Precision
+from .sbom import write_sbom
 from .self_test import NAME as SELF_TEST_IMAGE
 from .self_test import TOLERANCE, difference_to_engine, write_self_test_image
 
@@ -162,6 +163,8 @@ def _fill(
     )
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, facts), encoding="utf-8")
     (folder / "README.md").write_text(readme(manifest), encoding="utf-8")
+    shutil.copytree(_HERE / "templates" / "service", folder / "service")
+    write_sbom(folder, manifest, facts.checkpoint_sha256)
     manifest = replace(manifest, files=hash_files(folder))
     manifest.write(folder)
     return manifest
