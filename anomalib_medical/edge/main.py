@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edge")
 
+# Loggers of libraries that may quote headers and addresses.
+_QUOTING = ("PIL", "dicomweb_client", "highdicom", "nibabel", "pydicom", "pynetdicom", "tifffile", "urllib3")
 OK, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = (
     "Exit status: 0 all done; 1 some files could not be read, the others are done; 2 nothing, or not all, was done, "
@@ -66,7 +68,7 @@ def _name_of_ours(error: OSError, options: argparse.Namespace) -> str:
 def _silence_libraries() -> None:
     """Keep what libraries say of files out of the log: it may quote names from headers."""
     warnings.simplefilter("ignore")
-    for name in ("PIL", "dicomweb_client", "highdicom", "nibabel", "pydicom", "pynetdicom", "tifffile", "urllib3"):
+    for name in _QUOTING:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -222,7 +224,7 @@ def _serve(options: argparse.Namespace, bundle: Path) -> int:
         options.dicom_objects = kinds
         return _scorer(options, bundle, output, many=True, written=written)[0]
 
-    return serve(options, make)
+    return serve(options, bundle, make)
 
 
 def _review(options: argparse.Namespace, bundle: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,10 +83,16 @@ def device_environment(folder: Path, missing=MISSING) -> dict[str, str]:
 
 
 def on_device(
-    bundle: Path, *arguments: object, missing=MISSING, compiled_files=False, launcher=("-m", "edge"), **settings
+    bundle: Path,
+    *arguments: object,
+    missing=MISSING,
+    compiled_files=False,
+    launcher=("-m", "edge"),
+    variables: Mapping[str, str] | None = None,
+    **settings,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m edge` in a bundle."""
-    environment = device_environment(bundle.parent / "site", missing)
+    environment = device_environment(bundle.parent / "site", missing) | dict(variables or {})
     if compiled_files:
         del environment["PYTHONDONTWRITEBYTECODE"]
     return subprocess.run(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from pydicom import Dataset, dcmread
@@ -96,8 +98,8 @@ class FakeArchive:
 
 
 @contextmanager
-def fake_archive() -> Iterator[FakeArchive]:
-    """Run an archive for as long as the context lasts."""
+def fake_archive(certificate: tuple[Path, Path] | None = None) -> Iterator[FakeArchive]:
+    """Run an archive for as long as the context lasts, with TLS if a certificate and its key are given."""
     state = FakeArchive()
 
     class Handler(BaseHTTPRequestHandler):
@@ -168,8 +170,14 @@ def fake_archive() -> Iterator[FakeArchive]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    scheme = "http"
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        scheme = "https"
+    state.url = f"{scheme}://127.0.0.1:{server.server_port}/dicom-web"
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}/dicom-web"
     try:
         yield state
     finally:

@@ -1,22 +1,28 @@
 """`serve` with a real archive: each series once, and every result in the archive, whatever is killed meanwhile."""
 
 import csv
+import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pynetdicom import AE, build_context
+from pynetdicom.sop_class import CTImageStorage
 
 from anomalib_medical.edge.serve import service as service_module
 from tests.helpers import orthanc as orthanc_module
 from tests.helpers.dicom_files import PLACE, write_dicom
-from tests.helpers.edge_bundles import device_environment
+from tests.helpers.edge_bundles import MISSING, device_environment, on_device
 from tests.helpers.orthanc import PASSWORD, PLUGIN, PROGRAM, USER, Orthanc, free_port
 
 NAME, PATIENT, ROOT_UID = "DOE^JANE", "4711-0815", "1.2.826.0.1.3680043.8.498.7750"
@@ -29,18 +35,19 @@ def bundle(scrd):
     return scrd[1]
 
 
-def write_study(folder, number, slices=2):
+def write_study(folder, number, slices=2, **changed):
     """A study of a series."""
     uid = f"{ROOT_UID}.{number}"
     who = {"PatientName": NAME, "PatientID": f"{PATIENT}-{number}", "PatientSex": "F", "PatientBirthDate": "19700101"}
     what = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "SeriesDescription": "Chest axial"}
-    when = {"StudyDate": f"{datetime.now():%Y%m%d}", "StudyTime": "101010", "AccessionNumber": "1", "StudyID": "1"}
+    when = {"StudyDate": f"{datetime.now():%Y%m%d}", "StudyTime": "101010", "AccessionNumber": "1"}
+    when |= {"StudyID": "1", "ReferringPhysicianName": "X"}
     files = []
     for index in range(slices):
         pixels = np.random.default_rng(1000 * number + index).integers(0, 256, (64, 64), np.uint8)
         place = {"ImagePositionPatient": [0, 0, float(index)], "InstanceNumber": index + 1, "SeriesNumber": 1}
         tags = PLACE | who | what | when | place | {"SOPInstanceUID": f"{uid}.1.{index}", "Manufacturer": "ACME"}
-        files.append(write_dicom(folder / f"{number}_{index}.dcm", pixels, ReferringPhysicianName="X", **tags))
+        files.append(write_dicom(folder / f"{number}_{index}.dcm", pixels, **(tags | changed)))
     return files
 
 
@@ -188,3 +195,84 @@ def test_each_series_once_through_kills_of_both_sides(bundle, tmp_path, studies)
         assert found["CT"] == (studies, 2 * studies)
         assert found["OT"][1] >= 2 * studies  # captures and maps
         assert serving.kill(signal.SIGTERM) == 0
+
+
+def receiving(bundle, folder, port, *, peer):
+    """The command that receives files, and sends results to an archive's DICOM port."""
+    settings = settings_file(
+        folder,
+        f"receiver: {{title: ANOMED, quiet: 2}}\npeer: {{host: 127.0.0.1, port: {peer}, title: ORTHANC}}\n"
+        "series: [{SeriesDescription: '*chest*'}]\n",
+    )
+    return Serving(bundle, folder / "out", "--scp", port, "--settings", settings, "--review", 0)
+
+
+def send(port, files):
+    """As a scanner does by C-STORE: each again until it is acknowledged."""
+    entity = AE(ae_title="SCANNER")
+    waiting = list(files)
+    while waiting:
+        link = entity.associate("127.0.0.1", port, [build_context(CTImageStorage)], ae_title="ANOMED")
+        while link.is_established and waiting:
+            if link.send_c_store(dcmread(waiting[0])).get("Status") != 0:
+                break
+            waiting.pop(0)
+        if link.is_established:
+            link.release()
+        time.sleep(0.2 if waiting else 0)
+
+
+@pytest.mark.slow
+@needs_orthanc
+def test_files_that_are_sent_by_c_store(bundle, tmp_path):
+    """Killed while files come in, and with the archive down when results go out."""
+    archive, port, studies = Orthanc(tmp_path / "orthanc"), free_port(), 4
+    serving = receiving(bundle, tmp_path, port, peer=archive.dicom_port)
+    files = [file for number in range(studies) for file in write_study(tmp_path / "in", number)]
+    other = write_study(tmp_path / "in", 90, SeriesDescription="Head")
+    with everything(archive, serving):
+        wait_until(lambda: "Receiving" in serving.log, 60)
+        send(port, files[:3])
+        serving.kill()
+        archive.kill()
+        serving.start()
+        send(port, [*files[2:], *other])  # the third comes again
+        wait_until(lambda: "peer cannot be reached; results are sent again" in serving.log, 60)
+        archive.start()
+        wait_until(lambda: modalities(archive).get("SR", (0,))[0] == studies, 60)
+        wait_until(lambda: not list((serving.output / "dicom").iterdir()), 30)
+        assert_each_once(archive, serving, studies)
+        assert "does not fit the conditions" in serving.log
+        page = re.findall(r"Open (http://127\.0\.0\.1:\d+/\S+/) in", serving.log)[-1]
+        with urllib.request.urlopen(f"{page}worklist") as answer:  # noqa: S310 - of http alone
+            assert len(json.load(answer)["items"]) == studies
+        other = on_device(bundle, "serve", "--scp", free_port(), "--output", serving.output)
+        assert other.returncode == 2
+        assert f"Another runtime works on {serving.output}" in other.stderr
+
+
+def test_mercure_starts_it_as_a_module(bundle, tmp_path):
+    write_study(tmp_path / "in", 1)
+    (tmp_path / "result").mkdir()
+    folders = {"MERCURE_IN_DIR": str(tmp_path / "in"), "MERCURE_OUT_DIR": str(tmp_path / "result")}
+    process = on_device(bundle, "serve", "--mercure", "--dicom-objects", "report", variables=folders)
+    assert process.returncode == 0, process.stderr
+    (report,) = (tmp_path / "result").glob("*.dcm")
+    assert dcmread(report).Modality == "SR"
+    assert json.loads((tmp_path / "result" / "result.json").read_text())["series"][0]["slices"] == 2
+    assert not any(private in process.stderr for private in (NAME, PATIENT, ROOT_UID))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("dicomweb_client", ("--dicomweb", "http://127.0.0.1:1/dicom-web")),
+        ("pynetdicom", ("--scp", "0")),
+        ("yaml", ("--pull", "--settings", "settings.yaml")),
+    ],
+)
+def test_packages_that_are_not_installed_are_named(bundle, tmp_path, package, arguments):
+    process = on_device(bundle, "serve", *arguments, "--output", tmp_path / "out", missing=[*MISSING, package])
+    assert process.returncode == 2
+    assert f"The package {package} is not installed: pip install -r requirements-serve.txt" in process.stderr

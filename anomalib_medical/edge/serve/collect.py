@@ -43,6 +43,7 @@ class Collector:
         self._wanted: OrderedDict[str, Found] = OrderedDict()
         # Transfers that came to nothing: how many instances came, and when to try again.
         self._broken: dict[str, tuple[int, Patience]] = {}
+        self._told: dict[str, Patience] = {}
         self._was_full = False
 
     @property
@@ -76,29 +77,37 @@ class Collector:
         return not full
 
     def _look(self) -> None:
+        """Find out what is wanted, and may be fetched now."""
         try:
             for study in self._book.told():
-                open_ones = [
-                    found for found in self._archive.find(study, self._settings.keywords) if self._wants(found)
-                ]
-                if not open_ones:
-                    self._book.forget(study)
-                self._wanted |= {found.name: found for found in open_ones if self._may_try(found)}
-            web = self._settings.dicomweb
-            now = time.monotonic()
-            if web.poll and now >= self._next_search:
-                growing = {}
-                for found in self._archive.find(None, self._settings.keywords):
-                    if self._wants(found):
-                        before = self._growing.get(found.name)
-                        same = before is not None and before[0] == found.instances
-                        growing[found.name] = before if before is not None and same else (found.instances, now)
-                        if now - growing[found.name][1] >= web.quiet and self._may_try(found):
-                            self._wanted[found.name] = found
-                self._growing = growing
-                self._next_search = now + web.poll
+                self._look_up(study)
+            if self._settings.dicomweb.poll and time.monotonic() >= self._next_search:
+                self._search()
         except RefusedError as error:  # a page to log in, for instance
             raise UnavailableError(str(error)) from error
+
+    def _look_up(self, study: str) -> None:
+        patience = self._told.setdefault(study, Patience())
+        if not patience.is_over:
+            return
+        wanted = list(filter(self._wants, self._archive.find(study, self._settings.keywords)))
+        self._wanted |= {found.name: found for found in wanted if self._may_try(found)}
+        patience.failed()  # until all of it was taken
+        if not wanted:
+            self._book.forget(study)
+            del self._told[study]
+
+    def _search(self) -> None:
+        web, now = self._settings.dicomweb, time.monotonic()
+        growing = {}
+        for found in filter(self._wants, self._archive.find(None, self._settings.keywords)):
+            before = self._growing.get(found.name)
+            is_same = before is not None and before[0] == found.instances
+            growing[found.name] = before if before is not None and is_same else (found.instances, now)
+            if now - growing[found.name][1] >= web.quiet and self._may_try(found):
+                self._wanted[found.name] = found
+        self._growing = growing
+        self._next_search = now + web.poll
 
     def _wants(self, found: Found) -> bool:
         if found.header.get("Modality") in _NO_IMAGES or not self._settings.fits(found.header):

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...io import counted
+from ...io import counted, sha256
 from .. import EdgeError
 from ..series import SeriesScorer
 from .settings import Settings, address, read_settings
@@ -49,9 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[HOST:]PORT",
         help="be told of new studies by POST /studies; without a host, from this machine alone",
     )
+    parser.add_argument(
+        "--review",
+        type=int,
+        metavar="PORT",
+        help="port on 127.0.0.1 of the page of `review`, 0 for any; its address is printed",
+    )
 
 
-def run(options: argparse.Namespace, make: MakeScorer) -> int:
+def run(options: argparse.Namespace, bundle: Path, make: MakeScorer) -> int:
     """Serve, for ever; with `--mercure` once."""
     settings = read_settings(options.settings)
     kinds = tuple(options.dicom_objects or settings.objects)
@@ -64,16 +71,19 @@ def run(options: argparse.Namespace, make: MakeScorer) -> int:
         raise EdgeError(msg)
     if options.dicomweb:
         settings = replace(settings, dicomweb=replace(settings.dicomweb, url=options.dicomweb))
-    with _serving(options, settings, kinds, make) as service:
+    with _serving(options, bundle, settings, kinds, make) as service:
         service.run()
     return 0
 
 
 @contextmanager
 def _serving(
-    options: argparse.Namespace, settings: Settings, kinds: tuple[str, ...], make: MakeScorer
+    options: argparse.Namespace, bundle: Path, settings: Settings, kinds: tuple[str, ...], make: MakeScorer
 ) -> Iterator[Service]:
     """Put a service together; what it holds is given back at the end."""
+    from ..manifest import NAME, Manifest
+    from ..review import Review
+    from ..review_pages import ReviewPages, ReviewServer
     from ..watch import locked
     from .book import Book, tell
     from .collect import Collector
@@ -109,12 +119,23 @@ def _serving(
                 service.wake.set()
 
             web = held.enter_context(WebServer(options.http, told, settings.token))
-            threading.Thread(target=web.serve_forever, daemon=True).start()
-            held.callback(web.shutdown)
+            _serve_beside(web, held)
             logger.info("Listening for studies on port %d.", web.server_port)
+        if options.review is not None:
+            pages = ReviewPages.of(Review(output), Manifest.read(bundle), sha256(bundle / NAME))
+            # A server of its own: only this machine may see it, whoever may tell of studies.
+            page = held.enter_context(ReviewServer(pages, options.review))
+            _serve_beside(page, held)
+            print(f"Open {page.address} in a browser on this machine.", flush=True)  # not into a log
         before = sum(book.counts().values())
         logger.info("Serving; %s taken before. Stop with Ctrl-C.", counted(before, "series was", "series were"))
         yield service
+
+
+def _serve_beside(server: ThreadingHTTPServer, held: ExitStack) -> None:
+    """Let a server answer while other things are done, until these are given back."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    held.callback(server.shutdown)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..dicom_objects import FOLDER as OBJECTS
@@ -54,7 +54,7 @@ class Spool:
         measured, room = self._measured
         now = time.monotonic()
         if now - measured >= _MEASURED:
-            used = sum(_size(file) for folder in self._folders for file in folder.rglob("*"))
+            used = sum(map(_size, self._folders))
             room = used < self._limit and shutil.disk_usage(self._queue).free > self._free
             self._measured = (now, room)
         return room
@@ -110,8 +110,11 @@ class Spool:
         return sorted(self._queue.iterdir(), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
 
 
-def _size(path: Path) -> int:
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:  # it was moved meanwhile
-        return 0
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; those that are moved meanwhile may count or not."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += (Path(parent) / name).lstat().st_size
+    return size

@@ -7,13 +7,13 @@ import warnings
 import pytest
 
 from anomalib_medical.edge.dicom_objects import KINDS
-from anomalib_medical.edge.main import _KINDS, _parser, _wanted, main
+from anomalib_medical.edge.main import _KINDS, _QUOTING, _parser, _wanted, main
 
 
 @pytest.fixture(autouse=True)
 def as_in_a_process_of_its_own():
     """Undo what the command does to its process: levels of loggers, warnings and the signal to stop."""
-    levels = {name: logging.getLogger(name).level for name in ("PIL", "highdicom", "nibabel", "pydicom", "tifffile")}
+    levels = {name: logging.getLogger(name).level for name in _QUOTING}
     handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         yield
@@ -61,3 +61,24 @@ def test_parts_make_no_objects_of_half_a_series(tmp_path, caplog):
     ]
     assert main(tmp_path, words) == 2
     assert "--dicom makes one object of each kind a series, and a series may lie in several parts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "one of the arguments --dicomweb --pull --scp --mercure is required"),
+        (["--pull", "--scp", "0"], "not allowed with argument"),
+        (["--scp", "104x"], "got '104x', expected [HOST:]PORT"),
+        (["--http", "host", "--pull"], "got 'host', expected [HOST:]PORT"),
+        (["--scp", "0"], "serve: expected --output FOLDER"),
+        (["--pull", "--output", "OUT"], "The archive's address: expected http(s)://HOST"),
+        (["--scp", "0", "--output", "OUT", "--settings", "none.yaml"], "There is no file none.yaml of settings"),
+    ],
+)
+def test_what_does_not_fit_together_in_serve(tmp_path, words, said, capsys, caplog):
+    try:
+        status = main(tmp_path, ["serve", *(str(tmp_path) if word == "OUT" else word for word in words)])
+    except SystemExit as exit_of_parser:
+        status = exit_of_parser.code
+    assert status == 2
+    assert said in capsys.readouterr().err + caplog.text

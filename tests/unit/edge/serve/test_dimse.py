@@ -12,6 +12,7 @@ from anomalib_medical.edge.serve import RefusedError, UnavailableError, dimse
 from anomalib_medical.edge.serve.dimse import StorePeer, StoreServer
 from anomalib_medical.edge.serve.settings import Peer, Receiver, Tls
 from anomalib_medical.edge.serve.spool import Spool
+from tests.helpers.certificates import make_certificate
 from tests.helpers.orthanc import free_port
 from tests.helpers.serving import UID, slice_of
 
@@ -159,3 +160,20 @@ def test_tls_files_that_are_none(spool, tmp_path):
     for tls in (Tls(certificate=tmp_path / "no.pem"), Tls(certificate=tmp_path / "missing.pem")):
         with pytest.raises(EdgeError, match=r"tls: a file of the settings .* PEM"):
             StoreServer(spool, Receiver(tls=tls), "127.0.0.1", 0)
+
+
+def test_tls_in_both_directions(spool, files, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    own = Tls(ca=certificate, certificate=certificate, key=key)
+    server = StoreServer(spool, Receiver(tls=own), "127.0.0.1", 0)
+    try:
+        StorePeer(Peer(host="127.0.0.1", port=server.port, tls=own, timeout=5)).send(files)
+        for peer in (
+            Peer(host="127.0.0.1", port=server.port, timeout=5, tls=tls) for tls in (Tls(), Tls(ca=certificate))
+        ):
+            with pytest.raises(UnavailableError):  # in the clear; without a certificate of its own
+                StorePeer(peer).send(files)
+    finally:
+        server.close()
+    spool.settle(0)
+    assert len(list(spool.queue()[0].iterdir())) == 2
