@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageMetadata, PackageNotFoundError, distribution
 from pathlib import Path
 
 from cyclonedx.factory.license import LicenseFactory
@@ -100,14 +100,18 @@ def _package(name: str, scope: ComponentScope, requirement: str) -> Component:
 def _licenses(found: Distribution) -> Iterator[License]:
     """The licence that a package states: as an expression, else in words, else by its classifiers."""
     metadata = found.metadata
-    words = str(metadata.get("License", "")).strip()
+    words = _first(metadata, "License").strip()
     if "\n" in words or len(words) > 60 or words.upper().startswith(("LICENSE", "SEE ")):  # a text, or a file's name
         words = ""
-    stated = [str(metadata.get("License-Expression") or words)]
+    stated = [_first(metadata, "License-Expression") or words]
     if not stated[0]:
         kinds = [each.split(" :: ") for each in metadata.get_all("Classifier", [])]
         stated = [_CLASSIFIERS.get(kind[-1], kind[-1]) for kind in kinds if kind[0] == "License" and len(kind) > 1]
     yield from (LicenseFactory().make_from_string(each) for each in stated)
+
+
+def _first(metadata: PackageMetadata, name: str) -> str:
+    return str((metadata.get_all(name) or [""])[0])
 
 
 def _hashes(found: Distribution) -> Iterator[HashType]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io import ArchiveError, ImageReadError, Part, agree, counted, sha256
 from . import EdgeError
+from .logs import FORMATS as LOG_FORMATS
+from .logs import start_log
+from .retention import RESULTS, Retention, period
 from .serve.command import add_arguments
+from .stopping import Stop
 from .serve.settings import KINDS as _KINDS
 
 if TYPE_CHECKING:
@@ -36,8 +38,7 @@ _EPILOG = (
 def main(bundle: str | Path, arguments: Sequence[str] | None = None) -> int:
     """Run a command in the folder of a bundle, by default the command line's; returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    _silence_libraries()
+    start_log(getattr(options, "log_format", "text"))
     # Services are stopped by SIGTERM: the same as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -63,13 +64,6 @@ def _name_of_ours(error: OSError, options: argparse.Namespace) -> str:
     if output is None or not isinstance(error.filename, str | Path) or not Path(error.filename).is_relative_to(output):
         return ""
     return f" ({error.filename})"
-
-
-def _silence_libraries() -> None:
-    """Keep what libraries say of files out of the log: it may quote names from headers."""
-    warnings.simplefilter("ignore")
-    for name in _QUOTING:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,6 +115,16 @@ def _parser() -> argparse.ArgumentParser:
             type=_kinds,
             metavar="KINDS",
             help=f"which of these to make, such as segmentation,report (default: {default})",
+        )
+        command.add_argument(
+            "--log-format", choices=LOG_FORMATS, default="text", help="of the log on standard error (default: text)"
+        )
+    for command in (watch, serve):
+        command.add_argument(
+            "--keep",
+            type=period,
+            metavar="PERIOD",
+            help=f"remove what lies in {', '.join(RESULTS)} for longer, such as 12h, 30d or 8w (default: keep all)",
         )
     review = commands.add_parser(
         "review", help="look at results in a browser on this machine, and say whether they are right", epilog=_EPILOG
@@ -205,13 +209,17 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     check_folders(options.drop, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.drop, options.output):
-        scorer, _ = _scorer(options, bundle, options.output, many=False)
+        scorer, _ = _scorer(options, bundle, options.output, many=True)
         journal = Journal(options.output)
         try:
             were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
             logger.info("Watching; %s scored before. Stop with Ctrl-C.", were)
             watcher = Watcher(options.output, journal, scorer)
-            watch(options.drop, watcher, settle=options.settle, interval=min(1.0, max(options.settle / 2, 0.05)))
+            retention = Retention([options.output / name for name in RESULTS], options.keep)
+            interval = min(1.0, max(options.settle / 2, 0.05))
+            with Stop() as stop:
+                watch(options.drop, watcher, settle=options.settle, interval=interval, stop=stop, retention=retention)
+            logger.info("Stopped. What was under way is finished.")
         finally:
             journal.close()
     return OK

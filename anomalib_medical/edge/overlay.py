@@ -35,7 +35,7 @@ def png(image: Image.Image) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">2I5B", image.width, image.height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", imagecodecs.zlibng_encode(filtered, level=1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", imagecodecs.zlibng_encode(filtered.tobytes(), level=1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
         for name, content in chunks

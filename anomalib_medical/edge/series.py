@@ -43,6 +43,7 @@ class SeriesScorer:
         dicom: Makes DICOM objects, if these are wanted.
 
     Attributes:
+        facts: As given.
         patients: The rows of the patients of all series so far.
     """
 
@@ -50,7 +51,7 @@ class SeriesScorer:
         self, processor: Processor, facts: PostProcessing, output: Path, *, volumes: bool, dicom: DicomObjects | None
     ) -> None:
         self._processor = processor
-        self._facts = facts
+        self.facts = facts
         self._volumes = output / VOLUMES if volumes else None
         self._dicom = dicom
         self.patients = PatientRows(facts)
@@ -94,7 +95,7 @@ class SeriesScorer:
         for suffix, of_volume in _by_volume(rows):
             places |= {row.path: (f"{name}{suffix}", index) for index, row in enumerate(of_volume)}
             slices = [SliceScore(row.path, row.raw_score) for row in of_volume]
-            result.rows.append(series_row(f"{name}{suffix}", patient, slices, self._facts, notes))
+            result.rows.append(series_row(f"{name}{suffix}", patient, slices, self.facts, notes))
         for file in counted_files:
             file.rows = [replace(row, series=places[row.path][0], slice=places[row.path][1]) for row in file.rows]
         if note := self._write(name, counted_files, result.rows[0]):

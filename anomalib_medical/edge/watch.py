@@ -17,7 +17,9 @@ from ..io import locked as locked_file
 from . import EdgeError
 from .reading import FileResult
 from .results import Entry, Journal, image_name, write_atomically, written_atomically
+from .retention import Retention
 from .series import SeriesScorer
+from .stopping import Stop
 
 logger = logging.getLogger("edge")
 
@@ -226,10 +228,13 @@ def entry_of(result: FileResult, digest: str) -> Entry:
     return Entry(digest, [result.failure] if result.reason else result.rows, result.reason)
 
 
-def watch(drop: Path, watcher: Watcher, *, settle: float, interval: float) -> None:
-    """Process what arrives, for ever, looking at the folder every `interval` seconds."""
+def watch(drop: Path, watcher: Watcher, *, settle: float, interval: float, stop: Stop, retention: Retention) -> None:
+    """Process what arrives until it is to stop, looking at the folder every `interval` seconds."""
     folder, arrivals = DropFolder(drop, settle), Arrivals(settle)
-    while True:
+    while not stop.requested:
+        retention.sweep()
         for series in arrivals.complete(folder.settled()):
+            if stop.requested:
+                return
             watcher.take(series)
         time.sleep(interval)

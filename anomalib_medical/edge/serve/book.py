@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS scored (
 CREATE TABLE IF NOT EXISTS instances (instance TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempts (series TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS told (study TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS studies (study TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 # States of what was taken: its results wait to be sent; all was done; it was none of ours to score; it could not be
 # scored; its results were refused, and are tried again at the next start.
@@ -36,6 +37,7 @@ class Waiting:
     number: int
     series: str
     objects: Sequence[str]  # names of files
+    since: float  # when the series was whole, in seconds since 1970
 
 
 class Book(Journal):
@@ -76,6 +78,11 @@ class Book(Journal):
             self._database.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?)", (series, before + 1))
         return before
 
+    def give_back(self, series: str) -> None:
+        """Enter that an attempt does not count: it was ended for another reason than the series."""
+        with explained(), self._database:
+            self._database.execute("UPDATE attempts SET count = count - 1 WHERE series = ?", (series,))
+
     def attempts(self) -> dict[str, int]:
         """How often scoring was begun, of each series of which it came to no end."""
         with explained():
@@ -90,6 +97,8 @@ class Book(Journal):
         rows: Sequence[SeriesRow] = (),
         objects: Sequence[str] = (),
         own: Iterable[str] = (),
+        study: str = "",
+        since: float | None = None,
     ) -> None:
         """Enter what became of a series, in one transaction: rows of its files and its own, objects to be sent.
 
@@ -101,13 +110,16 @@ class Book(Journal):
             rows: As in `Journal.add`.
             objects: Names of the files to be sent.
             own: Series that these are of: never to be fetched.
+            study: Its study, if that is known.
+            since: When it was whole, in seconds since 1970; None for now.
         """
         with explained(), self._database:
             failed_before = self._enter(entries, rows)
             cursor = self._database.execute(
                 "INSERT INTO scored (series, state, objects, time) VALUES (?, ?, ?, ?)",
-                (series, state, json.dumps(list(objects)), time.time()),
+                (series, state, json.dumps(list(objects)), time.time() if since is None else since),
             )
+            self._database.executemany("INSERT OR IGNORE INTO studies VALUES (?)", [(study,)] if study else [])
             self._database.executemany(
                 "INSERT OR IGNORE INTO instances VALUES (?, ?)", [(each, cursor.lastrowid) for each in instances]
             )
@@ -120,9 +132,9 @@ class Book(Journal):
         """List the results that wait to be sent, in the order in which they were made."""
         with explained():
             found = self._database.execute(
-                "SELECT number, series, objects FROM scored WHERE state = ? ORDER BY number", (WAITING,)
+                "SELECT number, series, objects, time FROM scored WHERE state = ? ORDER BY number", (WAITING,)
             ).fetchall()
-        return [Waiting(number, series, json.loads(objects)) for number, series, objects in found]
+        return [Waiting(number, series, json.loads(objects), since) for number, series, objects, since in found]
 
     def set_state(self, number: int, state: str) -> None:
         """Enter what became of results that waited."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from ...io import counted
 from . import RefusedError, UnavailableError
@@ -32,10 +32,14 @@ class Collector:
         book: Says what was taken before, and which studies were told of.
         spool: Takes the files.
         settings: What is wanted, and when.
+
+    Attributes:
+        failures: Counts of failures: of the archive, and of a series' transfer.
     """
 
     def __init__(self, archive: Archive, book: Book, spool: Spool, settings: Settings) -> None:
         self._archive, self._book, self._spool, self._settings = archive, book, spool, settings
+        self.failures: Counter[str] = Counter()
         self._patience = Patience()
         self._next_search = -float("inf")
         # By the names of series: how many instances the archive had, and since when it has not had more.
@@ -47,9 +51,11 @@ class Collector:
         self._was_full = False
 
     @property
-    def is_up(self) -> bool:
-        """Whether the archive answered when it was last asked."""
-        return self._patience.failures == 0
+    def trouble(self) -> str:
+        """What keeps series from coming."""
+        if self._patience.failures:
+            return "the archive cannot be searched or fetched from"
+        return "there is no room for more series" if self._was_full else ""
 
     def step(self) -> bool:
         """Fetch a series, or look for some; returns whether anything was done."""
@@ -64,6 +70,7 @@ class Collector:
                 self._fetch(next(iter(self._wanted.values())))
                 done = True
         except UnavailableError as error:
+            self.failures["archive"] += 1
             logger.warning("%s; again in %.0f s. Nothing is lost.", error, self._patience.failed())
             return False
         self._patience.succeeded()
@@ -125,6 +132,7 @@ class Collector:
                 came = self._archive.fetch(found, folder)
                 self._check(found, came)
         except RefusedError as error:
+            self.failures["transfer"] += 1
             del self._wanted[found.name]
             patience = self._broken[found.name][1] if found.name in self._broken else Patience()
             self._broken[found.name] = (came, patience)

@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--http",
         type=_address,
         metavar="[HOST:]PORT",
-        help="be told of new studies by POST /studies; without a host, from this machine alone",
+        help="be told of new studies by POST /studies, and answer /healthz, /readyz and /metrics; without a host, to "
+        "this machine alone",
     )
     parser.add_argument(
         "--review",
@@ -72,7 +73,9 @@ def run(options: argparse.Namespace, bundle: Path, make: MakeScorer) -> int:
     if options.dicomweb:
         settings = replace(settings, dicomweb=replace(settings.dicomweb, url=options.dicomweb))
     with _serving(options, bundle, settings, kinds, make) as service:
-        service.run()
+        with service.stop:
+            service.run()
+    logger.info("Stopped. What was under way is finished, or in the queue.")
     return 0
 
 
@@ -81,7 +84,9 @@ def _serving(
     options: argparse.Namespace, bundle: Path, settings: Settings, kinds: tuple[str, ...], make: MakeScorer
 ) -> Iterator[Service]:
     """Put a service together; what it holds is given back at the end."""
+    from ..dicom_objects import FOLDER as OBJECTS
     from ..manifest import NAME, Manifest
+    from ..retention import RESULTS, Retention
     from ..review import Review
     from ..review_pages import ReviewPages, ReviewServer
     from ..watch import locked
@@ -89,6 +94,7 @@ def _serving(
     from .collect import Collector
     from .dicomweb import Archive
     from .dimse import StorePeer, StoreServer
+    from .monitor import Monitor
     from .service import Destination, Service, Settling, Source
     from .spool import Spool
     from .web import WebServer
@@ -111,14 +117,22 @@ def _serving(
             logger.info("Receiving on port %d of %s.", server.port, host)
         else:
             source = Collector(archive, book, spool, settings)
-        service = Service(output, book, spool, scorer, written, settings, source, destination)
+
+        def unsent() -> set[Path]:
+            return {output / OBJECTS / name for waiting in book.waiting() for name in waiting.objects}
+
+        retention = Retention([output / name for name in RESULTS], options.keep, unsent)
+        service = Service(output, book, spool, scorer, written, settings, source, destination, retention)
         if options.http:
 
             def told(study: str) -> None:
                 tell(output, study)
                 service.wake.set()
 
-            web = held.enter_context(WebServer(options.http, told, settings.token))
+            counts = [service.failures, source.failures]
+            monitor = Monitor(output, scorer.facts, lambda: len(spool.queue()), service.troubles, counts)
+            service.beat, service.observe = monitor.beat, monitor.observe
+            web = held.enter_context(WebServer(options.http, told, settings.token, monitor.answer))
             _serve_beside(web, held)
             logger.info("Listening for studies on port %d.", web.server_port)
         if options.review is not None:

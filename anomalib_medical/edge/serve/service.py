@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +16,9 @@ from pydicom import dcmread
 from ...io import counted, group_series, kind_of_file, sha256
 from ..dicom_objects import FOLDER as OBJECTS
 from ..results import image_name
+from ..retention import Retention
 from ..series import SeriesScorer
+from ..stopping import Stop
 from ..watch import FAILED as FAILED_FOLDER
 from ..watch import PROCESSED, entry_of
 from . import RefusedError, UnavailableError
@@ -33,7 +37,17 @@ _IDLE = 0.5  # seconds between looks when there is nothing to do
 
 
 class Source(Protocol):
-    """Brings series into the spool."""
+    """Brings series into the spool.
+
+    Attributes:
+        failures: Counts by kind, of this process.
+    """
+
+    failures: Counter[str]
+
+    @property
+    def trouble(self) -> str:
+        """What keeps series from coming, if anything does."""
 
     def step(self) -> bool:
         """Do a little; returns whether there may be more to do at once."""
@@ -50,7 +64,13 @@ class Settling:
     """The source of files that are sent to us: a study of which no more comes is whole."""
 
     def __init__(self, spool: Spool, quiet: float) -> None:
+        self.failures: Counter[str] = Counter()
         self._spool, self._quiet = spool, quiet
+
+    @property
+    def trouble(self) -> str:
+        """Say whether nothing more is taken in."""
+        return "" if self._spool.has_room() else "there is no room for more series"
 
     def step(self) -> bool:
         """Queue what is whole."""
@@ -70,6 +90,15 @@ class Service:
         settings: What is wanted.
         source: Brings series.
         destination: Takes their results; None to keep them.
+        retention: How long results are kept.
+
+    Attributes:
+        stop: Whether to end; enter it to listen to the signal.
+        failures: Counts by kind, of this process.
+        beat: Called before each step.
+        observe: Called with the seconds that a series took to be scored ("score"), and from when it was whole to when
+            its results were stored, or kept if they go nowhere ("store").
+        wake: Ends a wait for something to do.
     """
 
     def __init__(
@@ -82,10 +111,15 @@ class Service:
         settings: Settings,
         source: Source,
         destination: Destination | None,
+        retention: Retention | None = None,
     ) -> None:
         self._output, self._book, self._spool, self._settings = output, book, spool, settings
         self._scorer, self._written = scorer, written
-        self._source, self._destination = source, destination
+        self._source, self._destination, self._retention = source, destination, retention
+        self.stop = Stop()
+        self.failures: Counter[str] = Counter()
+        self.beat: Callable[[], None] = lambda: None
+        self.observe: Callable[[str, float], None] = lambda *_: None
         self._patience = Patience()
         self._troubles: dict[str, Patience] = {}
         self._refusals: dict[int, Patience] = {}
@@ -95,8 +129,11 @@ class Service:
             (output / name).mkdir(exist_ok=True)
 
     def run(self) -> None:
-        """Work for ever."""
-        while True:
+        """Work until it is to stop; what is under way then is finished."""
+        while not self.stop.requested:
+            self.beat()
+            if self._retention is not None:
+                self._retention.sweep()
             if not self.step():
                 self.wake.wait(_IDLE)
                 self.wake.clear()
@@ -106,13 +143,25 @@ class Service:
         if not self._disk.is_over:
             return False
         try:
-            done = [self._source.step(), self._score_next(), self._send_next()]
+            steps = (self._source.step, self._score_next, self._send_next)
+            done = [step() for step in steps if not self.stop.requested]
         except OSError as error:
             # Everything is where it was.
+            self.failures["disk"] += 1
             logger.warning("%s; again in %.0f s. Nothing is lost.", error.strerror, self._disk.failed())
             return False
         self._disk.succeeded()
         return any(done)
+
+    def troubles(self) -> list[str]:
+        """Say what keeps it from working now, from any thread."""
+        found = [
+            "it is about to stop" if self.stop.requested else "",
+            "the disk cannot be written to" if self._disk.failures else "",
+            self._source.trouble,
+            "results cannot be stored" if self._patience.failures else "",
+        ]
+        return list(filter(None, found))
 
     def _score_next(self) -> bool:
         # What did not go well waits behind the others.
@@ -129,12 +178,13 @@ class Service:
         files = sorted(folder.glob("*.dcm"))
         new = [file for file in files if not self._book.has_instance(file.stem)]
         series, name = folder.name, folder.name[:16]
+        since, begin = folder.stat().st_mtime, time.monotonic()
         if not new:
             self._clear(folder)
             return
         instances = [file.stem for file in new]
         if why := self._why_not(new):
-            self._book.finish(series, PASSED, instances)
+            self._book.finish(series, PASSED, instances, study=_study_of(new[0]), since=since)
             logger.info("series %s: not scored: %s.", name, why)
             self._clear(folder)
             return
@@ -144,9 +194,12 @@ class Service:
         self._written.clear()
         try:
             done = list(self._scorer(group_series(new)))
-        except OSError:
+        except (OSError, KeyboardInterrupt):
+            # A full disk, or the end of this process: not the series' fault, which is in the queue as it was.
+            self._book.give_back(series)
             raise
         except Exception as error:  # noqa: BLE001 - one series does not stop the others, and a traceback may quote it
+            self.failures["scoring"] += 1
             wait = self._troubles.setdefault(series, Patience()).failed()
             logger.warning("series %s: %s in scoring it; again in %.0f s.", name, type(error).__name__, wait)
             return
@@ -164,9 +217,15 @@ class Service:
             rows,
             objects,
             map(name_of, own),
+            study=_study_of(new[0]),
+            since=since,
         )
+        self.observe("score", time.monotonic() - begin)
+        if not (objects and self._destination):
+            self.observe("store", time.time() - since)
         for each in results:
             if each.reason:
+                self.failures["unreadable"] += 1
                 self._keep(each.path, FAILED_FOLDER, digests[each.path])
         said = ", ".join(f"score {row.raw_score:.6g} {row.label}".rstrip() for row in rows)
         logger.info("series %s: %s scored%s.", name, counted(len(new), "instance"), f": {said}" if said else "")
@@ -191,6 +250,7 @@ class Service:
         return "" if self._settings.fits(values) else "it does not fit the conditions of the settings"
 
     def _give_up(self, folder: Path, instances: Sequence[str]) -> None:
+        self.failures["given up"] += 1
         target = self._output / FAILED_FOLDER / folder.name
         shutil.copytree(folder, target, dirs_exist_ok=True)
         self._book.finish(folder.name, FAILED, instances)
@@ -227,9 +287,11 @@ class Service:
         try:
             destination.send([file for file in files if file.exists()])
         except UnavailableError as error:
+            self.failures["store"] += 1
             logger.warning("%s; results are sent again in %.0f s. Nothing is lost.", error, self._patience.failed())
             return False
         except RefusedError as error:
+            self.failures["refused"] += 1
             self._patience.succeeded()
             refusals = self._refusals.setdefault(waiting.number, Patience())
             wait = refusals.failed()
@@ -245,8 +307,17 @@ class Service:
         for file in files:
             file.unlink(missing_ok=True)
         self._book.set_state(waiting.number, DONE)
+        self.observe("store", time.time() - waiting.since)
         logger.info("series %s: results stored, %s.", name, counted(len(files), "object"))
         return True
+
+
+def _study_of(file: Path) -> str:
+    """The name of a file's study; empty if it tells none."""
+    try:
+        return name_of(str(dcmread(file, specific_tags=["StudyInstanceUID"]).StudyInstanceUID))
+    except (ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError):
+        return ""
 
 
 def _value(value: object) -> str:

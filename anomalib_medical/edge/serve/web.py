@@ -1,4 +1,4 @@
-"""What `serve` answers by HTTP: it can be told of studies."""
+"""What `serve` answers by HTTP: it can be told of studies, and asked how it is."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .. import EdgeError
+from .monitor import Answer
 from .settings import Secret, is_loopback
 
 logger = logging.getLogger("edge")
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _LARGEST = 2**12  # bytes of a request
+_PLAIN = "text/plain; charset=utf-8"
 
 
 class WebServer(ThreadingHTTPServer):
     """Takes ``POST /studies`` with ``{"StudyInstanceUID": "1.2.3"}``, and answers 202 when it will be looked up.
 
+    To ``GET``, a monitor answers; ``/metrics`` needs the token too.
+
     Args:
         where: Host and port to listen on, 0 for a free one; beyond loopback a token must be known.
         tell: Takes the UID; raises an `EdgeError` if it cannot be kept.
         token: What the header ``Authorization: Bearer`` must hold, if there is one.
+        ask: Answers to paths; None to those that there are not.
     """
 
     daemon_threads = True
 
-    def __init__(self, where: tuple[str, int], tell: Callable[[str], None], token: Secret | None) -> None:
+    def __init__(
+        self,
+        where: tuple[str, int],
+        tell: Callable[[str], None],
+        token: Secret | None,
+        ask: Callable[[str], Answer | None] = lambda _: None,
+    ) -> None:
         host, port = where
         if token is None and not is_loopback(host):
             msg = f"--http on {host}: others than this machine could come: give `token` in the settings."
@@ -40,7 +51,7 @@ class WebServer(ThreadingHTTPServer):
         except OSError as error:
             msg = f"Port {port} cannot be listened on ({error.strerror}): give --http another."
             raise EdgeError(msg) from error
-        self.tell = tell
+        self.tell, self.ask = tell, ask
         self.token = token
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -55,6 +66,19 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "serve", ""
     timeout = 30
 
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics" and not self._is_known():
+            self._refuse()
+            return
+        try:
+            answer = self.server.ask(path)
+        except EdgeError as error:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return
+        status, kind, content = answer or (HTTPStatus.NOT_FOUND, "", "There is nothing of this name.")
+        self._send(status, content, kind or _PLAIN)
+
     def do_POST(self) -> None:
         # Its body may be left unread.
         self.close_connection = True
@@ -62,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/studies":
             self._send(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
         elif not self._is_known():
-            self._send(HTTPStatus.UNAUTHORIZED, "Expected Authorization: Bearer, with the token of the settings.")
+            self._refuse()
         elif self.headers.get_content_type() != "application/json":  # which no page of elsewhere can send unasked
             self._send(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected application/json.")
         elif not length.isdecimal() or int(length) > _LARGEST:
@@ -92,10 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(given.encode(), token.value().encode())
 
-    def _send(self, status: HTTPStatus, text: str) -> None:
+    def _refuse(self) -> None:
+        self._send(HTTPStatus.UNAUTHORIZED, "Expected Authorization: Bearer, with the token of the settings.")
+
+    def _send(self, status: HTTPStatus, text: str, kind: str = _PLAIN) -> None:
         content = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Connection", "close")
         self.end_headers()

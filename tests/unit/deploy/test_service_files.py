@@ -1,4 +1,4 @@
-"""What a bundle brings to be run by: a systemd unit, a Dockerfile and a compose file. No engine is asked to build it."""
+"""What a bundle brings to be run by: a systemd unit, a Dockerfile and a compose file; no engine builds them here."""
 
 import json
 import re
