@@ -12,9 +12,9 @@ section "An archive" of `results/edge_latency.md` is written anew.
     python benchmarks/edge_folder.py --series 300
 
 is a CT series of so many slices of 512x512 on its way through `serve`, from the queue to stored results, with Scrd of
-resnet18 in FP32 and INT8. Its section "A series" is written anew. Everything at the defaults: heatmaps, one Segmentation
-and one report. Seconds of the processor by the clock of each thread; the series goes through twice, and the second
-time counts: the first one also loads highdicom's tables, once a process.
+resnet18 in FP32 and INT8. The section "A series" is written anew. Everything at the defaults: heatmaps, one
+Segmentation and one report. Seconds of the processor by the clock of each thread; the series goes through twice, and
+the second time counts: the first one also loads highdicom's tables, once a process.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generated_files import save_dicom
+from generated_files import save_dicom, save_series
 
 SIDES = (256, 512)
 SERIES = "## A series"
@@ -133,19 +133,20 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _BUNDLE, str(bundle)], cwd=Path(__file__).parent, check=True
-        )
+        _python(_BUNDLE, str(bundle))
         few, many = Path(folder) / "few", Path(folder) / "many"
         _save_small(few, args.files // 10)
         _save_small(many, args.files)
         rows = [_run_parts(bundle, few, 1), *(_run_parts(bundle, many, parts) for parts in (1, 2))]
         call = f"import json, edge_folder; print(json.dumps(edge_folder.steps({str(bundle)!r}, {str(few)!r})))"
-        result = subprocess.run(
-            [sys.executable, "-c", call], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-        )
-    section = _section(args.files, rows, json.loads(result.stdout.splitlines()[-1]))
+        taken = json.loads(_python(call).splitlines()[-1])
+    section = _section(args.files, rows, taken)
     _replace(ARCHIVE, section)
+
+
+def _python(*code: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-c", *code]
+    return subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True).stdout
 
 
 def _replace(title: str, section: str) -> None:
@@ -159,49 +160,26 @@ def _replace(title: str, section: str) -> None:
 
 def _measure_series(count: int) -> None:
     """Measure a series on its way through the service, in FP32 and INT8."""
-    here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
-        calls = [f"import edge_latency; edge_latency.prepare('Scrd, resnet18', {folder!r})"]
-        calls += [
-            f"import generated_files; generated_files.save_series(__import__('pathlib').Path({folder!r}) / 'ct', {count})"
-        ]
-        for call in calls:
-            subprocess.run([sys.executable, "-W", "ignore", "-c", call], cwd=here, check=True, capture_output=True)
-        found = {}
-        for precision in ("fp32", "int8"):
-            call = f"import json, edge_folder; print(json.dumps(edge_folder.series({folder!r}, {precision!r})))"
-            command = [sys.executable, "-W", "ignore", "-c", call]
-            result = subprocess.run(command, cwd=here, check=True, capture_output=True, text=True)
-            found[precision] = json.loads(result.stdout.splitlines()[-1])
+        save_series(Path(folder) / "ct", count)
+        _python(f"import edge_latency; edge_latency.prepare('Scrd, resnet18', {folder!r})")
+        call = f"import json, edge_folder; print(json.dumps(edge_folder.series({folder!r}, {{!r}})))"
+        found = {each: json.loads(_python(call.format(each)).splitlines()[-1]) for each in ("fp32", "int8")}
     _replace(SERIES, _series_section(count, found))
 
 
-# What the service calls on the way of a series, by its module and class; what one of them calls of another is counted
-# there alone.
+# What the service calls on the way of a series; what one of them calls of another is counted there alone.
 _STEPS = {
-    "read": [
-        ("serve.service", "sha256"),
-        ("serve.service", "kind_of_file"),
-        ("serve.service", "group_series"),
-        ("reading", "sha256"),
-        ("reading", "list_pictures"),
-        ("reading", "_look_at_header"),
-        ("reading", "read_pixels"),
-        ("reading", "three_planes"),
-    ],
-    "draw": [("processing", "draw_overlay"), ("processing", "png")],
-    "objects": [("series", "SeriesScorer._write")],
-    "write": [("processing", "write_atomically"), ("serve.book", "Book.finish"), ("serve.service", "Service._clear")],
+    "read": "serve.service:sha256 serve.service:kind_of_file serve.service:group_series reading:sha256 "
+    "reading:list_pictures reading:_look_at_header reading:read_pixels reading:three_planes",
+    "draw": "processing:draw_overlay processing:png",
+    "objects": "series:SeriesScorer._write",
+    "write": "processing:write_atomically serve.book:Book.finish serve.service:Service._clear",
 }
 
 
 def series(folder: str, precision: str) -> dict[str, float]:
-    """Seconds of a series from the queue of `serve` to stored results, and of the processor's for each step.
-
-    Args:
-        folder: With the bundle of this precision, and the slices in ``ct``.
-        precision: Name of the bundle.
-    """
+    """Time a series from the queue of `serve` on; the bundle of this precision and the slices (``ct``) are in a folder."""
     bundle = Path(folder) / precision
     sys.path.insert(0, str(bundle))
     logging.disable()
@@ -235,7 +213,6 @@ def series(folder: str, precision: str) -> dict[str, float]:
         clocks = time.perf_counter(), time.process_time()
         service.step()
         result = _since(clocks, "whole") | dict(taken)
-        assert len(list(output.glob("heatmaps/*.png"))) == len(list((Path(folder) / "ct").iterdir()))
         assert len(written) == len(settings.objects)
     # Alone: what was read before, as many at a time.
     images = [np.random.default_rng(seed).random((3, 512, 512), np.float32) for seed in range(_WARM_UP)] * 10
@@ -266,7 +243,7 @@ def _watch_steps() -> Counter[str]:
         return call
 
     for step, names in _STEPS.items():
-        for module, name in names:
+        for module, _, name in (each.partition(":") for each in names.split()):
             owner: Any = importlib.import_module(f"runtime.edge.{module}")
             *classes, function = name.split(".")
             for each in classes:
@@ -276,31 +253,32 @@ def _watch_steps() -> Counter[str]:
 
 
 def _series_section(count: int, found: dict[str, dict[str, float]]) -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    words = (
+        f"{count} uncompressed CT slices of 512x512 of a phantom through `serve` at its defaults, from the queue to "
+        "stored results; Scrd with resnet18 and random weights, whose maps colour nearly all of each picture. Seconds "
+        "by the clock, then of the processor, of all cores. Rest: the network on its way, and what is in no other "
+        "column. Share: of reading, drawing, objects and writing in the processor's time."
+    )
     lines = [
-        SERIES,
-        "",
-        f"    python benchmarks/edge_folder.py --series {count}",
-        "",
-        (
-            f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, openvino "
-            f"{version('openvino')}, load over 1, 5 and 15 minutes at the end: {load}; alone, this makes about "
-            f"{os.cpu_count()}. {count} uncompressed CT slices of 512x512 of a phantom, Scrd with resnet18 (random weights), through "
-            "`serve` at its defaults, from the queue to stored results. The network and the rest: all that is not in "
-            "the other columns. Last: the share of the processor's time that is not the network's, "
-            "going by the network alone."
-        ),
-        "",
-        "| | seconds | of both cores | read | draw | objects | write | network and rest | network alone | not the network |",
+        *_head(SERIES, f"--series {count}", words),
+        "| | by the clock | processor | read | draw | objects | write | rest | the network alone | share |",
         "|---" * 10 + "|",
     ]
     for precision, one in found.items():
-        parts = [one[f"{step}_s"] for step in _STEPS]
-        whole, alone = one["whole_cpu_s"], count * one["image_cpu_s"]
-        cells = [one["whole_s"], whole, *parts, whole - sum(parts), alone]
-        text = " | ".join(f"{value:.1f}" for value in cells)
+        parts, whole = [one[f"{step}_s"] for step in _STEPS], one["whole_cpu_s"]
+        cells = [one["whole_s"], whole, *parts, whole - sum(parts), count * one["image_cpu_s"]]
+        text = " | ".join(f"{value:.1f} s" for value in cells)
         lines.append(f"| {precision.upper()} | {text} | {sum(parts) / whole:.0%} |")
     return "\n".join([*lines, ""])
+
+
+def _head(title: str, options: str, words: str) -> list[str]:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    machine = (
+        f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, openvino {version('openvino')}, "
+        f"load over 1, 5 and 15 minutes at the end: {load}. {words}"
+    )
+    return [title, "", f"    python benchmarks/edge_folder.py {options}", "", machine, ""]
 
 
 # A network that is next to nothing: what is left is the runtime. torch stays out of the measured processes' parent.
@@ -393,19 +371,13 @@ def steps(bundle: str, files: str) -> dict[str, float]:
 
 
 def _section(count: int, rows: list[dict[str, float]], taken: dict[str, float]) -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    words = (
+        f"`python -m edge run --part K --parts N --no-heatmaps` on PNG files of {_SMALL}x{_SMALL} in one folder, with "
+        "a network that is next to nothing. With the start of each process and the hashes of the bundle; every process "
+        "may use all cores."
+    )
     lines = [
-        ARCHIVE,
-        "",
-        f"    python benchmarks/edge_folder.py --files {count}",
-        "",
-        (
-            f"{datetime.now(UTC).date()}, {os.cpu_count()} x {platform.machine()} cores, openvino "
-            f"{version('openvino')}, load over 1, 5 and 15 minutes at the end: {load}. `python -m edge run --part K "
-            f"--parts N --no-heatmaps` on PNG files of {_SMALL}x{_SMALL} in one folder, with a network that is next to "
-            "nothing. With the start of each process and the hashes of the bundle; every process may use all cores."
-        ),
-        "",
+        *_head(ARCHIVE, f"--files {count}", words),
         "| files | processes | files a second | processor time a file | peak memory of a process |",
         "|---" * 5 + "|",
     ]

@@ -1,4 +1,4 @@
-"""The log, as text or as JSON lines. What is said in it names images by their content, and quotes nothing of a header."""
+"""The log, as text or as JSON lines. It names images by their content, and quotes nothing of a header."""
 
 from __future__ import annotations
 

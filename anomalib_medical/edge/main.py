@@ -15,8 +15,8 @@ from .logs import FORMATS as LOG_FORMATS
 from .logs import start_log
 from .retention import RESULTS, Retention, period
 from .serve.command import add_arguments
-from .stopping import Stop
 from .serve.settings import KINDS as _KINDS
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from .dicom_objects import DicomObjects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from io import BytesIO
@@ -100,6 +101,11 @@ class Taker:
 
 class NoSource:
     """Brings nothing by itself."""
+
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.failures: Counter[str] = Counter()
 
     def step(self) -> bool:
         """Do nothing."""

@@ -72,9 +72,8 @@ def run(options: argparse.Namespace, bundle: Path, make: MakeScorer) -> int:
         raise EdgeError(msg)
     if options.dicomweb:
         settings = replace(settings, dicomweb=replace(settings.dicomweb, url=options.dicomweb))
-    with _serving(options, bundle, settings, kinds, make) as service:
-        with service.stop:
-            service.run()
+    with _serving(options, bundle, settings, kinds, make) as service, service.stop:
+        service.run()
     logger.info("Stopped. What was under way is finished, or in the queue.")
     return 0
 

@@ -1,8 +1,10 @@
 """Every step of `serve` can be the last one: what a new process finds then, and what becomes of series of all kinds."""
 
+import contextlib
 import errno
 import logging
 import os
+import signal
 import sqlite3
 
 import pytest
@@ -366,3 +368,51 @@ def test_patience_grows_to_its_bound(clock):
     assert patience.is_over
     patience.succeeded()
     assert patience.failed() == 1
+
+
+def test_a_signal_to_stop_lets_the_series_under_way_be_finished_and_no_other_begin(tmp_path):
+    with serving(tmp_path / "out") as (service, spool, book, processor):
+        receive(spool, (1, 0), (1, 1), (2, 0))
+        spool.settle(0)
+        processor.before = lambda _: None if service.stop.requested else signal.raise_signal(signal.SIGTERM)
+        with service.stop:
+            service.run()
+        assert book.counts() == {DONE: 1}
+        assert service.troubles() == ["it is about to stop"]
+    with serving(tmp_path / "out") as (service, _, book, _):
+        work(service)
+        assert book.counts() == {DONE: 2}
+    assert len(lines_of(tmp_path / "out", "predictions")) == 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_what_is_ended_at_once_or_by_a_full_disk_is_given_back_and_counts_as_no_attempt(tmp_path, error):
+    def fail(_):
+        raise error
+
+    with serving(tmp_path / "out") as (service, spool, book, processor):
+        receive(spool, (1, 0))
+        spool.settle(0)
+        processor.before = fail
+        for _ in range(12):
+            with contextlib.suppress(KeyboardInterrupt):
+                service.step()
+            service._disk.succeeded()
+        assert set(book.attempts().values()) == {0}
+        processor.before = lambda _: None
+        work(service)
+        assert book.counts() == {DONE: 1}
+
+
+def test_old_results_are_removed_while_it_works_but_not_those_that_wait(tmp_path):
+    swept = []
+
+    class Sweeper:
+        def sweep(self):
+            swept.append(True)
+
+    with serving(tmp_path / "out") as (service, *_):
+        service._retention = Sweeper()
+        service.beat = lambda: setattr(service.stop, "requested", len(swept) >= 2)
+        service.run()
+    assert len(swept) >= 2
