@@ -109,7 +109,8 @@ class Service:
             done = [self._source.step(), self._score_next(), self._send_next()]
         except OSError as error:
             # Everything is where it was.
-            logger.warning("%s; again in %.0f s. Nothing is lost.", error.strerror, self._disk.failed())
+            what = error.strerror or type(error).__name__
+            logger.warning("%s; again in %.0f s. Nothing is lost.", what, self._disk.failed())
             return False
         self._disk.succeeded()
         return any(done)

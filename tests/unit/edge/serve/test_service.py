@@ -122,6 +122,17 @@ def test_what_comes_twice_is_scored_once_and_what_comes_late_is_a_series_of_its_
     assert len(lines_of(tmp_path / "out", "series")) == 2
 
 
+def test_files_that_somebody_left_are_passed_over(tmp_path):
+    for _ in range(2):
+        with serving(tmp_path / "out") as (service, spool, book, _):
+            for name in ("queue", "incoming"):
+                (tmp_path / "out" / name / "Thumbs.db").touch()
+            receive(spool, (1, 0))
+            spool.settle(0)
+            work(service)
+            assert book.counts() == {DONE: 1}
+
+
 def test_more_of_a_series_that_waits_joins_it(tmp_path):
     with serving(tmp_path / "out") as (service, spool, _, _):
         for index in range(2):
