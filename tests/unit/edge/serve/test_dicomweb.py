@@ -228,6 +228,8 @@ def test_what_is_there_already_counts_as_stored(archive, tmp_path, duplicates):
     client.send(files)
     client.send(files)
     assert len(archive.held) == 3
+    # Asked only where the answer does not say it.
+    assert ("GET" in {method for method, _, _ in archive.requests}) == (duplicates == "409 without a word")
 
 
 def test_what_is_refused_is_told_by_its_kind(archive, tmp_path):
