@@ -34,9 +34,10 @@ from anomalib_medical.benchmark.files import RunFolderError, atomic, explained, 
 from anomalib_medical.benchmark.records import DatasetInfo, Job, PixelResult, PlannedJob, RunInfo
 from anomalib_medical.metrics import PixelCounts
 
-#: Columns of scores.csv. Models with maps have ``batch_blur`` and ``image_blur`` beside them: the maximum of the map of
-#: a test image after a Gaussian over batch and image, as published code does, and over the image alone. One
-#: ``meta_<name>`` for each metadata column follows.
+#: Columns of scores.csv. Where images are of series or volumes ``series_hash`` says of which, "" of none. Models with
+#: maps have ``batch_blur`` and ``image_blur`` beside them: the maximum of the map of a test image after a Gaussian over
+#: batch and image, as published code does, and over the image alone. One ``meta_<name>`` for each metadata column
+#: follows.
 SCORE_COLUMNS = ("path_hash", "patient_hash", "split", "label", "class_name", "raw_score")
 BLUR_COLUMNS = ("batch_blur", "image_blur")
 _JOB = "job.json"

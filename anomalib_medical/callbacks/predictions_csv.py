@@ -243,7 +243,8 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
     batch, size = pending.batch, pending.raw.numel()
     threshold = raw_threshold(post_processor)
     unknown = [""] * size
-    paths, patients, uncertainty = (getattr(batch, name, None) for name in ("image_path", "patient_id", "uncertainty"))
+    names = ("image_path", "patient_id", "uncertainty", "series_id")
+    paths, patients, uncertainty, series = (getattr(batch, name, None) for name in names)
     predicted, limit = unknown, unknown
     if not math.isnan(threshold):
         # nan is above no threshold, which does not make the image normal.
@@ -262,6 +263,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
             unknown if uncertainty is None else _numbers(uncertainty),
+            [hasher.hash(each, "s") for each in series] if series else unknown,
             strict=True,
         )
     ]
