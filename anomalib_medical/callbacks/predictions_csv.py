@@ -210,15 +210,15 @@ class PredictionsCSV(Callback):
                 partial = _merge(partial, trainer.world_size, dataloaders)
             self.path = rename_complete(partial, self.part.final) if self.part else publish(partial, self._number)
             self._close_part()
-            if self.part is None and self._hasher:
-                loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
-                datasets = [getattr(loader, "dataset", None) for loader in loaders]
-                write_series(self.path, datasets, device_facts(self._post_processor), self._hasher)
             finite = Counter(math.isfinite(float(row.raw_score)) for row in each_prediction(self.path))
             images = counted(finite.total(), "image")
             logger.info("Wrote the scores of %s to %s", images, self.path)
             if without := finite[False]:
                 logger.warning("%d of %s without a score (nan or infinite), and so without a label.", without, images)
+            if self.part is None and self._hasher:
+                loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
+                datasets = [getattr(loader, "dataset", None) for loader in loaders]
+                write_series(self.path, datasets, device_facts(self._post_processor), self._hasher)
             record = getattr(model, "support_record", None)
             if record is not None:
                 # Beside the predictions, which support images they rest on.
