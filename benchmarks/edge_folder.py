@@ -179,7 +179,7 @@ _STEPS = {
 
 
 def series(folder: str, precision: str) -> dict[str, float]:
-    """Time a series from the queue of `serve` on; the bundle of this precision and the slices (``ct``) are in a folder."""
+    """Time a series from the queue of `serve` on; the folder has the bundle of this precision, and slices (``ct``)."""
     bundle = Path(folder) / precision
     sys.path.insert(0, str(bundle))
     logging.disable()

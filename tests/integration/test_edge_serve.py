@@ -197,6 +197,27 @@ def test_each_series_once_through_kills_of_both_sides(bundle, tmp_path, studies)
         assert serving.kill(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
+@needs_orthanc
+def test_orthanc_tells_of_a_stable_study(bundle, tmp_path):
+    http = free_port()
+    told = {"ANOMED_SERVE": f"http://127.0.0.1:{http}", "ANOMED_TOKEN": "told"}
+    archive = Orthanc(tmp_path / "orthanc", scripts=(LUA,), environment=told)
+    settings = settings_file(
+        tmp_path,
+        f"dicomweb: {{url: {archive.url}, user: {USER}, password: {{file: {tmp_path / 'password'}}}, poll: 0}}\n"
+        f"token: {{file: {tmp_path / 'told'}}}\n",
+    )
+    (tmp_path / "told").write_text("told\n")
+    serving = Serving(bundle, tmp_path / "out", "--pull", "--settings", settings, "--http", http)
+    with everything(archive, serving):
+        wait_until(lambda: "Serving;" in serving.log, 60)
+        archive.add(*write_study(tmp_path / "in", 1))
+        wait_until(lambda: modalities(archive).get("SR") == (1, 1), 60)
+        wait_until(lambda: not list((serving.output / "dicom").iterdir()), 30)
+        assert_each_once(archive, serving, 1)
+
+
 def receiving(bundle, folder, port, *, peer):
     """The command that receives files, and sends results to an archive's DICOM port."""
     settings = settings_file(

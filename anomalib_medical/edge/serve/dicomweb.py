@@ -71,6 +71,7 @@ class Archive:
                 "https://archive/dicom-web."
             )
             raise EdgeError(msg)
+        settings.tls.check()
         self._settings = settings
         self._requests = requests
         session = requests.Session()

@@ -84,6 +84,8 @@ class StorePeer:
         from pynetdicom import AE
 
         self._settings = settings
+        tls = settings.tls
+        self._tls = (_context(tls, ssl.Purpose.SERVER_AUTH), settings.host) if tls.ca else None
         self._entity = AE(ae_title=settings.own_title)
         for kind in ("acse_timeout", "dimse_timeout", "network_timeout", "connection_timeout"):
             setattr(self._entity, kind, settings.timeout)
@@ -94,13 +96,12 @@ class StorePeer:
 
         wanted = [_classes(file) for file in files]
         contexts = [build_context(*each) for each in sorted(set(wanted))][:_CONTEXTS]
-        tls = self._settings.tls
         link = self._entity.associate(
             self._settings.host,
             self._settings.port,
             contexts=contexts,
             ae_title=self._settings.title,
-            tls_args=(_context(tls, ssl.Purpose.SERVER_AUTH), self._settings.host) if tls.ca else None,
+            tls_args=self._tls,
         )
         try:
             taken = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in link.accepted_contexts}
@@ -138,12 +139,13 @@ def _classes(file: Path) -> tuple[str, str]:
 
 
 def _context(tls: Tls, purpose: ssl.Purpose) -> ssl.SSLContext:
+    tls.check()
     try:
         context = ssl.create_default_context(purpose, cafile=tls.ca)
         if tls.certificate:
             context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
-        msg = "tls: a file of the settings is not there, or is no certificate or key in PEM format that fits the other."
+        msg = "tls: a file of the settings is no certificate or key in PEM format, or does not fit the other."
         raise EdgeError(msg) from error
     if purpose is ssl.Purpose.CLIENT_AUTH and tls.ca:
         context.verify_mode = ssl.CERT_REQUIRED

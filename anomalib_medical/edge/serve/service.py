@@ -148,7 +148,8 @@ class Service:
         except OSError as error:
             # Everything is where it was.
             self.failures["disk"] += 1
-            logger.warning("%s; again in %.0f s. Nothing is lost.", error.strerror, self._disk.failed())
+            what = error.strerror or type(error).__name__
+            logger.warning("%s; again in %.0f s. Nothing is lost.", what, self._disk.failed())
             return False
         self._disk.succeeded()
         return any(done)

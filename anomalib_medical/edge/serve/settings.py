@@ -55,6 +55,14 @@ class Tls:
     certificate: Path | None = None
     key: Path | None = None
 
+    def check(self) -> None:
+        """Look whether the files are there."""
+        for name in ("ca", "certificate", "key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                msg = f"tls: {name}: there is no file {path}. Put it there, or name another in the settings."
+                raise EdgeError(msg)
+
 
 @dataclass(frozen=True)
 class Web:

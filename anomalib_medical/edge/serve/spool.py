@@ -47,7 +47,7 @@ class Spool:
         for unfinished in self._incoming.glob(".*"):
             shutil.rmtree(unfinished)
         # When something last came of each study; of those that were here before nobody knows.
-        self._last = dict.fromkeys((path.name for path in self._incoming.iterdir()), time.monotonic())
+        self._last = dict.fromkeys((path.name for path in _folders(self._incoming)), time.monotonic())
 
     def has_room(self) -> bool:
         """Whether more may be taken in."""
@@ -74,7 +74,7 @@ class Spool:
         with self._lock:
             for study in [name for name, last in self._last.items() if now - last >= quiet]:
                 folder = self._incoming / study
-                for series in sorted(folder.iterdir()):
+                for series in sorted(_folders(folder)):
                     self._enqueue(series)
                 folder.rmdir()
                 del self._last[study]
@@ -87,6 +87,9 @@ class Spool:
         folder.mkdir(parents=True)
         try:
             yield folder
+            for file in folder.iterdir():
+                with file.open("rb") as content:
+                    os.fsync(content.fileno())  # what is said to be taken outlives a power cut
             with self._lock:
                 self._enqueue(folder)
         finally:
@@ -107,7 +110,12 @@ class Spool:
 
     def queue(self) -> list[Path]:
         """List the folders of whole series, the first that came first."""
-        return sorted(self._queue.iterdir(), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+        return sorted(_folders(self._queue), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """What is in a folder but for the files that systems and people leave there."""
+    return [path for path in folder.iterdir() if path.is_dir()]
 
 
 def _size(folder: Path) -> int:

@@ -9,8 +9,9 @@ from pynetdicom.sop_class import CTImageStorage
 
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.serve import RefusedError, UnavailableError, dimse
+from anomalib_medical.edge.serve.dicomweb import Archive
 from anomalib_medical.edge.serve.dimse import StorePeer, StoreServer
-from anomalib_medical.edge.serve.settings import Peer, Receiver, Tls
+from anomalib_medical.edge.serve.settings import Peer, Receiver, Tls, Web
 from anomalib_medical.edge.serve.spool import Spool
 from tests.helpers.certificates import make_certificate
 from tests.helpers.orthanc import free_port
@@ -157,9 +158,13 @@ def test_a_peer_that_is_not_there_or_does_not_take_what_we_have(files):
 
 def test_tls_files_that_are_none(spool, tmp_path):
     (tmp_path / "no.pem").write_text("nothing")
-    for tls in (Tls(certificate=tmp_path / "no.pem"), Tls(certificate=tmp_path / "missing.pem")):
-        with pytest.raises(EdgeError, match=r"tls: a file of the settings .* PEM"):
-            StoreServer(spool, Receiver(tls=tls), "127.0.0.1", 0)
+    with pytest.raises(EdgeError, match=r"tls: a file of the settings .* PEM"):
+        StoreServer(spool, Receiver(tls=Tls(certificate=tmp_path / "no.pem")), "127.0.0.1", 0)
+    missing = Tls(ca=tmp_path / "missing.pem")
+    with pytest.raises(EdgeError, match="tls: ca: there is no file"):
+        StorePeer(Peer(host="pacs", tls=missing))
+    with pytest.raises(EdgeError, match="tls: ca: there is no file"):
+        Archive(Web(url="https://pacs", tls=missing))
 
 
 def test_tls_in_both_directions(spool, files, tmp_path):

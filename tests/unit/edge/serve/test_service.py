@@ -46,20 +46,19 @@ def lines_of(output, name):
 
 
 STEPS = [
-    (Book, "attempt"),
-    (Book, "finish"),
-    (Book, "set_state"),
-    (Table, "append"),
-    (Spool, "_enqueue"),
-    (Service, "_clear"),
-    (Taker, "send"),
+    (Book, "attempt", 1),
+    (Book, "finish", 2),
+    (Book, "set_state", 1),
+    (Table, "append", 2),
+    (Spool, "_enqueue", 2),
+    (Service, "_clear", 1),
+    (Taker, "send", 1),
 ]
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("owner", "name"), STEPS)
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_kill_at_any_step_loses_and_repeats_nothing(tmp_path, monkeypatch, owner, name, after, call):
+@pytest.mark.parametrize(("owner", "name", "call"), STEPS)
+def test_a_kill_at_any_step_loses_and_repeats_nothing(tmp_path, monkeypatch, owner, name, call, after):
     output, taker = tmp_path / "out", Taker()
     with serving(output, destination=taker) as (_, spool, _, _):
         receive(spool, (1, 0), (1, 1), (2, 0))
@@ -123,6 +122,17 @@ def test_what_comes_twice_is_scored_once_and_what_comes_late_is_a_series_of_its_
         work(service)
         assert len(processor.scored) == 3
     assert len(lines_of(tmp_path / "out", "series")) == 2
+
+
+def test_files_that_somebody_left_are_passed_over(tmp_path):
+    for _ in range(2):
+        with serving(tmp_path / "out") as (service, spool, book, _):
+            for name in ("queue", "incoming"):
+                (tmp_path / "out" / name / "Thumbs.db").touch()
+            receive(spool, (1, 0))
+            spool.settle(0)
+            work(service)
+            assert book.counts() == {DONE: 1}
 
 
 def test_more_of_a_series_that_waits_joins_it(tmp_path):

@@ -1,6 +1,9 @@
 """Settings: what is wrong in them is named before anything is done."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -116,3 +119,13 @@ def test_what_only_this_machine_reaches(host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "pacs", "10.0.0.1"])  # noqa: S104
 def test_what_others_reach_too(host):
     assert not is_loopback(host)
+
+
+def test_the_example_in_the_manual_is_one(tmp_path):
+    page = (Path(__file__).parents[4] / "docs" / "how_to" / "serve.md").read_text()
+    settings = read(tmp_path, page.partition("```yaml\n")[2].partition("```")[0])
+    assert settings.peer.own_title == Settings().peer.own_title
+    assert settings.dicomweb == replace(
+        Settings().dicomweb, url=ANY, user="anomed", password=Secret(file=Path("/run/secrets/pacs")), tls=ANY
+    )  # the figures are the defaults
+    assert (settings.limits, settings.objects) == (Settings().limits, Settings().objects)
