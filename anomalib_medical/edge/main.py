@@ -175,7 +175,7 @@ def _run(options: argparse.Namespace, bundle: Path) -> int:
     archive = find_files(options.input, part)
     if part is None:
         prepare_output(options.output)
-        scorer, facts = _scorer(options, bundle, options.output, many=True)
+        scorer, facts = _scorer(options, bundle, options.output)
         return run(archive, options.output, scorer, facts, options.limit)
     if _wanted(options):
         msg = (
@@ -188,7 +188,7 @@ def _run(options: argparse.Namespace, bundle: Path) -> int:
             msg = f"The output {options.output} lies in {folder}: heatmaps would be scored. Choose one beside it."
             raise EdgeError(msg)
     # Two parts may hold copies of an image, whose heatmaps have the same name.
-    processor, _ = _processor(options, bundle, open_bundle(bundle), options.output / str(part), many=True)
+    processor, _ = _processor(options, bundle, open_bundle(bundle), options.output / str(part))
     model = "+".join(sha256(file) for file in (bundle / NAME, bundle / FILE) if file.exists())
     return run_part(archive, options.output, processor, model, resume=options.resume)
 
@@ -209,7 +209,7 @@ def _watch(options: argparse.Namespace, bundle: Path) -> int:
     check_folders(options.drop, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.drop, options.output):
-        scorer, _ = _scorer(options, bundle, options.output, many=True)
+        scorer, _ = _scorer(options, bundle, options.output)
         journal = Journal(options.output)
         try:
             were = f"{counted(len(journal), 'file')} {agree(len(journal), 'was', 'were')}"
@@ -230,7 +230,7 @@ def _serve(options: argparse.Namespace, bundle: Path) -> int:
 
     def make(output: Path, kinds: tuple[str, ...], written: list[Path]) -> SeriesScorer:
         options.dicom_objects = kinds
-        return _scorer(options, bundle, output, many=True, written=written)[0]
+        return _scorer(options, bundle, output, written=written)[0]
 
     return serve(options, bundle, make)
 
@@ -259,7 +259,7 @@ def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _scorer(
-    options: argparse.Namespace, bundle: Path, output: Path, *, many: bool, written: list[Path] | None = None
+    options: argparse.Namespace, bundle: Path, output: Path, *, written: list[Path] | None = None
 ) -> tuple[SeriesScorer, PostProcessing]:
     from .dicom_objects import KINDS, DicomObjects
     from .integrity import open_bundle
@@ -268,7 +268,7 @@ def _scorer(
     manifest = open_bundle(bundle)
     wanted = _wanted(options)
     dicom = DicomObjects(bundle, output, [kind for kind in KINDS if kind in wanted], written) if wanted else None
-    processor, facts = _processor(options, bundle, manifest, output, dicom, many=many)
+    processor, facts = _processor(options, bundle, manifest, output, dicom)
     return SeriesScorer(processor, facts, output, volumes=options.heatmaps, dicom=dicom), facts
 
 
@@ -278,13 +278,11 @@ def _processor(
     manifest: Manifest,
     output: Path,
     dicom: DicomObjects | None = None,
-    *,
-    many: bool,
 ) -> tuple[Processor, PostProcessing]:
     from .processing import Processor
     from .support import make_predictor
 
-    predictor, bound = make_predictor(bundle, manifest, many=many)
+    predictor, bound = make_predictor(bundle, manifest, many=True)
     if bound is not None:
         images = f"{counted(len(bound.images), 'support image')} that {agree(len(bound.images), 'was', 'were')}"
         logger.info("Comparing with the %s bound on this device.", images)
