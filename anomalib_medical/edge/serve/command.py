@@ -129,7 +129,7 @@ def _serving(
                 service.wake.set()
 
             counts = [service.failures, source.failures]
-            monitor = Monitor(output, scorer.facts, lambda: len(spool.queue()), service.troubles, counts)
+            monitor = Monitor(output, scorer.facts, spool.count, service.troubles, counts)
             service.beat, service.observe = monitor.beat, monitor.observe
             web = held.enter_context(WebServer(options.http, told, settings.token, monitor.answer))
             _serve_beside(web, held)

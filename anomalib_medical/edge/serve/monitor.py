@@ -149,7 +149,7 @@ class Monitor:
         yield CounterMetricFamily("anomed_studies", "Studies of which a series was taken", studies)
         yield CounterMetricFamily("anomed_files", "Files scored", files.get(1, 0))
         failures = CounterMetricFamily("anomed_failures", "Failures of this process, by kind", labels=["kind"])
-        for kind, count in sorted(sum(self._failures, Counter()).items()):
+        for kind, count in sorted(sum((Counter(each.copy()) for each in self._failures), Counter()).items()):
             failures.add_metric([kind], count)
         yield failures
         yield GaugeMetricFamily("anomed_unreadable_files", "Files that could not be read", files.get(0, 0))

@@ -108,6 +108,10 @@ class Spool:
                 file.replace(target / file.name)
             folder.rmdir()
 
+    def count(self) -> int:
+        """Count the series in the queue, from any thread."""
+        return sum(1 for _ in self._queue.iterdir())
+
     def queue(self) -> list[Path]:
         """List the folders of whole series, the first that came first."""
         return sorted(_folders(self._queue), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))

@@ -73,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             answer = self.server.ask(path)
-        except EdgeError as error:
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except (EdgeError, OSError):
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "This cannot be told now: ask again.")
             return
         status, kind, content = answer or (HTTPStatus.NOT_FOUND, "", "There is nothing of this name.")
         self._send(status, content, kind or _PLAIN)

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from anomalib_medical.edge import watch as module
 from anomalib_medical.edge.manifest import PostProcessing
 from anomalib_medical.edge.reading import FileResult
 from anomalib_medical.edge.results import Entry, Journal, Row, Table
+from anomalib_medical.edge.retention import Retention
 from anomalib_medical.edge.series import SeriesScorer
+from anomalib_medical.edge.stopping import Stop
 from anomalib_medical.edge.watch import Arrivals, DropFolder, Watcher, check_folders, locked
 from anomalib_medical.io import sha256
 from tests.helpers.dicom_files import PLACE, write_dicom
@@ -331,3 +334,26 @@ def test_a_slice_that_cannot_be_read_leaves_the_others_scored(folders):
     assert "1 slice could not be read" in (output / "series.csv").read_text()
     assert len(list((output / "processed").iterdir())) == 2
     assert len(list((output / "failed").glob("*.dcm"))) == 1
+
+
+def test_a_signal_to_stop_lets_the_series_under_way_be_finished_and_no_other_begin(folders):
+    drop, output = folders
+    for number in range(3):
+        (drop / f"{number}.png").write_bytes(f"picture {number}".encode())
+    journal = Journal(output)
+    scorer = SeriesScorer(Processor(), PostProcessing(), output, volumes=False, dicom=None)
+    watcher = Watcher(output, journal, scorer)
+    taken, original = [], watcher.take
+
+    def take(series):
+        signal.raise_signal(signal.SIGTERM)
+        original(series)
+        taken.append(series)
+
+    watcher.take = take
+    with Stop() as stop:
+        module.watch(drop, watcher, settle=0, interval=0, stop=stop, retention=Retention([], None))
+    journal.close()
+    assert len(taken) == 1
+    assert len(list((output / "processed").iterdir())) == 1
+    assert len(list(drop.iterdir())) == 2

@@ -4,6 +4,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 
 import pytest
 
@@ -16,8 +17,8 @@ from anomalib_medical.edge.serve.web import WebServer
 def serve():
     made, told = [], []
 
-    def make(token=None, tell=told.append):
-        server = WebServer(("127.0.0.1", 0), tell, token)
+    def make(token=None, tell=told.append, ask=lambda _: None):
+        server = WebServer(("127.0.0.1", 0), tell, token, ask)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         made.append(server)
         return f"http://127.0.0.1:{server.server_port}", told
@@ -84,3 +85,33 @@ def test_a_study_that_cannot_be_kept_is_told_so(serve):
 def test_beyond_this_machine_only_with_a_token():
     with pytest.raises(EdgeError, match="give `token` in the settings"):
         WebServer(("0.0.0.0", 0), print, None)  # noqa: S104
+
+
+def get(url, **headers):
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - of http alone
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - of http alone
+            return answer.status, answer.headers.get_content_type(), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers.get_content_type(), error.read().decode()
+
+
+def answer_of_a_monitor(path):
+    if path == "/broken":
+        raise OSError
+    return (HTTPStatus.OK, "text/html", f"asked for {path}") if path in {"/healthz", "/metrics"} else None
+
+
+def test_a_monitor_answers(serve):
+    url, _ = serve(ask=answer_of_a_monitor)
+    assert get(f"{url}/healthz?x=1") == (200, "text/html", "asked for /healthz")
+    assert get(f"{url}/other")[0] == 404
+    assert get(f"{url}/broken")[0] == 503
+
+
+def test_metrics_are_for_who_has_the_token_and_health_for_all(serve, monkeypatch):
+    monkeypatch.setenv("TOLD", "secret")
+    url, _ = serve(Secret(env="TOLD"), ask=answer_of_a_monitor)
+    assert get(f"{url}/healthz")[0] == 200
+    assert get(f"{url}/metrics")[0] == 401
+    assert get(f"{url}/metrics", Authorization="Bearer secret")[0] == 200
