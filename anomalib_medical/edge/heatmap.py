@@ -128,7 +128,7 @@ def draw_map(
     heat = Image.fromarray(put_back(scale.levels(values), placed, size, Image.Resampling.BILINEAR))
     if box := heat.getbbox():
         part = heat.crop(box)
-        picture.paste(_coloured(part), box, part.point(scale.opacities().tolist()))
+        picture.paste(_coloured(part), box, part.point(_opacities(scale)))
     if mask is not None and mask.any():
         _draw_outline(picture, place_mask(mask, placed, size), max(1, round(max(size) / 512)))
     hatch(picture, placed)
@@ -143,6 +143,11 @@ def _draw_outline(picture: Image.Image, mask: Mask, width: int) -> None:
     inner, outer = _outline(mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1], width)
     for colour, pixels in (((0, 0, 0), outer), ((255, 255, 255), inner)):
         picture.paste(colour, (left, top), Image.fromarray(pixels))
+
+
+@lru_cache(maxsize=16)
+def _opacities(scale: Scale) -> list[int]:
+    return scale.opacities().tolist()
 
 
 def place_mask(mask: Mask, placed: Placement, size: tuple[int, int]) -> Mask:
@@ -203,7 +208,7 @@ def _bar(scale: Scale, size: int, width: int) -> Image.Image:
     )
     heat = Image.fromarray(np.ascontiguousarray(ramp))
     strip.paste((128, 128, 128), (left, top, right, bottom))
-    strip.paste(_coloured(heat), (left, top), heat.point(scale.opacities().tolist()))
+    strip.paste(_coloured(heat), (left, top), heat.point(_opacities(scale)))
     draw = ImageDraw.Draw(strip)
     span = scale.high - scale.start
     free = float(left)

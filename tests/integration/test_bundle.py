@@ -1,6 +1,7 @@
 """`anomalib-medical bundle`: every model's bundle scores as the engine does, is complete, and overwrites nothing."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,11 @@ def test_every_bundle_is_complete(made):
         "model/model.xml",
         "model/model.bin",
         "self_test/noise.png",
+        "service/Dockerfile",
+        "service/anomalib-medical-edge.service",
+        "service/compose.yaml",
+        "service/settings.yaml",
+        "sbom.cdx.json",
     }
     needed |= {"runtime/edge/serve/orthanc.lua", "runtime/edge/serve/__init__.py"}
     assert needed | {"runtime/edge/manifest.py", "runtime/io/__init__.py", "runtime/__init__.py", "edge.py"} <= set(
@@ -120,6 +126,20 @@ def test_every_bundle_is_complete(made):
     assert f"# Model card: {name}, FP32" in card
     assert "**Not a medical device.**" in card
     assert "**not known**" in card
+
+
+def test_a_container_gets_all_of_a_bundle_and_its_bill_names_the_graphs(made):
+    """What the Dockerfile did not copy, the manifest would miss."""
+    name, _, bundle = made
+    text = (bundle / "service" / "Dockerfile").read_text()
+    copied = {word.rstrip("/") for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]}
+    files = Manifest.read(bundle).files
+    assert {file.partition("/")[0] for file in files} | {"manifest.json"} == copied
+    bill = json.loads((bundle / "sbom.cdx.json").read_text())
+    (model,) = (each for each in bill["components"] if each["type"] == "machine-learning-model")
+    assert model["name"] == name
+    digests = {each["name"]: each["hashes"][0]["content"] for each in model["components"]}
+    assert digests == {file: digest for file, digest in files.items() if file.startswith("model/")}
 
 
 @pytest.mark.slow

@@ -159,19 +159,3 @@ def test_serve_says_how_it_is_and_ends_when_the_series_under_way_is_done(bundle,
         assert float(found["anomed_files_total"]) == slices
         assert 'anomed_drift_share{of="image",where="above_threshold"}' in found
         assert not [private for private in PRIVATE if private in text]
-
-
-def test_what_a_bundle_is_run_by_is_in_it_and_its_container_gets_all_of_it(bundle_of_scrd):
-    """The Dockerfile copies everything that the manifest names: what lacks would be refused."""
-    text = (bundle_of_scrd / "service" / "Dockerfile").read_text()
-    copied = {word.rstrip("/") for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]}
-    named = {name.partition("/")[0] for name in json.loads((bundle_of_scrd / "manifest.json").read_text())["files"]}
-    assert named | {"manifest.json"} == copied
-    bill = json.loads((bundle_of_scrd / "sbom.cdx.json").read_text())
-    model = next(each for each in bill["components"] if each["type"] == "machine-learning-model")
-    assert {each["name"] for each in model["components"]} == {"model/model.bin", "model/model.xml"}
-
-
-@pytest.fixture(scope="module")
-def bundle_of_scrd(bundles):
-    return bundles.bundle("Scrd")

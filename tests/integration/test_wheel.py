@@ -32,6 +32,10 @@ def test_the_wheel_carries_every_module_and_configuration_file(tmp_path):
     names_of_others = (
         *("py.typed", "edge/README.md", "edge/serve/orthanc.lua"),
         *("deploy/requirements.txt", "deploy/requirements-serve.txt"),
+        *(
+            f"deploy/templates/service/{name}"
+            for name in ("Dockerfile", "anomalib-medical-edge.service", "compose.yaml")
+        ),
     )
     others = {f"anomalib_medical/{name}" for name in names_of_others}
     assert modules | configs | others | {"anomalib_medical/deploy/templates/MODEL_CARD.md.jinja"} <= names
