@@ -147,7 +147,7 @@ def _draw_outline(picture: Image.Image, mask: Mask, width: int) -> None:
 
 @lru_cache(maxsize=16)
 def _opacities(scale: Scale) -> list[int]:
-    return scale.opacities().tolist()
+    return list(map(int, scale.opacities()))
 
 
 def place_mask(mask: Mask, placed: Placement, size: tuple[int, int]) -> Mask:
