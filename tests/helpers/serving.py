@@ -137,3 +137,9 @@ def work(service: Service, steps: int = 30) -> None:
     for _ in range(steps):
         if not service.step():
             return
+
+
+def receive(spool: Spool, *slices: tuple[int, int], **tags: object) -> None:
+    """Put slices of studies into a spool, as a sender's files come in."""
+    for study, index in slices:
+        spool.put(f"{UID}.{study}", f"{UID}.{study}.1", f"{UID}.{study}.1.{index}", slice_of(study, index, **tags))

@@ -70,6 +70,12 @@ class Book(Journal):
             found = self._database.execute("SELECT 1 FROM instances WHERE instance = ?", (instance,))
             return found.fetchone() is not None
 
+    def reason(self, digest: str) -> str | None:
+        """Why a file with this SHA-256 could not be read, empty if it was scored; None if nothing is known of it."""
+        with explained():
+            row = self._database.execute("SELECT reason FROM files WHERE sha256 = ?", (digest,)).fetchone()
+        return None if row is None else str(row[0])
+
     def attempt(self, series: str) -> int:
         """Enter an attempt to score a series; returns how many there were before, of which none came to an end."""
         with explained(), self._database:

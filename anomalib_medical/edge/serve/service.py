@@ -181,7 +181,8 @@ class Service:
         series, name = folder.name, folder.name[:16]
         since, begin = folder.stat().st_mtime, time.monotonic()
         if not new:
-            self._clear(folder)
+            # Scored before; if this process ended then, files are where they were.
+            self._clear(folder, {file: sha256(file) for file in files})
             return
         instances = [file.stem for file in new]
         if why := self._why_not(new):
@@ -227,7 +228,6 @@ class Service:
         for each in results:
             if each.reason:
                 self.failures["unreadable"] += 1
-                self._keep(each.path, FAILED_FOLDER, digests[each.path])
         said = ", ".join(f"score {row.raw_score:.6g} {row.label}".rstrip() for row in rows)
         logger.info("series %s: %s scored%s.", name, counted(len(new), "instance"), f": {said}" if said else "")
         self._clear(folder, digests)
@@ -261,14 +261,14 @@ class Service:
         )
         self._clear(folder)
 
-    def _keep(self, file: Path, where: str, digest: str) -> None:
-        file.replace(self._output / where / f"{image_name(digest)}.dcm")
-
     def _clear(self, folder: Path, digests: dict[Path, str] | None = None) -> None:
-        """Take a series off the queue; of what was scored, keep the originals if they are wanted."""
+        """Take a series off the queue; keep what could not be read, and the other originals if they are wanted."""
         for file in folder.iterdir():
-            if digests and file in digests and self._settings.keep_originals:
-                self._keep(file, PROCESSED, digests[file])
+            digest = (digests or {}).get(file, "")
+            reason = self._book.reason(digest)
+            if reason or (reason is not None and self._settings.keep_originals):
+                where = FAILED_FOLDER if reason else PROCESSED
+                file.replace(self._output / where / f"{image_name(digest)}.dcm")
             else:
                 file.unlink()
         folder.rmdir()

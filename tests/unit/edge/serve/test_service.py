@@ -12,15 +12,13 @@ import pytest
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.results import Table
 from anomalib_medical.edge.serve import RefusedError, UnavailableError
-from anomalib_medical.edge.serve import patience as patience_module
 from anomalib_medical.edge.serve import service as module
-from anomalib_medical.edge.serve.book import DONE, FAILED, PASSED, REFUSED, Book, tell
-from anomalib_medical.edge.serve.service import Service, Settling
+from anomalib_medical.edge.serve.book import DONE, FAILED, PASSED, REFUSED, Book
+from anomalib_medical.edge.serve.service import Service
 from anomalib_medical.edge.serve.settings import Settings
 from anomalib_medical.edge.serve.spool import Spool, name_of
-from anomalib_medical.edge.watch import locked
 from anomalib_medical.io import OWN_MANUFACTURER
-from tests.helpers.serving import UID, WHO, Taker, own_series, serving, slice_of, work
+from tests.helpers.serving import UID, WHO, Taker, own_series, receive, serving, work
 
 
 class KilledError(BaseException):
@@ -33,12 +31,6 @@ def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
-
-
-def receive(spool, *slices, **tags):
-    """As a sender's files come in, each of a study."""
-    for study, index in slices:
-        spool.put(f"{UID}.{study}", f"{UID}.{study}.1", f"{UID}.{study}.1.{index}", slice_of(study, index, **tags))
 
 
 def lines_of(output, name):
@@ -91,22 +83,6 @@ def test_a_kill_at_any_step_loses_and_repeats_nothing(tmp_path, monkeypatch, own
         assert not list((output / folder).iterdir())
 
 
-def test_a_study_is_scored_when_nothing_came_for_a_while_whatever_the_wall_clock_says(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr("time.time", lambda: 0.0)
-    with serving(tmp_path / "out", source=lambda _, spool: Settling(spool, 30)) as (service, spool, _, processor):
-        receive(spool, (1, 0))
-        clock[0] += 20
-        receive(spool, (1, 1))
-        monkeypatch.setattr("time.time", lambda: 1e9)  # somebody set it
-        clock[0] += 20
-        work(service)
-        assert not processor.scored
-        clock[0] += 11
-        work(service)
-        assert len(processor.scored) == 2
-    assert len(lines_of(tmp_path / "out", "series")) == 1
-
-
 def test_what_comes_twice_is_scored_once_and_what_comes_late_is_a_series_of_its_own(tmp_path):
     with serving(tmp_path / "out") as (service, spool, _, processor):
         receive(spool, (1, 0), (1, 1))
@@ -122,27 +98,6 @@ def test_what_comes_twice_is_scored_once_and_what_comes_late_is_a_series_of_its_
         work(service)
         assert len(processor.scored) == 3
     assert len(lines_of(tmp_path / "out", "series")) == 2
-
-
-def test_files_that_somebody_left_are_passed_over(tmp_path):
-    for _ in range(2):
-        with serving(tmp_path / "out") as (service, spool, book, _):
-            for name in ("queue", "incoming"):
-                (tmp_path / "out" / name / "Thumbs.db").touch()
-            receive(spool, (1, 0))
-            spool.settle(0)
-            work(service)
-            assert book.counts() == {DONE: 1}
-
-
-def test_more_of_a_series_that_waits_joins_it(tmp_path):
-    with serving(tmp_path / "out") as (service, spool, _, _):
-        for index in range(2):
-            receive(spool, (1, index))
-            spool.settle(0)
-        assert len(spool.queue()) == 1
-        work(service)
-    assert '"slices": 2' in lines_of(tmp_path / "out", "series")[0]
 
 
 @pytest.mark.parametrize(
@@ -192,22 +147,24 @@ def test_only_series_that_fit_are_scored(tmp_path, condition, scored):
         assert book.counts() == {DONE if scored else PASSED: 1}
 
 
-def test_originals_stay_where_the_page_of_review_looks_for_them(tmp_path):
-    with serving(tmp_path / "out", Settings(keep_originals=True)) as (service, spool, _, processor):
-        receive(spool, (1, 0))
-        spool.settle(0)
-        work(service)
-    assert [path.stem for path in (tmp_path / "out" / "processed").iterdir()] == processor.scored
-
-
-def test_a_damaged_slice_is_kept_and_the_others_are_scored(tmp_path):
-    with serving(tmp_path / "out") as (service, spool, _, processor):
+@pytest.mark.parametrize("killed", [False, True])
+def test_originals_stay_where_the_page_of_review_looks_for_them_and_damaged_slices_too(tmp_path, monkeypatch, killed):
+    settings = Settings(keep_originals=True)
+    with serving(tmp_path / "out", settings) as (service, spool, _, processor):
         receive(spool, (1, 0))
         receive(spool, (1, 1), ImageComments="DAMAGED")
         spool.settle(0)
+        if killed:  # when all is entered, and nothing yet moved
+            monkeypatch.setattr(Service, "_clear", lambda *_: None)
+        service.step()
+        (scored,) = processor.scored
+    monkeypatch.undo()
+    with serving(tmp_path / "out", settings) as (service, _, _, processor):
         work(service)
-        assert len(processor.scored) == 1
+        assert not processor.scored
+    assert [path.stem for path in (tmp_path / "out" / "processed").iterdir()] == [scored]
     assert len(list((tmp_path / "out" / "failed").glob("*.dcm"))) == 1
+    assert not list((tmp_path / "out" / "queue").iterdir())
     assert "1 slice could not be read" in lines_of(tmp_path / "out", "series")[0]
     assert len(lines_of(tmp_path / "out", "failed")) == 1
 
@@ -342,42 +299,6 @@ def test_a_journal_that_cannot_be_written_ends_the_service_and_loses_nothing(tmp
         assert len(spool.queue()) == 1
         work(service)
         assert book.counts() == {DONE: 1}
-
-
-def test_the_spool_has_room_until_it_is_full(tmp_path, clock):
-    with serving(tmp_path / "out", limits=(1000.0, 0.0)) as (_, spool, _, _):
-        assert spool.has_room()
-        receive(spool, (1, 0), (1, 1))
-        clock[0] += 2
-        assert not spool.has_room()
-    with serving(tmp_path / "other", limits=(1e12, 1e18)) as (_, spool, _, _):
-        assert not spool.has_room()  # the disk is not that large
-
-
-def test_two_services_do_not_share_a_folder(tmp_path):
-    with locked(tmp_path), pytest.raises(EdgeError, match="Another runtime works on"), locked(tmp_path):
-        pass
-
-
-def test_a_study_that_was_told_of_is_kept_until_it_was_looked_up(tmp_path):
-    with serving(tmp_path / "out"):
-        tell(tmp_path / "out", "1.2.3")
-        tell(tmp_path / "out", "1.2.3")
-    with serving(tmp_path / "out") as (_, _, book, _):
-        assert book.told() == ["1.2.3"]
-        book.forget("1.2.3")
-        assert book.told() == []
-
-
-def test_patience_grows_to_its_bound(clock):
-    patience = patience_module.Patience(10)
-    assert [patience.failed() for _ in range(6)] == [1, 2, 4, 8, 10, 10]
-    clock[0] += 9.9
-    assert not patience.is_over
-    clock[0] += 0.2
-    assert patience.is_over
-    patience.succeeded()
-    assert patience.failed() == 1
 
 
 def test_a_signal_to_stop_lets_the_series_under_way_be_finished_and_no_other_begin(tmp_path):
