@@ -268,7 +268,9 @@ class MedicalModuleMixin(_Module):
                 generator=torch.Generator(),  # leaves the global one, and so the training, as it was
             )
             progress = self.trainer.progress_bar_callback is not None
-            for batch in tqdm(batches, desc="Normal images", unit="batch", disable=not progress, leave=False):
+            for batch in tqdm(
+                batches, desc="Normal images", unit="batch", disable=None if progress else True, leave=False
+            ):
                 normals = [item for item in batch if not item.gt_label][: int(min(left, len(batch)))]
                 left -= len(normals)
                 if normals:
