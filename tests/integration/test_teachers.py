@@ -48,6 +48,7 @@ def test_its_bundle_runs_on_a_device(scrd, tiny_folder, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", _marked(["tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224"]))
 def test_d24fad_compares_with_any_teacher(backbone, tmp_path):
     model = D24fad(backbone=backbone, image_size=64, pre_trained=False, seed=0)
