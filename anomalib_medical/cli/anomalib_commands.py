@@ -56,6 +56,7 @@ class MedicalCLI(AnomalibCLI):
     def __init__(self, args: Sequence[str] | None = None, run: bool = True, *, verbose: bool = False) -> None:
         self._part: PartOfArchive | None = None
         self._verbose = verbose
+        self._resumes = False
         register()
         self.as_trained = AsTrained.of(sys.argv[1:] if args is None else args)
         with without_their_handlers():
@@ -101,6 +102,9 @@ class MedicalCLI(AnomalibCLI):
             raise MedicalError(msg)
         if self.subcommand == "predict":
             part_of(options)  # refuses what is none
+        if self.subcommand in {"fit", "train", "test", "validate"} and options.get("data") is None:
+            msg = f"`{self.subcommand}` needs data: give --data MedicalFolder --data.root IMAGES, or another data set."
+            raise MedicalError(msg)
         path = options.get("ckpt_path")
         checkpoint = None
         if path:

@@ -51,17 +51,17 @@ class LastRun:
             told = "; ".join(f"{name}: it had {had!r}, this has {has!r}" for name, (had, has) in differing.items())
             options = " ".join(shell_argument(name, had) for name, (had, _) in differing.items())
             msg = (
-                f"--resume: the last run, in {self.folder}, was another one ({told}). Give {options}, or train from its "
-                f"weights as you like: {shell_argument('ckpt_path', self.checkpoint)} instead of --resume."
+                f"--resume: the last run, in {self.folder}, was another one ({told}). Give {options}, or train from "
+                f"its weights as you like: {shell_argument('ckpt_path', self.checkpoint)} instead of --resume."
             )
             raise MedicalError(msg)
         done = {"max_epochs": _epochs(self.content), "max_steps": self.content.get("global_step", 0)}
         for name, count in done.items():
             if (limit := limits.get(name)) is not None and 0 <= limit <= count:
+                test = f"{PROGRAM} test {shell_argument('ckpt_path', self.checkpoint)} ..."
                 msg = (
-                    f"--resume: the last run, in {self.folder}, had ended (--trainer.{name} {limit}). Train longer with "
-                    f"a larger one, test it by `{PROGRAM} test {shell_argument('ckpt_path', self.checkpoint)} ...`, or "
-                    "start anew without --resume."
+                    f"--resume: the last run, in {self.folder}, had ended (--trainer.{name} {limit}). Train longer "
+                    f"with a larger one, test it by `{test}`, or start anew without --resume."
                 )
                 raise MedicalError(msg)
 
@@ -71,8 +71,8 @@ def find_last_run(folder: Path) -> LastRun:
     versions = [each for each in folder.glob("v*") if each.is_dir() and each.name[1:].isdigit()]
     if not versions:
         msg = (
-            f"--resume: there is no run of this model on this data in {folder}. Start one without --resume, or give the "
-            "--default_root_dir, --model and --data of the run."
+            f"--resume: there is no run of this model on this data in {folder}. Start one without --resume, or give "
+            "the --default_root_dir, --model and --data of the run."
         )
         raise MedicalError(msg)
     last = max(versions, key=lambda each: int(each.name[1:]))
