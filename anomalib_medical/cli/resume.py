@@ -51,8 +51,8 @@ class LastRun:
             told = "; ".join(f"{name}: it had {had!r}, this has {has!r}" for name, (had, has) in differing.items())
             options = " ".join(shell_argument(name, had) for name, (had, _) in differing.items())
             msg = (
-                f"--resume: the last run, in {self.folder}, was another one ({told}). Give {options}, or train from "
-                f"its weights as you like: {shell_argument('ckpt_path', self.checkpoint)} instead of --resume."
+                f"--resume: the last run, in {self.folder}, was another one ({told}). Give {options}, or start anew "
+                "without --resume."
             )
             raise MedicalError(msg)
         done = {"max_epochs": _epochs(self.content), "max_steps": self.content.get("global_step", 0)}
