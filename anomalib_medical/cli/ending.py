@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.cli.parser import PROGRAM
-from anomalib_medical.cli.reading_options import READING
+from anomalib_medical.cli.reading_options import READING, chosen
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.io import counted
 from anomalib_medical.metrics import UndefinedMetricError, image_auroc
@@ -101,12 +101,8 @@ def _reading(cli: MedicalCLI, known: Mapping[str, Any]) -> list[str]:
     options = cli.config[cli.subcommand]
     data = options.get("data")
     given = data.get("init_args", {}) if hasattr(data, "init_args") else options
-    values, usual = (
-        {name: tuple(value) if isinstance(value, list) else value for name, value in each.items()}
-        for each in ({name: given.get(name) for name in READING}, known)
-    )
-    usual = READING | {name: value for name, value in usual.items() if value is not None}
-    return [shell_argument(name, value) for name, value in values.items() if value not in {None, usual[name]}]
+    usual = READING | chosen(known)
+    return [shell_argument(name, value) for name, value in chosen(given).items() if value != usual[name]]
 
 
 def _free(path: Path) -> Path:

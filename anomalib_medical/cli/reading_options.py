@@ -51,10 +51,7 @@ def as_in_training(
     Raises:
         MedicalError: If images would come out otherwise than in the training. Which slices are taken may differ.
     """
-    trained, given = (
-        {name: tuple(value) if isinstance(value, list) else value for name, value in each.items() if value is not None}
-        for each in (trained, given)
-    )
+    trained, given = chosen(trained), chosen(given)
     for name in ("window", "axis"):
         had, has = trained.get(name), given.get(name)
         if had is None or has is None or (Window.of(had) == Window.of(has) if name == "window" else had == has):
@@ -69,6 +66,14 @@ def as_in_training(
         told = ", ".join(f"{name} {_shown(value)}" for name, value in taken.items())
         logger.info("Reads files as the training did: %s.", told)
     return trained | given
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `READING` that are set, lists as tuples."""
+    values = {name: options.get(name) for name in READING}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if value is not None
+    }
 
 
 def _shown(value: object) -> str:
