@@ -11,6 +11,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -218,7 +219,12 @@ def class_of(content: dict[str, Any], path: Path, given: str | None = None) -> t
 def arguments_of(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
     """Arguments that a model was built with, as far as its class takes them, but for the download of weights."""
     parameters = inspect.signature(cls).parameters
-    arguments = {key: value for key, value in content.get("hyper_parameters", {}).items() if key in parameters}
+    arguments = {
+        # A parameter of type `str | PrecisionType` takes the text, which can be written to a configuration file too.
+        key: value.value if isinstance(value, Enum) and parameters[key].annotation is not type(value) else value
+        for key, value in content.get("hyper_parameters", {}).items()
+        if key in parameters
+    }
     # All weights are in the checkpoint.
     return arguments | ({"pre_trained": False} if "pre_trained" in parameters else {})
 

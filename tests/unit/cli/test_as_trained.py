@@ -49,7 +49,10 @@ def checkpoint(here):
 def test_the_model_is_built_as_it_was_trained(name, tiny_folder, here):
     model = MODELS[name]()
     path = save(model, here / "model.ckpt")
-    made = parsed("predict", "--ckpt_path", path, "--data", tiny_folder).model
+    command = parsed("predict", "--ckpt_path", path, "--data", tiny_folder)
+    # A run writes its configuration down.
+    assert name in command.subcommand_parsers["predict"].dump(command.config["predict"])
+    made = command.model
     assert type(made) is type(model)
     listed = {key: list(value) if isinstance(value, tuple) else value for key, value in made.hparams.items()}
     assert listed == {key: list(value) if isinstance(value, tuple) else value for key, value in model.hparams.items()}
