@@ -22,12 +22,12 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission
-from tqdm import tqdm
 
 from anomalib_medical.benchmark.plan import Plan, make_plan
 from anomalib_medical.benchmark.records import Job, JobStatus, State
 from anomalib_medical.benchmark.run_folder import RunFolder
-from anomalib_medical.benchmark.runner import BAR, Running, Task, check_disk, told
+from anomalib_medical.benchmark.runner import Running, Task, check_disk, doing, told
+from anomalib_medical.benchmark.screen import Screen
 from anomalib_medical.benchmark.slurm_queue import (
     Entry,
     Place,
@@ -96,12 +96,15 @@ def submit_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], _: Sequence[s
         there |= _submit(plan, run, new)
     # The jobs that ended without a word, and since when.
     silent: dict[Place, float] = {}
-    with tqdm(total=len(tasks), unit="job", bar_format=BAR) as bar:
+    with Screen(len(tasks)) as screen:
         try:
             while there:
                 time.sleep(_POLL_SECONDS)
                 known = look(batch for batch, _ in there)
-                bar.set_postfix_str(_counts(known, there))
+                if screen.due:
+                    states = {place: entry.state for place, entry in (known or {}).items()}
+                    at_work = [task for place, task in there.items() if states.get(place) == "RUNNING"]
+                    screen.show(_counts(known, there), [doing(task, run) for task in at_work])
                 if known is None:
                     continue
                 for place, task in list(there.items()):
@@ -114,8 +117,7 @@ def submit_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], _: Sequence[s
                     status = said or _written(run, task, place, entry)
                     check_disk(status)
                     del there[place]
-                    bar.write(told(task, status))
-                    bar.update()
+                    screen.ended(told(task, status))
         except (KeyboardInterrupt, OSError):
             cancel(batch for batch, _ in there)
             raise

@@ -8,6 +8,7 @@
     <run>/jobs/<job>/pixels.npz   `PixelResult`, where the test set has masks and the model maps
     <run>/jobs/<job>/gallery/     PNG files
     <run>/jobs/<job>/log.txt      what its process said, tracebacks too
+    <run>/jobs/<job>/step.txt     while it runs: what it is doing, in a line
     <run>/jobs/<job>/model.ckpt   its last weights, where the plan keeps them there
     <run>/cluster/<batch>/        of jobs given to SLURM: which tasks they do, what submitit keeps of them
 
@@ -18,6 +19,7 @@ and pictures, which are made of patients' images.
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -34,12 +36,13 @@ from anomalib_medical.benchmark.files import RunFolderError, atomic, explained, 
 from anomalib_medical.benchmark.records import DatasetInfo, Job, PixelResult, PlannedJob, RunInfo
 from anomalib_medical.metrics import PixelCounts
 
-#: Columns of scores.csv. Models with maps have ``batch_blur`` and ``image_blur`` beside them: the maximum of the map of
-#: a test image after a Gaussian over batch and image, as published code does, and over the image alone. One
-#: ``meta_<name>`` for each metadata column follows.
+#: Columns of scores.csv. Where images are of series or volumes ``series_hash`` says of which, "" of none. Models with
+#: maps have ``batch_blur`` and ``image_blur`` beside them: the maximum of the map of a test image after a Gaussian over
+#: batch and image, as published code does, and over the image alone. One ``meta_<name>`` for each metadata column
+#: follows.
 SCORE_COLUMNS = ("path_hash", "patient_hash", "split", "label", "class_name", "raw_score")
 BLUR_COLUMNS = ("batch_blur", "image_blur")
-_JOB = "job.json"
+_JOB, _STEP = "job.json", "step.txt"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ class JobFolder:
     def write(self, job: Job) -> None:
         """Write what the job says, after all its other files."""
         write_json(self.path / _JOB, job)
+        (self.path / _STEP).unlink(missing_ok=True)
+
+    def begin_step(self, text: str) -> None:
+        """Say what the job is doing now, to whoever looks."""
+        # Not worth a failure.
+        with contextlib.suppress(OSError):
+            (self.path / _STEP).write_text(text, encoding="utf-8")
+
+    def step(self) -> str:
+        """What the job is doing, as far as it has said."""
+        if (self.path / _JOB).exists():
+            return "ending"
+        try:
+            return (self.path / _STEP).read_text(encoding="utf-8")
+        except OSError:
+            return "starting"
 
     def scores(self) -> DataFrame:
         """Read scores.csv; all but labels and scores is text, "" where unknown."""

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import psutil
-from tqdm import tqdm
 
 from anomalib_medical.benchmark.plan import Limits, Plan
 from anomalib_medical.benchmark.records import Job, JobStatus
 from anomalib_medical.benchmark.run_folder import JobFolder, RunFolder
+from anomalib_medical.benchmark.screen import Screen
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.fingerprints import available_cores
 
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 
@@ -60,13 +59,15 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
     waiting, free = deque(tasks), deque(devices)
     running: list[Running] = []
     threads = plan.threads or max(1, available_cores() // len(devices))
-    with tqdm(total=len(tasks), unit="job", bar_format=BAR, disable=not tasks) as bar:
-        bar.set_postfix_str(_left(tasks, devices))
+    with Screen(len(tasks)) as screen:
         try:
             while waiting or running:
                 while waiting and free:
                     running.append(Running(run, waiting.popleft(), free.popleft(), threads))
                 time.sleep(_POLL_SECONDS)
+                if screen.due:
+                    left = [*waiting, *(each.task for each in running)]
+                    screen.show(_left(left, devices), [doing(each.task, run) for each in running])
                 for each in running[:]:
                     status = each.status(plan.limits)
                     if status is None:
@@ -74,10 +75,8 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
                     check_disk(status)
                     running.remove(each)
                     free.append(each.device)
-                    bar.write(told(each.task, status))
                     left = [*waiting, *(other.task for other in running)]
-                    bar.set_postfix_str(_left(left, devices), refresh=False)
-                    bar.update()
+                    screen.ended(told(each.task, status), _left(left, devices))
         finally:
             for each in running:
                 each.end()
@@ -92,6 +91,11 @@ def check_disk(status: JobStatus) -> None:
     """Raise `OSError` if a task found the disk full: so will the others."""
     if status.status == "disk_full":
         raise OSError(errno.ENOSPC, status.message)
+
+
+def doing(task: Task, run: RunFolder) -> str:
+    """What a running task does, in a line."""
+    return f"{task.label}: {task.folder(run).step()}"
 
 
 def told(task: Task, status: JobStatus) -> str:

@@ -93,6 +93,8 @@ def score_table(
         "class_name": samples.label.astype(str).to_numpy() if "label" in samples else "",
         "raw_score": scored.scores,
     }
+    if "series_id" in samples and (samples.series_id != "").any():
+        table["series_hash"] = [hasher.hash(series, "s") for series in samples.series_id]
     metadata = [column for column in map(str, samples) if column.startswith(METADATA)]
     return DataFrame(table | {name: samples[name].fillna("").astype(str).to_numpy() for name in metadata})
 

@@ -69,6 +69,31 @@ class TrainingClock(Timer):
         return super().time_elapsed(stage) - (self.paused if stage == RunningStage.TRAINING else 0.0)
 
 
+class Steps(Callback):
+    """Says every second how far a training is, by what ends it first: the cap, its steps or its epochs."""
+
+    def __init__(self, clock: TrainingClock, minutes: float, say: Callable[[str], None]) -> None:
+        self._clock, self._seconds, self._say = clock, 60 * minutes, say
+        self._next = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Say it, if it is time."""
+        del pl_module, outputs, batch
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1.0
+        done = [self._clock.time_elapsed() / self._seconds]
+        if trainer.max_steps > 0:
+            done.append(trainer.global_step / trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            done.append((trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches) / trainer.max_epochs)
+        losses = [float(value) for name, value in trainer.callback_metrics.items() if "loss" in name]
+        loss = f", loss {losses[0]:.3g}" if losses else ""
+        self._say(f"training {min(max(done), 1):.0%}, step {trainer.fit_loop.total_batch_idx + 1}{loss}")
+
+
 class EpochScores(Callback):
     """Scores the test set at ends of epochs, to show what choosing the best of them adds. Nothing is chosen by it."""
 
@@ -111,14 +136,14 @@ class EpochScores(Callback):
         return float(roc_auc_score(labels, scores)) if np.isfinite(scores).all() else float("nan")
 
 
-def train_and_score(plan: Plan, job: PlannedJob, device: str) -> Result:
-    """Run a job with a model on ``cpu`` or ``cuda``; which GPU, the process's environment says."""
+def train_and_score(plan: Plan, job: PlannedJob, device: str, say: Callable[[str], None]) -> Result:
+    """Run a job with a model on ``cpu`` or ``cuda``, which GPU, the process's environment says; ``say`` takes steps."""
     seed_everything(job.seed, workers=True, verbose=False)
     settings = plan.settings(job.model, job.dataset)
     data = ready_datamodule(plan, job.dataset, settings.train_batch_size)
     model, teacher = build_model(plan, job)
     clock, collector = TrainingClock(plan.limits.train_minutes), ScoreCollector()
-    callbacks: list[Callback] = [clock, collector]
+    callbacks: list[Callback] = [clock, collector, Steps(clock, plan.limits.train_minutes, say)]
     epochs = EpochScores(clock, data.test_dataloader, 60 * plan.limits.train_minutes / _EPOCH_SCORES)
     # A memory bank has no earlier weights to choose from, and none at all before its epoch has ended.
     if plan.protocol == "published" and not isinstance(model, MemoryBankMixin):
@@ -140,6 +165,7 @@ def train_and_score(plan: Plan, job: PlannedJob, device: str) -> Result:
             trainer.fit(model, datamodule=source)
         trainer.limit_val_batches = 1.0
         seconds = clock.time_elapsed()
+        say("scoring")
         set_threshold(model, trainer, data, source)
         scored = []
         for loader in (data.val_dataloader(), data.test_dataloader()):

@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     plan = make_plan(run.plan(), str(run.path / "plan.yaml"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if kind == "data":
+        run.data(name).begin_step("reading the images")
         return guarded(run.data(name), lambda: {"data": describe_dataset(plan, name)})
     return guarded(run.job(name), lambda: run_job(plan, plan.jobs[name], run, device))
 
@@ -60,7 +61,9 @@ def main(arguments: list[str]) -> int:
 def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[str, Any]:
     """Run a job and write all its files but `job.json`; returns what is to stand in that."""
     folder = run.job(job.job)
-    result = score_trivially(plan, job) if job.kind == "trivial" else train_and_score(plan, job, device)
+    folder.begin_step("reading the data")
+    trivial = job.kind == "trivial"
+    result = score_trivially(plan, job) if trivial else train_and_score(plan, job, device, folder.begin_step)
     thresholds = _thresholds(plan, result)
     gallery = _write_scores(folder, result, thresholds, PatientHasher(run.path), plan.gallery)
     cost = Cost(
@@ -75,6 +78,7 @@ def run_job(plan: Plan, job: PlannedJob, run: RunFolder, device: str) -> dict[st
         if device != "cpu":
             cost = replace(cost, peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20)
         weights = keep_weights(plan, folder, result.trainer, result.model, result.data)
+        folder.begin_step("measuring the latency")
         cost = measure_cost(cost, result.model, image_of(result.data.test_data, 0)[None], plan.latency_repeats)
     return {
         "info": JobInfo(

@@ -210,15 +210,15 @@ class PredictionsCSV(Callback):
                 partial = _merge(partial, trainer.world_size, dataloaders)
             self.path = rename_complete(partial, self.part.final) if self.part else publish(partial, self._number)
             self._close_part()
-            if self.part is None and self._hasher:
-                loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
-                datasets = [getattr(loader, "dataset", None) for loader in loaders]
-                write_series(self.path, datasets, device_facts(self._post_processor), self._hasher)
             finite = Counter(math.isfinite(float(row.raw_score)) for row in each_prediction(self.path))
             images = counted(finite.total(), "image")
             logger.info("Wrote the scores of %s to %s", images, self.path)
             if without := finite[False]:
                 logger.warning("%d of %s without a score (nan or infinite), and so without a label.", without, images)
+            if self.part is None and self._hasher:
+                loaders = dataloaders if isinstance(dataloaders, list) else [dataloaders]
+                datasets = [getattr(loader, "dataset", None) for loader in loaders]
+                write_series(self.path, datasets, device_facts(self._post_processor), self._hasher)
             record = getattr(model, "support_record", None)
             if record is not None:
                 # Beside the predictions, which support images they rest on.
@@ -243,7 +243,8 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
     batch, size = pending.batch, pending.raw.numel()
     threshold = raw_threshold(post_processor)
     unknown = [""] * size
-    paths, patients, uncertainty = (getattr(batch, name, None) for name in ("image_path", "patient_id", "uncertainty"))
+    names = ("image_path", "patient_id", "uncertainty", "series_id")
+    paths, patients, uncertainty, series = (getattr(batch, name, None) for name in names)
     predicted, limit = unknown, unknown
     if not math.isnan(threshold):
         # nan is above no threshold, which does not make the image normal.
@@ -262,6 +263,7 @@ def _rows(pending: _Pending, post_processor: PostProcessor | None, hasher: Patie
             _labels(batch.gt_label, size),
             [hasher.hash(patient) for patient in patients] if patients else unknown,
             unknown if uncertainty is None else _numbers(uncertainty),
+            [hasher.hash(each, "s") for each in series] if series else unknown,
             strict=True,
         )
     ]

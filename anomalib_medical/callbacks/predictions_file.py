@@ -26,6 +26,7 @@ class Prediction(NamedTuple):
     # Files of earlier versions end before these.
     patient: str = ""  # salted hash of the patient, the same within the run's folder
     uncertainty: str = ""  # how uncertain the model is of the score, if it says so: raw, larger is less certain
+    series: str = ""  # salted hash of the series or volume, as in series.csv; empty of an image by itself
 
 
 def check_writable(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from anomalib_medical.errors import shell_argument
 from anomalib_medical.io import counted
 from anomalib_medical.metrics import UndefinedMetricError, image_auroc
 from anomalib_medical.models.components.checkpoints import read_checkpoint
+from anomalib_medical.post_processing.groups import GroupedScore, Unit, wholes_of
 
 if TYPE_CHECKING:
     from anomalib_medical.cli.anomalib_commands import MedicalCLI
+
+_BESIDE: dict[Unit, str] = {"patients": "Patient AUROC", "series": "Series AUROC"}
 
 
 def table(lines: Mapping[str, object]) -> str:
@@ -30,9 +34,7 @@ def measured(rows: Sequence[Prediction]) -> str:
     """The image AUROC with its interval and the counts behind it, or why there is none."""
     known = [row for row in rows if row.gt_label and math.isfinite(float(row.raw_score))]
     abnormal = [row.gt_label == "abnormal" for row in known]
-    # By number: hashes are salted anew in each run, and the order of the names decides what is drawn.
-    numbers = {patient: f"{number:09}" for number, patient in enumerate(dict.fromkeys(row.patient for row in known))}
-    patients = [numbers[row.patient] if row.patient else None for row in known]
+    patients = _numbered([row.patient for row in known])
     named = len(set(filter(None, patients)))
     counts = f"{counted(len(known), 'image')}: {abnormal.count(False)} normal, {abnormal.count(True)} abnormal"
     if named:
@@ -47,6 +49,31 @@ def measured(rows: Sequence[Prediction]) -> str:
         return f"none ({counts}): {error}"
 
 
+def _numbered(patients: Sequence[str]) -> list[str | None]:
+    """Name patients by number: hashes are salted anew in each run, and the order of the names decides what is drawn."""
+    numbers = {patient: f"{number:09}" for number, patient in enumerate(dict.fromkeys(patients))}
+    return [numbers[patient] if patient else None for patient in patients]
+
+
+def measured_beside(rows: Sequence[Prediction], top: int = 1) -> dict[str, str]:
+    """The AUROC of patients and of series, where these are no single images and both classes are there, and counts."""
+    images = [
+        GroupedScore(row.series, row.patient, float(row.raw_score), row.gt_label == "abnormal")
+        for row in rows
+        if row.gt_label and math.isfinite(float(row.raw_score))
+    ]
+    found = {}
+    for unit, groups in wholes_of(images, top).items():
+        abnormal = [group.abnormal for group in groups]
+        named = all(group.patient for group in groups)
+        patients = _numbered([group.patient for group in groups]) if named else None
+        with suppress(UndefinedMetricError):
+            value = image_auroc([group.score for group in groups], abnormal, patients=patients)
+            counts = f"{abnormal.count(False)} normal, {abnormal.count(True)} with an abnormal image"
+            found[_BESIDE[unit]] = f"{value} ({counts})"
+    return found
+
+
 def ending(cli: MedicalCLI) -> str:
     """The last lines of ``train``, ``fit``, ``test`` and ``predict``; empty for other commands and processes."""
     if cli.subcommand not in {"train", "fit", "test", "predict"}:
@@ -58,7 +85,8 @@ def ending(cli: MedicalCLI) -> str:
     writer = next((each for each in trainer.callbacks if isinstance(each, PredictionsCSV)), None)
     if writer is not None and writer.path is not None and cli.subcommand != "fit":
         if cli.subcommand != "predict":
-            lines["Image AUROC"] = measured(read_predictions(writer.path))
+            rows, top = read_predictions(writer.path), getattr(cli.model.post_processor, "series_top", 1)
+            lines |= {"Image AUROC": measured(rows), **measured_beside(rows, top)}
         lines["Scores"] = _shown(writer.path)
         if writer.heatmaps is not None and writer.heatmaps.exists():
             lines["Heatmaps"] = _shown(writer.heatmaps)

@@ -60,18 +60,19 @@ def difference_to_engine(
 def compare_post_processing(model: AnomalibModule, bundled: PostProcessing) -> None:
     """Refuse post-processing that makes other normalised values, labels or masks of raw values than the engine."""
     scores, values_of_maps = _raw_values(bundled.image), _raw_values(bundled.pixel)
-    # Copies, which the engine changes; each image has the same map.
-    batch = ImageBatch(
-        image=torch.zeros(len(scores), 3, 1, 1),
-        pred_score=torch.tensor(scores),
-        anomaly_map=torch.tensor(values_of_maps).repeat(len(scores), 1, 1, 1),
+    # Copies, which the engine changes; and one map, not one an image: there are engines that take seconds for each.
+    images = ImageBatch(image=torch.zeros(len(scores), 3, 1, 1), pred_score=torch.tensor(scores))
+    picture = ImageBatch(
+        image=torch.zeros(1, 3, 1, 1),
+        pred_score=torch.zeros(1),
+        anomaly_map=torch.tensor(values_of_maps).view(1, 1, -1),
     )
     if isinstance(model.post_processor, PostProcessor):
-        model.post_processor.post_process_batch(batch)
-    mask = None if batch.pred_mask is None else batch.pred_mask[0]
+        for batch in (images, picture):
+            model.post_processor.post_process_batch(batch)
     for what, raw, calibration, expected, decided in (
-        ("score", scores, bundled.image, batch.pred_score, batch.pred_label),
-        ("map", values_of_maps, bundled.pixel, batch.anomaly_map[0], mask),  # type: ignore[index]  # given above
+        ("score", scores, bundled.image, images.pred_score, images.pred_label),
+        ("map", values_of_maps, bundled.pixel, picture.anomaly_map, picture.pred_mask),
     ):
         values = normalize(raw, calibration, bundled.normalization)
         difference = float(np.abs(values - np.asarray(expected).ravel()).max())

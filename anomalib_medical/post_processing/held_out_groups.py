@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from anomalib_medical.edge.scores import order_statistic, series_score
+from anomalib_medical.edge.scores import order_statistic
+from anomalib_medical.post_processing.groups import GroupedScore, patients_of, series_of
 
 KINDS = ("series", "patient")
 
@@ -45,8 +46,7 @@ class HeldOutGroups:
     def calibrate(self, target_specificity: float, top: int) -> dict[str, dict[str, float]]:
         """Give threshold, smallest and largest score and number of normal series and patients, and start anew.
 
-        The score of a series is `series_score`, that of a patient the highest of the series'. Every process has to
-        call it, also one without images.
+        Their scores are those of `series_of` and `patients_of`. Every process has to call it, also one without images.
         """
         slices = {(each.series, each.name): each for each in self._gathered()}
         self._slices = []
@@ -72,18 +72,7 @@ class HeldOutGroups:
 
 def _group_scores(slices: list[_Slice], top: int) -> tuple[list[float], list[float]]:
     """Scores of the normal series, and of the normal patients."""
-    of_series: dict[str, list[_Slice]] = {}
-    for each in slices:
-        of_series.setdefault(each.series, []).append(each)
-    series: list[float] = []
-    patients: dict[str, float] = {}
-    ill: set[str] = set()
-    for images in of_series.values():
-        patient = images[0].patient
-        if not all(image.normal for image in images):
-            ill.add(patient)
-            continue
-        score = series_score([image.score for image in images], top)
-        series.append(score)
-        patients[patient] = max(score, patients.get(patient, -math.inf))
-    return series, [score for patient, score in patients.items() if patient not in ill]
+    series = series_of((GroupedScore(each.series, each.patient, each.score, not each.normal) for each in slices), top)
+    groups = series, patients_of(series)
+    of_series, of_patients = ([each.score for each in group if not each.abnormal] for group in groups)
+    return of_series, of_patients

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
+from pandas import DataFrame
 
 from anomalib_medical.benchmark.report.evaluate import DECISION, RANKING, Effect, Value, evaluate
 from anomalib_medical.benchmark.report.results import Dataset, Model, Training, align
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.metrics import Comparison, aggregate_patients, compare_auroc, holm
 from anomalib_medical.metrics.groups import Aggregation, class_members, group_members
+from anomalib_medical.post_processing.groups import Group, GroupedScore, Unit, wholes_of
 
 ALPHA = 0.05
 TOP_K = 3
-AGGREGATIONS: dict[Aggregation, str] = {"mean": "mean of images", "max": "maximum", "top_k": f"mean of top {TOP_K}"}
 # A column with more values is no grouping but a number or a name.
 MAX_GROUPS = 20
 
@@ -103,26 +105,61 @@ def _is_patchcore(model: Model) -> bool:
 
 
 def by_patient(model: Model) -> dict[str, Value]:
-    """The ranking metrics of patients' scores, as ``patient_<how>.<metric>``; none unless some have several images."""
-    patients = model.first.patients
-    if patients is None or len(set(patients)) == len(patients):
-        return {}
+    """The ranking metrics of patients and of series, as ``patient_max.<metric>``, ``series_max.<metric>``, ..."""
     found = {}
-    for how in AGGREGATIONS:
-        of_patients = replace(model, trainings=[_of_patients(each, how) for each in model.trainings])
+    for key, whole in wholes(model).items():
         for metric in RANKING:
-            value = evaluate(of_patients, metric)
-            found[f"patient_{how}.{metric.key}"] = replace(value, reason=value.reason.replace("images", "patients"))
+            value = evaluate(whole, metric)
+            found[f"{key}.{metric.key}"] = replace(value, reason=value.reason.replace("images", WHOLES[key].unit))
     return found
 
 
+def wholes(model: Model) -> dict[str, Model]:
+    """The model with patients, and series, in place of images, by the names of `WHOLES`; of those in `wholes_of`."""
+    there = _wholes(model.first)
+    return {
+        key: replace(model, trainings=[whole.make(each) for each in model.trainings])
+        for key, whole in WHOLES.items()
+        if whole.unit in there
+    }
+
+
+def _wholes(training: Training) -> dict[Unit, list[Group]]:
+    patients = training.patients or [""] * len(training.test)
+    images = zip(training.series, patients, training.scores.tolist(), map(bool, training.labels), strict=True)
+    return wholes_of([GroupedScore(*image) for image in images])
+
+
+def _of_groups(training: Training, unit: Unit) -> Training:
+    """A training whose rows are patients, or series, as `series.csv` has them."""
+    table = DataFrame(_wholes(training)[unit])
+    table = table.rename(columns={"name": "path_hash", "patient": "patient_hash", "score": "raw_score"})
+    return replace(training, test=table.assign(label=table.abnormal.astype(int)), pixels=None)
+
+
 def _of_patients(training: Training, how: Aggregation) -> Training:
-    """A training whose rows are patients."""
+    """A training whose rows are patients with another score."""
     patients = list(training.test.patient_hash)
     scores, labels = aggregate_patients(training.scores, training.labels, patients, how, TOP_K)
     table = training.test.drop_duplicates("patient_hash").sort_values("patient_hash").reset_index(drop=True)
     table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash)
     return replace(training, test=table, pixels=None)
+
+
+class Whole(NamedTuple):
+    """What is looked at in place of images, and what its score is."""
+
+    unit: Unit
+    score: str
+    make: Callable[[Training], Training]
+
+
+WHOLES = {
+    "patient_max": Whole("patients", "highest image", partial(_of_groups, unit="patients")),
+    "patient_mean": Whole("patients", "mean of images", partial(_of_patients, how="mean")),
+    "patient_top_k": Whole("patients", f"mean of top {TOP_K}", partial(_of_patients, how="top_k")),
+    "series_max": Whole("series", "highest image", partial(_of_groups, unit="series")),
+}
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def _training(name: str, number: int, file: Path, problems: list[Problem]) -> Tr
         {
             "path_hash": table.path,
             "patient_hash": table.patient,
+            "series_hash": table.series,
             "split": "test",
             "label": table.gt_label.map(_LABELS),
             "class_name": table.gt_label,

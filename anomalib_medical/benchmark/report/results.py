@@ -76,6 +76,11 @@ class Training:
         return list(self.test.patient_hash) if (self.test.patient_hash != "").all() else None
 
     @property
+    def series(self) -> list[str]:
+        """Hash of each image's series or volume; "" of an image of none."""
+        return list(self.test.series_hash) if "series_hash" in self.test else [""] * len(self.test)
+
+    @property
     def has_maps(self) -> bool:
         """Whether the model makes anomaly maps."""
         return set(BLUR_COLUMNS) <= set(self.test)

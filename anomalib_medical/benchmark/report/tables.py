@@ -12,7 +12,7 @@ import numpy as np
 
 from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.report.cells import NOTHING, Cell, Table, value_cell
-from anomalib_medical.benchmark.report.compare import AGGREGATIONS, Contrast, Standing, group_columns, groups
+from anomalib_medical.benchmark.report.compare import WHOLES, Contrast, Standing, group_columns, groups, wholes
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, FAULTS, PIXEL, RANKING, Metric, Value
 from anomalib_medical.benchmark.report.results import Model, Run, by_key, wrong_patients
 from anomalib_medical.benchmark.wording import duration
@@ -42,6 +42,17 @@ _WRONG_NOTE = (
     "A patient is called abnormal if one image is above the threshold. Shown is the image with the patient's highest "
     "score, of missed patients among the abnormal ones; where patients are unknown, every image for itself."
 )
+_WHOLE_NOTE = (
+    "Abnormal is a patient, or a series, with at least one abnormal image, whatever the others are. Highest image: the "
+    "score of series.csv and patients.csv, unless their model takes the mean of several; it grows with the number of "
+    "images, as the mean of the top ones does. Intervals by resampling patients."
+)
+_BESIDE = {"patient_max.image_auroc": "patient AUROC", "series_max.image_auroc": "series AUROC"}
+_BESIDE_NOTE = (
+    "AUROC of patients, and of series: by the highest image of each; one abnormal image makes them abnormal. How many "
+    "there are stands under By patient."
+)
+_ABSENT = Value(None, [])
 _COST_NOTES = [
     "Means over the seeds, memory the largest.",
     "Latency: milliseconds for one image with pre- and post-processing, median (95th percentile), batch 1.",
@@ -105,21 +116,22 @@ def tables_of(standing: Standing) -> list[Table]:
 
 
 def _patient_table(standing: Standing) -> Table | None:
-    """Ranking metrics on patient scores."""
-    rows, reasons = [], set()
+    """Ranking metrics of patients and of series."""
+    rows, reasons, units = [], set(), set()
     for model in standing.dataset.models:
-        for how, words in AGGREGATIONS.items():
-            own = [
-                value for metric in RANKING if (value := standing.values[model.name].get(f"patient_{how}.{metric.key}"))
-            ]
+        for key, whole in wholes(model).items():
+            (unit, score, _), labels = WHOLES[key], whole.first.labels
+            own = [standing.values[model.name][f"{key}.{metric.key}"] for metric in RANKING]
+            units.add({"patients": "patient"}.get(unit, unit))
             reasons |= {value.reason for value in own if value.estimate is None}
             if any(value.estimate for value in own):
-                rows.append([Cell(model.label), Cell(words), *map(value_cell, own)])
+                counts = str(int((labels == 0).sum())), str(int((labels == 1).sum()))
+                rows.append([*map(Cell, [model.label, unit, score, *counts]), *map(value_cell, own)])
     notes = [f"Not measured: {reason}." for reason in sorted(reasons)]
     if rows:
-        notes.append("A patient is abnormal if one image is. Maximum and top-k mean grow with the number of images.")
-    columns = ["model", "patient score", *(metric.title for metric in RANKING)]
-    return Table("By patient", columns, rows, notes) if notes else None
+        notes.append(_WHOLE_NOTE)
+    columns = ["model", "of", "score", "normal", "abnormal", *(metric.title for metric in RANKING)]
+    return Table(f"By {' and '.join(sorted(units))}", columns, rows, notes) if notes else None
 
 
 def _wrong_table(standing: Standing) -> Table | None:
@@ -229,17 +241,21 @@ def effect_tables(standing: Standing) -> list[Table]:
 
 def summary_table(standing: Standing, run: Run) -> Table:
     """AUROC and AP with DeLong's test against the best model and PatchCore, and the strongest shortcuts below."""
-    dataset, order = standing.dataset, standing.order
+    dataset, order, values = standing.dataset, standing.order, standing.values
+    measured = {key for own in values.values() for key, value in own.items() if value.estimate}
+    shown = [key for key in _BESIDE if key in measured]
     several = any(len(model.trainings) > 1 for model in order)
     rows, figures = [], []
     for model in order:
-        auroc, precision = standing.auroc(model), standing.values[model.name]["image_ap"]
+        auroc, precision = standing.auroc(model), values[model.name]["image_ap"]
         figures.append((model.label, {"AUROC": auroc, "AP": precision}))
         seeds = [Cell(" ".join(f"{each:.3f}" for each in auroc.trainings) or NOTHING)] if several else []
+        beside = [value_cell(values[model.name].get(key, _ABSENT)) for key in shown]
         against = [_contrast_cell(found.get(model.name)) for found in standing.contrasts.values()]
         label = Cell(model.label, strong=model is standing.best)
-        rows.append([label, value_cell(auroc), *seeds, *against, value_cell(precision)])
-    notes = [_SUMMARY_NOTE, *_fewer_seeds(standing, run), *without(figures), *_not_compared(standing)]
+        rows.append([label, value_cell(auroc), *seeds, *beside, *against, value_cell(precision)])
+    notes = [_SUMMARY_NOTE, *([_BESIDE_NOTE] if shown else []), *_fewer_seeds(standing, run)]
+    notes += [*without(figures), *_not_compared(standing)]
     shortcuts = dataset.info.shortcuts[:_SHORTCUTS] if dataset.info else []
     for each in shortcuts:
         low, high = (math.nan if end is None else end for end in (each.low, each.high))
@@ -247,7 +263,8 @@ def summary_table(standing: Standing, run: Run) -> Table:
         rows.append([Cell(f"shortcut: {each.name}"), reached, *[Cell(NOTHING)] * (len(rows[0]) - 2)])
     notes += [_SHORTCUT_NOTE] if shortcuts else []
     titles = [f"the best ({m.label})" if title == "best" else title for title, m in standing.references.items()]
-    columns = ["model", "AUROC", *(["each seed"] if several else []), *(f"against {each}" for each in titles), "AP"]
+    columns = ["model", "AUROC", *(["each seed"] if several else []), *(_BESIDE[key] for key in shown)]
+    columns += [*(f"against {each}" for each in titles), "AP"]
     return Table("Summary", columns, rows, notes)
 
 

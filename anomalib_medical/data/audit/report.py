@@ -6,7 +6,7 @@ import base64
 import io
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -22,12 +22,16 @@ from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import ImageAddress, Window, counted, finite_or_none, numbered, readable
 
+from .advice import advice_on
 from .audit import AuditReport
+from .shortcuts import Shortcut
 
 # Each pair takes about 15 kB of the page.
 _SHOWN_PAIRS = 60
 _SHOWN_FILES = 100
 _THUMBNAIL = 224
+_VALUES = ("lowest values", "highest values")
+_CATEGORIES = ("categories of the normal images", "categories of the abnormal images")
 _MEANS = {"higher": "higher values", "lower": "lower values", "learnt": "other categories"}
 
 
@@ -155,7 +159,9 @@ def _page(
     leaking = pairs[pairs.leak]
     shown = leaking.head(_SHOWN_PAIRS)
     rows = report.pairs.loc[shown.index, ["first", "second"]]
-    pictures = {row: _picture(images[row], window) for row in np.unique(rows)}
+    shortcuts = [each.about for each in report.findings if isinstance(each.about, Shortcut)]
+    of_shortcuts = [row for each in shortcuts for row in (*each.lowest, *each.highest)]
+    pictures = {row: _picture(images[row], window) for row in {*np.unique(rows).tolist(), *of_shortcuts}}
     template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
@@ -165,12 +171,41 @@ def _page(
         flagged=[finding.about for finding in report.findings],
         place=_place,
         pairs=shown.assign(**{f"{side}_picture": rows[side].map(pictures) for side in rows}).to_dict("records"),
+        examples=[_example(each, report.samples, pictures) for each in shortcuts],
         n_leaking=len(leaking),
         n_images=counted(len(report.samples), "image"),
         n_findings=counted(len(report.findings), "finding"),
         unreadable=report.unreadable[:_SHOWN_FILES],
         hashed=hashed,
     )
+
+
+def _example(shortcut: Shortcut, samples: DataFrame, pictures: Mapping[int, str]) -> dict[str, Any]:
+    """What the page shows of a shortcut that was found: both its ends, and what can be done."""
+    learnt = shortcut.direction == "learnt"
+    titles = _CATEGORIES if learnt else _VALUES
+    # What meta_* columns hold may be a name or a date.
+    known = shortcut.name in samples and not shortcut.name.startswith(METADATA)
+    values = samples[shortcut.name] if known else None
+
+    def shown(row: int) -> dict[str, str]:
+        value = (
+            ""
+            if values is None
+            else str(values[row])
+            if learnt
+            else f"{values[row]:{',.0f' if values[row] >= 1000 else '.4g'}}"
+        )
+        sample = samples.iloc[row]
+        return {"label": sample.label, "value": value, "path": sample.image_path, "picture": pictures[row]}
+
+    ends = zip(titles, (shortcut.lowest, shortcut.highest), strict=True)
+    return {
+        "text": str(shortcut),
+        "name": shortcut.name,
+        "ends": [(title, list(map(shown, rows))) for title, rows in ends],
+        "advice": advice_on(shortcut.name),
+    }
 
 
 def _place(auroc: float) -> float:

@@ -24,6 +24,7 @@ from anomalib_medical.metrics import Estimate, image_auroc
 FloatArray = NDArray[np.float64]
 
 _FOLDS = 5
+_EXAMPLES = 3
 _NUMBERS = ("file_size", "width", "height", "mean", "std", "sharpness", "border")
 
 
@@ -35,6 +36,10 @@ class Shortcut:
     estimate: Estimate  # the larger of AUROC and 1 - AUROC
     direction: Literal["higher", "lower", "learnt"]  # which values abnormal images have; of categories: as learnt
     p_value: float  # two-sided Mann-Whitney test of the patients' means
+    # Rows of test images of different patients with the lowest and with the highest values; of categories, with those
+    # that mostly normal images have, and mostly abnormal ones.
+    lowest: tuple[int, ...] = ()
+    highest: tuple[int, ...] = ()
 
     @property
     def auroc(self) -> float:
@@ -79,7 +84,9 @@ def find_shortcuts(samples: DataFrame, fingerprints: Sequence[Fingerprint]) -> l
         if name.startswith(METADATA):
             features = features.assign(**_columns_of(name, test[name]))
     found = [
-        _score(str(name), values, abnormal, patients) for name, values in features.items() if len(values.unique()) > 1
+        _score(str(name), values, abnormal, patients, rows)
+        for name, values in features.items()
+        if len(values.unique()) > 1
     ]
     return sorted(found, key=lambda shortcut: -shortcut.auroc)
 
@@ -132,15 +139,25 @@ def _learn(column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str])
     return scores
 
 
-def _score(name: str, column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str]) -> Shortcut:
+def _score(
+    name: str, column: Series, abnormal: NDArray[np.bool_], patients: Sequence[str], rows: NDArray[np.intp]
+) -> Shortcut:
     learnt = not is_numeric_dtype(column)
     values = _learn(column, abnormal, patients) if learnt else column.to_numpy(dtype=np.float64)
     found = image_auroc(values, abnormal, patients)
     table = DataFrame({"patient": patients, "abnormal": abnormal, "value": values})
     means = table.groupby(["abnormal", "patient"]).value.mean()
     p_value = float(mannwhitneyu(means[True], means[False]).pvalue)
+    order = np.argsort(values, kind="stable")
+    lowest, highest = (tuple(rows[_first_of_patients(each, patients)].tolist()) for each in (order, order[::-1]))
     # What was learnt has its direction: below 0.5 nothing was.
     if learnt or found.value >= 0.5:
-        return Shortcut(name, found, "learnt" if learnt else "higher", p_value)
+        return Shortcut(name, found, "learnt" if learnt else "higher", p_value, lowest, highest)
     turned = replace(found, value=1 - found.value, low=1 - found.high, high=1 - found.low)
-    return Shortcut(name, turned, "lower", p_value)
+    return Shortcut(name, turned, "lower", p_value, lowest, highest)
+
+
+def _first_of_patients(order: NDArray[np.intp], patients: Sequence[str]) -> NDArray[np.intp]:
+    """The first images of different patients, of at most half of these: the other half is the other end's."""
+    first = Series([patients[index] for index in order]).drop_duplicates().index
+    return order[first[: min(_EXAMPLES, len(first) // 2)]]

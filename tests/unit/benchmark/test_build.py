@@ -213,7 +213,7 @@ def test_a_model_that_has_nothing_to_train_is_scored_as_it_is(tmp_path):
         models={"m": {"class_path": "tests.unit.benchmark.test_build.ZeroShot"}},
     )
     (job,) = made.jobs.values()
-    result = train_and_score(made, job, "cpu")
+    result = train_and_score(made, job, "cpu", print)
     assert not result.steps
     assert len(result.test.scores) == 8
     assert torch.isfinite(result.post_processor.image_threshold)

@@ -17,6 +17,7 @@ from anomalib_medical.benchmark.runner import Task
 from anomalib_medical.benchmark.slurm_queue import in_queue, read_batches, write_batch
 from anomalib_medical.errors import MedicalError
 from tests.helpers.commands import fail
+from tests.helpers.terminal import Terminal
 from tests.unit.benchmark.test_command import write
 
 CONTENT = {"models": {"m": {"class_path": "Padim"}}, "datasets": {"a": {"class_path": "Phantom"}}}
@@ -153,6 +154,25 @@ def test_memory_that_slurm_calls_a_failure_is_found_in_what_it_said(slurm, run):
     slurm.says("sbatch", f"folder=$(dirname $1); echo '{log}' > $folder/7_0_log.out; echo Submitted batch job 7")
     submit_jobs(plan_with(), run, TASKS[:1])
     assert run.job("0").read().status.status == "out_of_memory"
+
+
+def test_a_terminal_shows_what_running_jobs_do(slurm, run, monkeypatch):
+    screen, looks = Terminal(), iter(range(100))
+    monkeypatch.setattr(sys, "stderr", screen)
+
+    def sleep(_):
+        slurm.queue("@|7_0|RUNNING|1:00|None", "@|7_1|PENDING|0:00|Priority")
+        if next(looks):
+            slurm.queue("@|7_0|FAILED|1:00|None", "@|7_1|FAILED|1:00|None")
+        else:
+            run.job("0").path.mkdir(parents=True)
+            run.job("0").begin_step("training 5%")
+
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    submit_jobs(plan_with(), run, TASKS[:2])
+    assert "  task 0: training 5%" in screen.getvalue()
+    assert "task 1:" not in screen.getvalue()
+    assert "1 pending (Priority), 1 running" in screen.getvalue()
 
 
 def test_a_word_that_comes_late_is_waited_for(slurm, run, monkeypatch):

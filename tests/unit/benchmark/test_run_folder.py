@@ -58,6 +58,18 @@ def test_what_is_written_is_read_back(tmp_path):
     assert folder.pixels() is None
 
 
+def test_what_a_job_is_doing_is_gone_with_its_end(tmp_path):
+    folder = RunFolder(tmp_path).job("a")
+    assert folder.step() == "starting"
+    folder.begin_step("nowhere to write it")
+    folder.path.mkdir(parents=True)
+    folder.begin_step("training 5%")
+    assert folder.step() == "training 5%"
+    folder.write(JOB)
+    assert folder.step() == "ending"
+    assert [file.name for file in folder.path.iterdir()] == ["job.json"]
+
+
 def test_scores_keep_every_float32_apart_and_text_as_text(tmp_path):
     job = RunFolder(tmp_path).job("a")
     scores = np.nextafter(np.float32([1, 1, 0.1]), np.float32([0, 2, 1]), dtype=np.float32)

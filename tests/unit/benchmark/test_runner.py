@@ -12,6 +12,7 @@ from anomalib_medical.benchmark.plan import Limits, make_plan
 from anomalib_medical.benchmark.records import Job, JobStatus
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import Task, run_jobs, worker_command
+from tests.helpers.terminal import Terminal
 
 CONTENT = {"models": {"m": {"class_path": "Padim"}}, "datasets": {"a": {"class_path": "Phantom"}}, "threads": 3}
 SLEEP = "import time; time.sleep(60)"
@@ -64,6 +65,26 @@ def test_a_failed_job_does_not_stop_the_others(run_with, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "task 1: failed in 2 s. no such luck" in shown
     assert shown.count("done in 1 s") == 2
+
+
+def test_a_terminal_shows_what_jobs_do_and_a_log_how_they_ended(run_with, tmp_path, capsys, monkeypatch):
+    folders = [RunFolder(tmp_path).job(str(number)) for number in range(2)]
+    code = "open({!r}, 'w').write('training 5%'); import time; time.sleep({}); {}"
+    codes = [
+        code.format(str(each.path / "step.txt"), seconds, saying(each, JobStatus("done", 1.0)))
+        for each, seconds in zip(folders, (1.0, 1.6), strict=True)
+    ]
+    run_with(*codes)
+    shown = capsys.readouterr()
+    assert shown.out == "task 0: done in 1 s (1 of 2, at most 30 s left)\ntask 1: done in 1 s (2 of 2)\n"
+    assert shown.err == ""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    run_with(*codes)
+    assert "  task 0: training 5%" in screen.getvalue()
+    assert "  task 1: training 5%" in screen.getvalue()
+    assert "at most 60 s left" in screen.getvalue()
+    assert capsys.readouterr().out.endswith("task 1: done in 1 s\n")
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, OSError])

@@ -68,6 +68,10 @@ def test_the_table_holds_no_name_of_a_file_or_patient(tmp_path):
     table = score_table(SimpleNamespace(samples=samples), result, "test", PatientHasher(tmp_path), "/secret")
     assert list(table.label) == [0, 0, 0, 1, 1, 1]
     assert list(table.meta_view) == ["", "PA"] * 3
+    assert "series_hash" not in table  # nothing says what belongs together
+    samples["series_id"] = ["Doe_1_CT"] * 2 + [""] * 4
+    table = score_table(SimpleNamespace(samples=samples), result, "test", PatientHasher(tmp_path), "/secret")
+    assert list(table.series_hash.str[:2]) == [""] * 4 + ["s-"] * 2
     assert table.path_hash.is_unique
     assert table.path_hash.str.startswith("i-").all()
     text = table.to_csv()

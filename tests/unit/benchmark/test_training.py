@@ -1,10 +1,31 @@
-"""Thresholds of few-shot models: from normal images of patients that are not in the support."""
+"""How far a training is; and thresholds of few-shot models: from normal images of patients not in the support."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from anomalib_medical import D24fad, FewShotTasks, MedicalFolder
-from anomalib_medical.benchmark.training import set_threshold
+from anomalib_medical.benchmark.training import Steps, set_threshold
+
+
+def trained(steps, **fit):
+    """A trainer after some steps of which each is half a minute."""
+    fit = {"max_steps": -1, "max_epochs": -1, "num_training_batches": 4, "current_epoch": 0} | fit
+    loop = SimpleNamespace(total_batch_idx=steps - 1)
+    return SimpleNamespace(global_step=steps, fit_loop=loop, callback_metrics={"train_loss": torch.tensor(0.25)}, **fit)
+
+
+@pytest.mark.parametrize(
+    ("fit", "share"),
+    [({}, "10%"), ({"max_steps": 8}, "25%"), ({"max_epochs": 1}, "50%"), ({"max_steps": 1000}, "10%")],
+)
+def test_how_far_a_training_is_says_what_ends_it_first(fit, share):
+    said = []
+    teller = Steps(SimpleNamespace(time_elapsed=lambda: 60.0), 10.0, said.append)
+    for step in (2, 3):  # the second is too soon
+        teller.on_train_batch_end(trained(step, **fit), None, None, None, step - 1)
+    assert said == [f"training {share}, step 2, loss 0.25"]
 
 
 @pytest.fixture

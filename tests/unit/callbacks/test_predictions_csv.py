@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from anomalib import LearningType
@@ -13,12 +14,15 @@ from anomalib.models import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Trainer
+from pandas import DataFrame
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
+from anomalib_medical.data.batch import MedicalImageBatch
+from anomalib_medical.data.privacy import PatientHasher
 from anomalib_medical.data.visualizer import MedicalVisualizer
 from anomalib_medical.post_processing import MedicalPostProcessor
 
@@ -165,7 +169,40 @@ def test_the_columns_are_the_same_without_uncertainty(tmp_path):
     run(tmp_path / "with", UncertainModule(fitted()))
     assert {row.uncertainty for row in rows} == {""}
     headers = {(tmp_path / name / "predictions.csv").read_text().splitlines()[0] for name in ("without", "with")}
-    assert headers == {"path,raw_score,score,label,threshold,gt_label,patient,uncertainty"}
+    assert headers == {"path,raw_score,score,label,threshold,gt_label,patient,uncertainty,series"}
+
+
+class Slices(list):
+    """Images with a table of what belongs together."""
+
+    samples = DataFrame(
+        {
+            "image_path": [f"{index}.png" for index in range(5)],
+            "series_id": ["one", "one", "two", "", "two"],
+            "patient_id": ["Doe", "Doe", "Doe", "Roe", "Doe"],
+        }
+    )
+
+
+def test_the_series_is_named_as_in_its_own_table(tmp_path):
+    def collate(items):
+        rows = Slices.samples.iloc[[index for index, _ in items]]
+        return MedicalImageBatch(
+            image=torch.tensor([value for _, value in items]).reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).clone(),
+            image_path=list(rows.image_path),
+            gt_label=torch.zeros(len(items), dtype=torch.bool),
+            patient_id=list(rows.patient_id),
+            series_id=list(rows.series_id),
+        )
+
+    callback = PredictionsCSV()
+    images = DataLoader(Slices(enumerate(VALUES)), batch_size=2, collate_fn=collate)
+    trainer(tmp_path, callback).test(Module(), images)
+    named = [row.series for row in read_predictions(callback.path)]
+    assert named == [PatientHasher(tmp_path).hash(series, "s") for series in Slices.samples.series_id]
+    assert named[3] == ""
+    assert list(pd.read_csv(tmp_path / "series.csv").series) == [named[0], named[2]]
+    assert list(pd.read_csv(tmp_path / "series.csv").raw_score) == [1.0, 10.0]
 
 
 def test_batch_of_one(tmp_path):

@@ -1,6 +1,5 @@
 """One bar on a terminal, lines in a log."""
 
-import io
 import logging
 import re
 import sys
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_medical.callbacks import RunProgress
 from anomalib_medical.io import archive
+from tests.helpers.terminal import Terminal
 
 
 class Line(LightningModule):
@@ -33,11 +33,6 @@ class Line(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def run(progress, tmp_path, **options):

@@ -11,12 +11,12 @@ from jsonargparse import Namespace
 from anomalib_medical import D24fad, Scrd
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import PartialFile, Prediction, publish
-from anomalib_medical.cli.ending import ending, measured
+from anomalib_medical.cli.ending import ending, measured, measured_beside
 from anomalib_medical.metrics import image_auroc
 
 
-def row(score, truth, patient=""):
-    return Prediction("a.png", str(score), "", "", "", truth, patient)
+def row(score, truth, patient="", series=""):
+    return Prediction("a.png", str(score), "", "", "", truth, patient, "", series)
 
 
 def test_the_metric_has_its_interval_and_its_counts():
@@ -43,6 +43,35 @@ def test_the_interval_does_not_depend_on_how_patients_are_named():
         for sign in (1, -1)
     }
     assert len(said) == 1
+
+
+def of_series():
+    """Six patients, three with an abnormal slice in the first of two series of three slices."""
+    return [
+        row((n * 7) % 36 + 30 * (n % 12 == 1), "abnormal" if n % 12 == 1 else "normal", f"p{n // 6}", f"s{n // 3}")
+        for n in range(36)
+    ]
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_patients_and_series_are_measured_as_their_tables_score_them(top):
+    rows = of_series()
+    series = [
+        (rows[n].patient, sorted((float(each.raw_score) for each in rows[n : n + 3]), reverse=True)[:top])
+        for n in range(0, 36, 3)
+    ]
+    series = [(patient, sum(highest) / top) for patient, highest in series]
+    patients = [max(score for name, score in series if name == f"p{number}") for number in range(6)]
+    said = measured_beside(rows, top)
+    expected = image_auroc(patients, [1, 0] * 3)
+    assert said["Patient AUROC"] == f"{expected} (3 normal, 3 with an abnormal image)"
+    expected = image_auroc([score for _, score in series], [1, 0, 0, 0] * 3, patients=[name for name, _ in series])
+    assert said["Series AUROC"] == f"{expected} (9 normal, 3 with an abnormal image)"
+
+
+def test_single_images_and_one_class_have_no_more_to_say():
+    assert measured_beside([row(n, "normal" if n else "abnormal", f"p{n}") for n in range(4)]) == {}
+    assert measured_beside([row(n, "abnormal" if n % 2 else "normal", f"p{n // 2}") for n in range(8)]) == {}
 
 
 @pytest.mark.parametrize("rows", [[], [row(1, "normal"), row(2, "normal")], [row("nan", "abnormal")]])
