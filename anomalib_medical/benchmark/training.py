@@ -32,6 +32,8 @@ from anomalib_medical.post_processing import MedicalPostProcessor
 
 # Test scores during training: about so many of them, whatever the cap.
 _EPOCH_SCORES = 20
+# Between two lines of how far a training is: of many jobs on one shared disk too.
+_STEP_SECONDS = 2.0
 
 
 @dataclass
@@ -70,7 +72,7 @@ class TrainingClock(Timer):
 
 
 class Steps(Callback):
-    """Says every second how far a training is, by what ends it first: the cap, its steps or its epochs."""
+    """Says every two seconds how far a training is, by what ends it first: the cap, its steps or its epochs."""
 
     def __init__(self, clock: TrainingClock, minutes: float, say: Callable[[str], None]) -> None:
         self._clock, self._seconds, self._say = clock, 60 * minutes, say
@@ -83,7 +85,7 @@ class Steps(Callback):
         del pl_module, outputs, batch
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + 1.0
+        self._next = time.monotonic() + _STEP_SECONDS
         done = [self._clock.time_elapsed() / self._seconds]
         if trainer.max_steps > 0:
             done.append(trainer.global_step / trainer.max_steps)

@@ -14,7 +14,7 @@ from anomalib_medical.benchmark.records import Job, Weights
 from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.data.datamodule import MedicalDataModule
 from anomalib_medical.io import Slicing, sha256
-from anomalib_medical.registration import known_models
+from anomalib_medical.models.components.checkpoints import class_name
 
 _NAME = "model.ckpt"
 
@@ -36,10 +36,9 @@ def keep_weights(
         # Beside others' weights, of runs with the same names too: nothing is overwritten but by the same.
         name = _NAME if target == folder.path else f"{folder.path.name}-{sha256(written)[:12]}.ckpt"
         written.replace(target / name)
-    cls = type(model)
     return Weights(
         file=name if target == folder.path else str(target / name),
-        model=cls.__name__ if known_models().get(cls.__name__) is cls else f"{cls.__module__}.{cls.__qualname__}",
+        model=class_name(type(model)),
         size=(target / name).stat().st_size,
         reading=_reading(data),
     )

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,10 +20,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_medical.callbacks import PredictionsCSV, RunProgress
 from anomalib_medical.callbacks.predictions_part import PartOfArchive
+from anomalib_medical.cli.as_trained import WITH_CHECKPOINT, AsTrained
 from anomalib_medical.cli.output import without_their_handlers
 from anomalib_medical.cli.parser import PROGRAM
 from anomalib_medical.cli.part_options import add_part_options, make_part, one_device, part_of
 from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
+from anomalib_medical.cli.resume import add_resume_option, find_last_run
 from anomalib_medical.data import MedicalPredictDataset
 from anomalib_medical.data.visualizer import with_our_reader
 from anomalib_medical.deploy.checkpoint import load_model
@@ -38,7 +41,7 @@ from anomalib_medical.models.components.checkpoints import (
     settle_latest,
 )
 from anomalib_medical.models.components.processes import Processes, check_strategy
-from anomalib_medical.models.components.weights import cache_alone_if_offline
+from anomalib_medical.models.components.weights import cache_alone_if_offline, without_download
 from anomalib_medical.registration import register
 
 logger = logging.getLogger(__name__)
@@ -53,7 +56,9 @@ class MedicalCLI(AnomalibCLI):
     def __init__(self, args: Sequence[str] | None = None, run: bool = True, *, verbose: bool = False) -> None:
         self._part: PartOfArchive | None = None
         self._verbose = verbose
+        self._resumes = False
         register()
+        self.as_trained = AsTrained.of(sys.argv[1:] if args is None else args)
         with without_their_handlers():
             super().__init__(args, run)
 
@@ -62,11 +67,15 @@ class MedicalCLI(AnomalibCLI):
         super().add_subcommands(**kwargs)
         for name, parser in self.subcommand_parsers.items():
             parser.prog = f"{PROGRAM} {name}"  # jsonargparse leaves the program's name out
+            if name in {"fit", "train"}:
+                add_resume_option(parser)
+            if self.as_trained is not None and name in WITH_CHECKPOINT:
+                parser.set_defaults({"model": self.as_trained.model()})
 
     def add_predict_arguments(self, parser: ArgumentParser) -> None:
-        """Add how DICOM and NIfTI files of a folder are read, which must be as in training, and which part of them."""
+        """Add how DICOM and NIfTI files of a folder are read, and which part of them."""
         super().add_predict_arguments(parser)
-        add_reading_options(parser, "For --data FOLDER, as in training")
+        add_reading_options(parser, "For --data FOLDER")
         add_part_options(parser)
 
     def add_export_arguments(self, parser: ArgumentParser) -> None:
@@ -75,22 +84,40 @@ class MedicalCLI(AnomalibCLI):
         for action in parser._actions:  # noqa: SLF001 - no other way to a declared argument
             action.help = re.sub(r"(?<!%)% ", "%% ", action.help) if isinstance(action.help, str) else action.help
 
+    def before_instantiate_classes(self) -> None:
+        """Fill in what the checkpoint says of reading files."""
+        if self.as_trained is not None:
+            self.as_trained.settle_reading(self.config[self.subcommand])
+        super().before_instantiate_classes()
+
     def instantiate_classes(self) -> None:
         """Build model, data and engine, for a checkpoint that fits them."""
         if self.subcommand == "install":
             return
         options = self.config[self.subcommand]
+        # Not for the copy of the configuration, with which other commands are run.
+        self._resumes = self.subcommand in {"fit", "train"} and options.pop("resume")
+        if self._resumes and options.ckpt_path:
+            msg = "--resume finds the checkpoint itself: expected --resume or --ckpt_path, not both."
+            raise MedicalError(msg)
         if self.subcommand == "predict":
             part_of(options)  # refuses what is none
+        if self.subcommand in {"fit", "train", "test", "validate"} and options.get("data") is None:
+            msg = f"`{self.subcommand}` needs data: give --data MedicalFolder --data.root IMAGES, or another data set."
+            raise MedicalError(msg)
         path = options.get("ckpt_path")
         checkpoint = None
         if path:
             # Before the model is built, which may take a download.
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(path) if self.as_trained is None else self.as_trained.content
             resume = self.subcommand in {"fit", "train"}
             check_restorable(checkpoint, Path(path), import_object(options.model.class_path), resume=resume)
         with self._hub():
             super().instantiate_classes()
+        if self.as_trained is not None:
+            with without_download():
+                self.model = self.as_trained.build(self.model, options.model.init_args)
+            self.as_trained.check(self.model, self.subcommand)
         if checkpoint and options.model.init_args.get("post_processor") is True:
             # anomalib restores settings, not classes.
             trained_with = post_processor_of(checkpoint, Path(path))
@@ -100,8 +127,10 @@ class MedicalCLI(AnomalibCLI):
             # Also anomalib's own models are to show no number where there is none.
             self.model.evaluator = MedicalEvaluator.of(self.model.evaluator)  # type: ignore[arg-type]  # it is one
 
-    def _hub(self) -> AbstractContextManager[None]:
+    def _hub(self) -> AbstractContextManager[object]:
         """How models of anomalib's get weights while they are built; ours get theirs when a training begins."""
+        if self.as_trained is not None:
+            return without_download()
         model = self.config[self.subcommand].model
         ours = issubclass(import_object(model.class_path), MedicalModuleMixin)
         asks = not ours and model.get("init_args", {}).get("pre_trained")
@@ -189,7 +218,9 @@ class MedicalCLI(AnomalibCLI):
         if self.subcommand in {"fit", "train"}:
             # As a test by another command may have left it.
             settle_latest(self._runs_folder() / "latest", make=False)
-        if self.subcommand == "train" and self.config["train"].ckpt_path:
+        if self._resumes:
+            self._train_further(**self._prepare_subcommand_kwargs(self.subcommand) | {"ckpt_path": self._last_run()})
+        elif self.subcommand == "train" and self.config["train"].ckpt_path:
             self._train_further(**self._prepare_subcommand_kwargs("train"))
         else:
             super()._run_subcommand()
@@ -203,7 +234,20 @@ class MedicalCLI(AnomalibCLI):
         names = self.model.name, getattr(self.datamodule, "name", ""), getattr(self.datamodule, "category", "")
         return root.joinpath(*(name or "" for name in names))
 
+    def _last_run(self) -> Path:
+        """The checkpoint to resume from, in whose version folder the training goes on."""
+        last = find_last_run(self._runs_folder())
+        arguments = self.engine._cache.args  # noqa: SLF001 - no other way
+        limits = {name: arguments.get(name) for name in ("max_epochs", "max_steps")} | self.model.trainer_arguments
+        last.check(self.model, self.datamodule, limits)
+        # anomalib's engine makes a new version for every training.
+        arguments["default_root_dir"] = last.folder.resolve()
+        self.engine._setup_workspace = lambda **_: None  # type: ignore[method-assign]  # noqa: SLF001
+        logger.info("Going on with %s, after epoch %d.", last.checkpoint, last.content["epoch"] + 1)
+        return last.checkpoint
+
     def _train_further(self, model: AnomalibModule, test_dataloaders: Any = None, **data: Any) -> None:  # noqa: ANN401
-        """Train and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
+        """Go on, and test what was trained: anomalib's `train` tests the checkpoint that it went on from."""
         self.engine.fit(model, **data)
-        self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))
+        if self.subcommand == "train":
+            self.engine.trainer.test(model, test_dataloaders, datamodule=data.get("datamodule"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from anomalib_medical.cli.reading_options import add_reading_options, slicing_of, window_of
+from anomalib_medical.cli.reading_options import READING, add_reading_options, as_in_training, slicing_of, window_of
 from anomalib_medical.deploy.request import BundleRequest
 from anomalib_medical.edge.manifest import NAME, Reading
 from anomalib_medical.io import sha256
@@ -19,7 +19,7 @@ DESCRIPTION = "Make a folder that runs a trained model without torch: OpenVINO g
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_class_arguments(BundleRequest, as_group=False, skip={"reading"})
-    add_reading_options(parser, "As in training")
+    add_reading_options(parser, "On the device")
     parser.add_argument(
         "--modality",
         type=str | None,
@@ -30,9 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Mapping[str, Any]) -> int:
     """Write the bundle; returns 0."""
     from anomalib_medical.deploy.bundle import make_bundle
+    from anomalib_medical.models.components.checkpoints import read_checkpoint
 
-    slicing = slicing_of(arguments)
-    reading = Reading(window_of(arguments), slicing.axis, slicing.slice_range, arguments["modality"])
+    given, path = {name: arguments[name] for name in READING}, arguments["ckpt_path"]
+    settled = given | as_in_training(read_checkpoint(path).get("reading", {}), given, path)
+    slicing = slicing_of(settled)
+    reading = Reading(window_of(settled), slicing.axis, slicing.slice_range, arguments["modality"])
     given = {each.name: arguments[each.name] for each in fields(BundleRequest) if each.name != "reading"}
     manifest, output = make_bundle(BundleRequest(**given, reading=reading)), arguments["output"]
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 2**20

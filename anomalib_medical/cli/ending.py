@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from anomalib_medical.callbacks import PredictionsCSV
 from anomalib_medical.callbacks.predictions_file import Prediction, read_predictions
 from anomalib_medical.cli.parser import PROGRAM
+from anomalib_medical.cli.reading_options import READING, chosen
 from anomalib_medical.errors import shell_argument
 from anomalib_medical.io import counted
 from anomalib_medical.metrics import UndefinedMetricError, image_auroc
-from anomalib_medical.models.components import MedicalModuleMixin
+from anomalib_medical.models.components.checkpoints import read_checkpoint
 from anomalib_medical.post_processing.groups import GroupedScore, Unit, wholes_of
 
 if TYPE_CHECKING:
     from anomalib_medical.cli.anomalib_commands import MedicalCLI
 
 _BESIDE: dict[Unit, str] = {"patients": "Patient AUROC", "series": "Series AUROC"}
-_READING = {"window": None, "axis": "axial", "slice_range": (0.0, 1.0)}
 
 
 def table(lines: Mapping[str, object]) -> str:
@@ -118,19 +118,19 @@ def _next(cli: MedicalCLI, run: Path, checkpoint: Path) -> str:
         words = ["retarget", shell_argument("ckpt_path", checkpoint), "--support_dir NORMAL_IMAGES"]
         return " ".join([PROGRAM, *words, shell_argument("output", target)])
     words = ["bundle", shell_argument("ckpt_path", checkpoint), shell_argument("output", _free(run / "bundle"))]
-    if not isinstance(cli.model, MedicalModuleMixin):
+    content = read_checkpoint(checkpoint)
+    if "model_class" not in content:
         words.append(shell_argument("model", type(cli.model).__name__))
-    return " ".join([PROGRAM, *words, *_reading(cli)])
+    return " ".join([PROGRAM, *words, *_reading(cli, content.get("reading", {}))])
 
 
-def _reading(cli: MedicalCLI) -> list[str]:
-    """How the images were read, which a bundle is to do too."""
+def _reading(cli: MedicalCLI, known: Mapping[str, Any]) -> list[str]:
+    """How the images were read, which a bundle is to do too, as far as the checkpoint does not know it."""
     options = cli.config[cli.subcommand]
     data = options.get("data")
     given = data.get("init_args", {}) if hasattr(data, "init_args") else options
-    values = {name: given.get(name) for name in _READING}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return [shell_argument(name, value) for name, value in values.items() if value not in {None, _READING[name]}]
+    usual = READING | chosen(known)
+    return [shell_argument(name, value) for name, value in chosen(given).items() if value != usual[name]]
 
 
 def _free(path: Path) -> Path:

@@ -14,14 +14,18 @@ ANOMALIB = {
 _EXAMPLES = {
     "train": "--model Scrd --data MedicalFolder --data.root IMAGES --trainer.max_epochs 20",
     "fit": "--model Scrd --data MedicalFolder --data.root IMAGES --trainer.max_epochs 20",
-    "test": "--model Scrd --data MedicalFolder --data.root IMAGES --ckpt_path model.ckpt",
-    "validate": "--model Scrd --data MedicalFolder --data.root IMAGES --ckpt_path model.ckpt",
-    "predict": "--model Scrd --data IMAGES --ckpt_path model.ckpt",
-    "export": "--model Scrd --export_type openvino --ckpt_path model.ckpt",
+    "test": "--ckpt_path model.ckpt --data MedicalFolder --data.root IMAGES",
+    "validate": "--ckpt_path model.ckpt --data MedicalFolder --data.root IMAGES",
+    "predict": "--ckpt_path model.ckpt --data IMAGES",
+    "export": "--ckpt_path model.ckpt --export_type openvino",
 }
 _MODEL = {
     "--model CLASS": "Scrd, Ddad, D24fad, any of anomalib's, or a class path.",
     "--model.ARGUMENT VALUE": "Its arguments: {command} --model.help Scrd.",
+}
+_TRAINED = {
+    "--ckpt_path FILE": "Checkpoint of a training: class and arguments of the model, and how to read files.",
+    "--model, --model.ARGUMENT": "What the checkpoint does not say; another than it has is an error.",
 }
 _DATA = {
     "--data CLASS": "MedicalFolder for images of your own, Phantom for generated ones, a published data set.",
@@ -29,15 +33,18 @@ _DATA = {
 }
 _FOLDER = {
     "--data FOLDER": "PNG, JPEG, TIFF, DICOM and NIfTI files at any depth; or a CLASS with --data.ARGUMENT VALUE.",
-    "--window, --axis, --slice_range": "How DICOM and NIfTI files are read: as in training.",
-    "--part K --parts N --resume": "Score one part of a large archive, and go on after a stop.",
+    "--window, --axis, --slice_range": "How DICOM and NIfTI files are read, if the checkpoint does not say it.",
+    "--part K --parts N --resume": "Score one part of a large archive, and go on with it after a stop.",
 }
 _EXPORT = {
     "--export_type TYPE": "openvino, onnx or torch.",
     "--export_root FOLDER": "Where to; beside the other results if not given.",
 }
+_FURTHER = {
+    "--resume": "Go on where the last such run stopped, in its folder.",
+    "--ckpt_path FILE": "Go on from this checkpoint, into a new folder.",
+}
 _OTHERS = {
-    "--ckpt_path FILE": "Checkpoint of a training{further}.",
     "--trainer.OPTION VALUE": "Of Lightning's trainer: max_epochs, accelerator, devices, precision, ...",
     "--default_root_dir FOLDER": "For the results; results if not given.",
     "--config FILE": "YAML file with any of these; those of the command line win. See {program} configs.",
@@ -50,9 +57,10 @@ def guide(name: str) -> str:
     if name not in _EXAMPLES:
         return f"usage: {PROGRAM} {name} [--option full|core|dev|loggers|notebooks|openvino]\n\n{ANOMALIB[name]}"
     command = f"{PROGRAM} {name}"
-    options = _MODEL | {"predict": _FOLDER, "export": _EXPORT}.get(name, _DATA) | _OTHERS
-    further = " to go on from" if name in {"train", "fit"} else ""
+    trains = name in {"train", "fit"}
+    data = {"predict": _FOLDER, "export": _EXPORT}.get(name, _DATA)
+    options = (_MODEL | data | _FURTHER if trains else _TRAINED | data) | _OTHERS
     lines = [f"usage: {command} {_EXAMPLES[name]}", "", ANOMALIB[name], ""]
     for option, text in options.items():
-        lines.append(f"  {option:<32}{text.format(command=command, program=PROGRAM, further=further)}")
+        lines.append(f"  {option:<32}{text.format(command=command, program=PROGRAM)}")
     return "\n".join([*lines, "", f"All options: {command} --help -vv"])

@@ -56,7 +56,11 @@ def run(arguments: Mapping[str, Any]) -> int:
         msg = f"{source} is no checkpoint of D24fad: only a few-shot model can be given a new support."
         raise MedicalError(msg)
     model: Any = D24fad.load_from_checkpoint(source, map_location="cpu", support_selection=arguments["selection"])
-    folder, window, shots = arguments["support_dir"], window_of(arguments), arguments["shots"]
+    folder, shots, reading = arguments["support_dir"], arguments["shots"], dict(checkpoint.get("reading", {}))
+    if arguments["window"] is not None:
+        # Another organ may need another one.
+        reading["window"] = arguments["window"]
+    window = window_of({"window": None} | reading)
     support = read_support(folder, window, shots, model.seed or 0, chooser(model), target.parent)
     model.set_support(*support)
     count = len(model.model.support)
@@ -69,7 +73,7 @@ def run(arguments: Mapping[str, Any]) -> int:
         how = f"image threshold {raw_threshold(model.post_processor):.6g}, from {source_of_normals}"
     # The state of the training run holds the old threshold too, and belongs to other data.
     checkpoint = {key: value for key, value in checkpoint.items() if key not in _OF_THE_RUN}
-    checkpoint["state_dict"] = model.state_dict()
+    checkpoint |= {"state_dict": model.state_dict(), "reading": reading}
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, target)
     print(f"Wrote {target}: {counted(count, 'support image')}, {how}.")

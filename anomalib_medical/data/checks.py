@@ -25,10 +25,17 @@ def read_table(
 
     Returns:
         Its cells as text without surrounding space; the index is the line in the file, as an editor counts.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        MedicalError: If it is another one.
     """
     if (kind := irregular(file)) is not None:
         msg = f"{file} is {kind}: expected a CSV file."
         raise MedicalError(msg)
+    if not file.exists():
+        msg = f"There is no file {file}: expected a CSV file with the columns {', '.join(columns)}."
+        raise FileNotFoundError(msg)
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)

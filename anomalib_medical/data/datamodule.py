@@ -97,6 +97,10 @@ class MedicalDataModule(AnomalibDataModule):
             seed=seed,
         )
         self.window = Window.of(window)
+        # What pixels depend on beside the files, as plain values; checkpoints keep it, see `RunFiles`.
+        self.reading: dict[str, Any] = {
+            "window": [window.center, window.width] if isinstance(window, Window) else window
+        }
         self._val_share = val_split_ratio
         self._split_seed = seed
 

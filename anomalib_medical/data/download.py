@@ -161,7 +161,7 @@ def _continue(archive: Archive, part: Path, size: int | None) -> None:
             version.write_text(named, encoding="utf-8")
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True) as progress,
+            tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True, disable=None) as progress,
         ):
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

@@ -139,7 +139,7 @@ def _near(
     pixels = _count_detail_pixels(fine)
     coarse[pixels < _MIN_DETAIL_PIXELS] = 0
     pairs = []
-    with tqdm(total=2 * count, desc="Comparing all pairs", unit="image", disable=not progress) as bar:
+    with tqdm(total=2 * count, desc="Comparing all pairs", unit="image", disable=None if progress else True) as bar:
         for mirrored in (False, True):
             candidates, closest = _candidates(coarse, parts, mirrored=mirrored, bar=bar)
             similarity = _correlate(fine, candidates, mirrored=mirrored)
@@ -149,7 +149,9 @@ def _near(
                 # OpenCV lets other threads run meanwhile.
                 with ThreadPoolExecutor(available_cores()) as pool:
                     values = pool.map(partial(_aligned, thumbnails), candidates[doubtful])
-                    aligned = tqdm(values, "Aligning", len(doubtful), leave=False, unit="pair", disable=not progress)
+                    aligned = tqdm(
+                        values, "Aligning", len(doubtful), leave=False, unit="pair", disable=None if progress else True
+                    )
                     similarity[doubtful] = list(aligned)
             kind: DuplicateKind = "mirrored" if mirrored else "near"
             pairs += [

@@ -103,7 +103,7 @@ def fingerprint_all(
         collate_fn=partial(_read, window=window),
     )
     records: list[Fingerprint | UnreadableImage] = []
-    with tqdm(total=len(paths), desc="Reading images", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(paths), desc="Reading images", unit="image", disable=None if progress else True) as bar:
         for batch in loader:
             records += batch
             bar.update(len(batch))

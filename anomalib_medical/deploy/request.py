@@ -19,7 +19,7 @@ class BundleRequest:
     Attributes:
         ckpt_path: Checkpoint of a trained model.
         output: The new folder; nothing is overwritten.
-        model: Class of the model, such as Patchcore; only for checkpoints of anomalib's own, which do not name it.
+        model: Class of the model, such as Patchcore; only for checkpoints of plain anomalib, which do not name it.
         precision: fp16 halves the size; int8 quarters it and is faster, needs --normals, and changes scores: see the
             model card.
         normals: Normal images to calibrate INT8 with, of training or validation: 10 or more, better 300. A folder, or a

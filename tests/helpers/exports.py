@@ -1,5 +1,8 @@
 """Exported models against the engine."""
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
@@ -31,8 +34,20 @@ def by_engine(model, batch):
 
 
 def compiled(path):
+    """A graph on the CPU; asked for again, the same, unless the file was written anew."""
+    return _compiled(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _compiled(path, _changed):
     core = openvino_core()
     return core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+@lru_cache(maxsize=1)
+def _unpickled(path, _changed):
+    # The file is ours, made a moment ago: only such a file may be unpickled.
+    return torch.load(path, weights_only=False)["model"].eval()
 
 
 def assert_equal_results(expected, got):
@@ -48,8 +63,7 @@ def export_all(model, folder):
 def by_export(exported, kind, batch):
     """What an exported model says about a batch, by name."""
     if kind == "torch":
-        # The file is ours, made a moment ago: only such a file may be unpickled.
-        loaded = torch.load(exported["torch"], weights_only=False)["model"].eval()
+        loaded = _unpickled(exported["torch"], Path(exported["torch"]).stat().st_mtime_ns)
         with torch.no_grad():
             return loaded(batch)._asdict()
     network = compiled(exported[kind])

@@ -146,8 +146,7 @@ def test_a_container_gets_all_of_a_bundle_and_its_bill_names_the_graphs(made):
 def test_commands_score_with_the_post_processor_that_anomalib_s_model_was_trained_with(bundles, tiny_folder, here):
     """Its settings are restored by anomalib, not its class: normalised scores were another function of the raw ones."""
     model = bundles.model("Patchcore")
-    arguments = ["--model=Patchcore", "--model.backbone=resnet18", "--model.layers=[layer2]"]
-    arguments += ["--model.pre_trained=false", f"--ckpt_path={bundles.checkpoint('Patchcore')}"]
+    arguments = ["--model=Patchcore", f"--ckpt_path={bundles.checkpoint('Patchcore')}"]
     cli.main(["predict", *arguments, f"--data={tiny_folder / 'test'}", "--trainer.accelerator=cpu"])
     (written,) = here.rglob("predictions.csv")
     rows = read_predictions(written)

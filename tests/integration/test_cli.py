@@ -85,10 +85,10 @@ def test_train_writes_weights_heatmaps_and_scores(trained, tiny_folder):
         assert (float(row.score) > 0.5) == (row.label == "abnormal")
 
 
-def test_test_by_short_names_repeats_the_scores(trained, tiny_folder, tmp_path):
+def test_test_repeats_the_scores_and_is_not_told_the_model(trained, tiny_folder, tmp_path):
     data = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--data.name=tiny", "--data.num_workers=0"]
     checkpoint = f"--ckpt_path={trained.checkpoint}"
-    printed = succeed("anomalib-medical", "test", "--model=Scrd", *MODEL, *data, *CPU, checkpoint, cwd=tmp_path)
+    printed = succeed("anomalib-medical", "test", *data, *CPU, checkpoint, cwd=tmp_path)
     assert "image_AUROC" in printed
     (written,) = tmp_path.rglob("predictions.csv")
     # Where nothing was trained too, `latest` is what the next training can take over.
@@ -178,8 +178,7 @@ def test_the_window_of_a_folder_of_dicom_files(trained, here):
 
 
 def predict(trained, data, *options):
-    model = ["--model=Scrd", *MODEL, f"--ckpt_path={trained.checkpoint}"]
-    cli.main(["predict", *model, f"--data={data}", *CPU, *options])
+    cli.main(["predict", f"--ckpt_path={trained.checkpoint}", f"--data={data}", *CPU, *options])
 
 
 def part(number, parts=3):
@@ -323,7 +322,7 @@ def test_other_exports_give_the_scores_of_the_test(kind, trained, here):
 
 def test_export_gives_the_scores_of_the_test(trained, tmp_path):
     arguments = ["--export_type=openvino", f"--ckpt_path={trained.checkpoint}", f"--export_root={tmp_path}"]
-    succeed("anomalib-medical", "export", "--model=Scrd", *MODEL, *arguments, cwd=tmp_path)
+    succeed("anomalib-medical", "export", *arguments, cwd=tmp_path)
     model = tmp_path / "weights" / "openvino" / "model.xml"
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     scores = [
@@ -396,6 +395,32 @@ def test_equal_commands_give_equal_scores_and_training_further_tests_the_new_wei
     (tested,) = (here / "again").rglob("predictions.csv")
     assert scores_of(tested.parent) == pytest.approx(further, abs=1e-6)
     assert sorted(path.name for path in runs.glob("v*")) == ["v0", "v1", "v2"]
+
+
+@pytest.mark.slow
+def test_a_training_that_stopped_goes_on_in_its_folder(tiny_folder, here, monkeypatch, capsys):
+    runs = here / "results" / "Scrd" / tiny_folder.name
+    epochs = []
+
+    def stop(model: Scrd) -> None:
+        epochs.append(model.current_epoch)
+        if epochs == [0, 1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scrd, "on_train_epoch_end", stop)
+    with pytest.raises(SystemExit):
+        command("train", tiny_folder, "--trainer.max_epochs=3")
+    assert not list(runs.rglob("predictions.csv"))
+    command("train", tiny_folder, "--trainer.max_epochs=3", "--resume")
+    # The checkpoint is of the first epoch; what was done after it is done again.
+    assert epochs == [0, 1, 1, 2]
+    assert [path.name for path in runs.glob("v*")] == ["v0"]
+    assert len(scores_of(runs / "v0")) == 8
+    assert [path.name for path in runs.rglob("v0/**/*.ckpt")] == ["model.ckpt"]
+    # The copy of the configuration is one that other commands take.
+    assert "resume" not in yaml.safe_load((runs / "v0" / "config.yaml").read_text())
+    again = ["--data=MedicalFolder", f"--data.root={tiny_folder}", "--trainer.max_epochs=3", "--resume"]
+    assert "had ended (--trainer.max_epochs 3)" in fail(capsys, "train", "--model=Scrd", *MODEL, *again)
 
 
 @pytest.mark.parametrize(

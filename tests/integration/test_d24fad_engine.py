@@ -330,13 +330,15 @@ def test_retarget_gives_a_checkpoint_for_the_new_organ(run, new_organ, tmp_path,
     names = {image["name"] for image in saved["support_record"]["images"]}
     assert len(names) == 3
     assert all(name.startswith("s-") for name in names)
+    assert saved["reading"] == {"window": None}
 
 
 def test_retarget_calibrates_from_held_out_normals(run, new_organ, tmp_path, capsys):
     normals = make_normals(tmp_path / "normals", 20, first_seed=300)
     path = tmp_path / "new.ckpt"
     arguments = ("--ckpt_path", run[1], "--support_dir", new_organ, "--shots", 1, "--normals_dir", normals)
-    retarget(*arguments, "--output", path)
+    retarget(*arguments, "--output", path, "--window", "bone")
+    assert torch.load(path, weights_only=True)["reading"] == {"window": "bone"}  # another organ, another window
     assert "1 support image, image threshold" in capsys.readouterr().out
     model = D24fad.load_from_checkpoint(path).eval()
     images = torch.stack([torch.Tensor(item.image) for item in MedicalPredictDataset(normals)])

@@ -14,14 +14,14 @@ from tests.helpers.exports import NATIVE, ODD, TOLERANCE, assert_equal_results, 
 KINDS = [
     {},
     {"matching": "nearest", "window": 0.25, "features": "both"},
-    {"matching": "nearest", "features": "teacher", "weighting": "none"},
+    # Less of the same.
+    pytest.param({"matching": "nearest", "features": "teacher", "weighting": "none"}, marks=pytest.mark.slow),
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.get("features", "student"))
-def model(request):
+def calibrated(**kind):
     """Untrained, but with the statistics of some images: with fresh ones all maps are alike."""
-    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0, **request.param)
+    d24fad = D24fad(backbone="resnet18", image_size=64, pre_trained=False, seed=0, **kind)
     with torch.no_grad():
         for _ in range(3):
             d24fad.model.train().encode(d24fad.pre_processor(images(NATIVE, count=8)))
@@ -30,9 +30,15 @@ def model(request):
     return d24fad.eval()
 
 
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.get("features", "student"))
+def model(request):
+    return calibrated(**request.param)
+
+
 @pytest.fixture(scope="module")
-def uncalibrated(model):
-    chosen = copy.deepcopy(model)
+def uncalibrated():
+    """Of one kind: matching comes before thresholds, and knows nothing of them."""
+    chosen = calibrated()
     chosen.post_processor.invalidate()
     return chosen
 

@@ -19,29 +19,36 @@ def _marked(names):
     return [name if name in SMALL else pytest.param(name, marks=rarely) for name in names]
 
 
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("backbone", _marked(FAMILIES))
-def test_scrd_learns_from_any_teacher_and_leaves_as_a_graph_and_a_bundle(backbone, tiny_folder, tmp_path):
-    arguments = {"backbone": backbone, "image_size": 64, "pre_trained": False, "seed": 0}
-    model = Scrd(**arguments)
-    before = model.model.decoder.state_dict()
-    before = {key: value.clone() for key, value in before.items()}
-    checkpoint = train(model, tiny_folder, tmp_path / "run")
-    assert any(not torch.equal(before[key], value) for key, value in model.model.decoder.state_dict().items())
+@pytest.fixture(scope="module", params=_marked(FAMILIES))
+def scrd(request, tiny_folder, tmp_path_factory):
+    """A model, the weights its decoder began with, and its checkpoint."""
+    model = Scrd(backbone=request.param, image_size=64, pre_trained=False, seed=0)
+    before = {key: value.clone() for key, value in model.model.decoder.state_dict().items()}
+    return model, before, train(model, tiny_folder, tmp_path_factory.mktemp("run"))
 
+
+def test_scrd_learns_from_any_teacher_and_leaves_as_a_graph(scrd, tmp_path):
+    model, before, checkpoint = scrd
+    assert any(not torch.equal(before[key], value) for key, value in model.model.decoder.state_dict().items())
     again = Scrd.load_from_checkpoint(checkpoint)
     assert again.model.teacher.layers == model.model.teacher.layers
     exported = export_all(again.eval(), tmp_path)
-    for size in (NATIVE, ODD):
-        batch = images(size)
-        expected = by_engine(model.eval(), batch)
-        for kind in exported:
-            assert_equal_results(expected, by_export(exported, kind, batch))
-    cli.main(["bundle", "--ckpt_path", str(checkpoint), "--output", "edge"])
+    for kind in exported:
+        for size in (NATIVE, ODD):
+            batch = images(size)
+            assert_equal_results(by_engine(model.eval(), batch), by_export(exported, kind, batch))
+
+
+@pytest.mark.slow
+@pytest.mark.nightly  # of the graph above, as of any other
+@pytest.mark.usefixtures("here")
+def test_its_bundle_runs_on_a_device(scrd, tiny_folder, tmp_path):
+    cli.main(["bundle", "--ckpt_path", str(scrd[2]), "--output", "edge"])
     done = on_device(tmp_path / "edge", "run", tiny_folder / "test", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", _marked(["tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224"]))
 def test_d24fad_compares_with_any_teacher(backbone, tmp_path):
     model = D24fad(backbone=backbone, image_size=64, pre_trained=False, seed=0)

@@ -116,9 +116,12 @@ def by_patient(model: Model) -> dict[str, Value]:
 
 def wholes(model: Model) -> dict[str, Model]:
     """The model with patients, and series, in place of images, by the names of `WHOLES`; of those in `wholes_of`."""
-    there = _wholes(model.first)
+    there, first = _wholes(model.first), model.first
+    # Their images are the same, in one order; the hashes of files of predictions are salted in each run's folder.
+    names = {"patient_hash": first.patients or "", "series_hash": first.series}
+    trainings = [replace(each, test=each.test.assign(**names)) for each in model.trainings]
     return {
-        key: replace(model, trainings=[whole.make(each) for each in model.trainings])
+        key: replace(model, trainings=[whole.make(each) for each in trainings])
         for key, whole in WHOLES.items()
         if whole.unit in there
     }

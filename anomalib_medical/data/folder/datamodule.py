@@ -116,6 +116,7 @@ class MedicalFolder(MedicalDataModule):
         self.patient_from = patient_from
         self.deduplicate = deduplicate
         self.slicing = Slicing(axis, (slice_range[0], slice_range[1]))
+        self.reading |= {"axis": axis, "slice_range": [*self.slicing.slice_range]}
         self.mask_rule = MaskRule.of(mask_labels, mask_threshold)
         self._predict_data: MedicalPredictDataset | None = None
 
@@ -146,6 +147,9 @@ class MedicalFolder(MedicalDataModule):
             patient_from=self.patient_from,
         )
         self.left_out = take_left_out(samples)
+        addresses = (ImageAddress.parse(path) for path in samples.image_path if "#" in path)
+        if not any(self.slicing.axis in dict(address.selection) for address in addresses):
+            self.reading = {"window": self.reading["window"]}  # there is no volume
         self._set_parts(MedicalDataset(samples, self.name, window=self.window, mask_rule=self.mask_rule))
 
     def _create_val_split(self) -> None:

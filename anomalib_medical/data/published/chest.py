@@ -46,6 +46,6 @@ def add_boxes(
 def read_headers(paths: Sequence[Path]) -> tuple[list[str | None], DataFrame]:
     """Read each file's patient, a pseudonym or None, and columns ``meta_*``; only DICOM says anything."""
     hidden = len(paths) < _MANY_FILES
-    facts = [file_facts(path) for path in tqdm(paths, desc="Reading headers", unit="file", disable=hidden)]
+    facts = [file_facts(path) for path in tqdm(paths, desc="Reading headers", unit="file", disable=hidden or None)]
     metadata = DataFrame([fact.metadata for fact in facts]).add_prefix(METADATA).fillna("")
     return identify_patients(facts), metadata

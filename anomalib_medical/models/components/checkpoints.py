@@ -11,7 +11,8 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -19,13 +20,14 @@ from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models.components import AnomalibModule
 from anomalib.models.image.super_add import SuperADDPostProcessor
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
+from anomalib.pre_processing import PreProcessor
 from anomalib.utils.path import create_versioned_dir
 from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_medical.errors import FULL, MedicalError
+from anomalib_medical.errors import FULL, MedicalError, shell_argument
 from anomalib_medical.post_processing import MedicalPostProcessor
-from anomalib_medical.registration import known_models
+from anomalib_medical.registration import find_model, known_models
 
 _WANTED = "Give the model.ckpt that a training has written."
 _COMPONENTS = frozenset({"pre_processor", "post_processor", "evaluator", "visualizer"})
@@ -96,7 +98,10 @@ class MedicalCheckpointIO(AnomalibCheckpointIO):
 
 
 class RunFiles(Callback):
-    """Write checkpoints by `MedicalCheckpointIO`, and test or predict in a version folder where nothing ran before."""
+    """Write checkpoints by `MedicalCheckpointIO`, and test or predict in a version folder where nothing ran before.
+
+    Checkpoints say of any model of which class it is, and how its images were read.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before anything is read or written, but for a copy of the configuration."""
@@ -106,6 +111,31 @@ class RunFiles(Callback):
             trainer.strategy.checkpoint_io = MedicalCheckpointIO(theirs.extra_safe_globals)
         if trainer.is_global_zero:
             settle_latest(Path(trainer.default_root_dir))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before a checkpoint is written."""
+        del trainer
+        describe(checkpoint, pl_module)
+
+
+def describe(checkpoint: dict[str, Any], model: LightningModule) -> None:
+    """Write down what commands need that are given a checkpoint alone.
+
+    ``model_class`` is a short name or, of a class that has none, its path; ``post_processor_class`` a name; ``reading``
+    the options that the training's pixels depend on, as `MedicalDataModule` has them.
+    """
+    checkpoint["model_class"] = class_name(type(model))
+    if (post_processor := getattr(model, "post_processor", None)) is not None:
+        checkpoint["post_processor_class"] = type(post_processor).__name__
+    datamodule = getattr(model._trainer, "datamodule", None)  # noqa: SLF001 - `trainer` is an error where there is none
+    if (reading := getattr(datamodule, "reading", None)) is not None:
+        checkpoint["reading"] = dict(reading)
+
+
+def class_name(cls: type) -> str:
+    """The short name of a model's class, or its path if it has none."""
+    registered = known_models().get(cls.__name__) is cls
+    return cls.__name__ if registered else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def settle_latest(folder: Path, *, make: bool = True) -> None:
@@ -159,13 +189,95 @@ def check_class(content: dict[str, Any], cls: type[AnomalibModule], name: str = 
 def classes_of(content: dict[str, Any]) -> list[str]:
     """Name the class of a checkpoint: the one it says, or those of anomalib's that have its arguments."""
     if "model_class" in content:
-        return [str(content["model_class"])]
+        return [str(content["model_class"]).rpartition(".")[2]]
     arguments = set(content.get("hyper_parameters", {}))
     return sorted(
         name
         for name, cls in known_models().items()
         if arguments and arguments == inspect.signature(cls).parameters.keys() - _COMPONENTS
     )
+
+
+def class_of(content: dict[str, Any], path: Path, given: str | None = None) -> type[AnomalibModule]:
+    """Find the class of a checkpoint: the one that is given as ``Patchcore`` or ``package.Class``, or that it names."""
+    if given is not None:
+        return find_model(given, "--model")
+    named = content.get("model_class")
+    if named in (known := known_models()):
+        return known[str(named)]
+    if named is None:
+        likely = " or ".join(classes_of(content)) or "Patchcore"
+        msg = f"{path} does not name its model, as checkpoints of plain anomalib do not: give --model {likely}."
+    elif "." in str(named):
+        # What a file says is no reason to import, and so to run, anything.
+        msg = f"{path} is of a model that has no short name: give --model {named}."
+    else:
+        msg = f"{path} is of a model {named}, and there is none of that name: give its class, --model package.{named}."
+    raise MedicalError(msg)
+
+
+def arguments_of(content: dict[str, Any], cls: type[AnomalibModule]) -> dict[str, Any]:
+    """Arguments that a model was built with, as far as its class takes them, but for the download of weights."""
+    parameters = inspect.signature(cls).parameters
+    arguments = {
+        # A parameter of type `str | PrecisionType` takes the text, which can be written to a configuration file too.
+        key: value.value if isinstance(value, Enum) and parameters[key].annotation is not type(value) else value
+        for key, value in content.get("hyper_parameters", {}).items()
+        if key in parameters
+    }
+    # All weights are in the checkpoint.
+    return arguments | ({"pre_trained": False} if "pre_trained" in parameters else {})
+
+
+def differing_arguments(content: dict[str, Any], model: AnomalibModule) -> dict[str, tuple[Any, Any]]:
+    """Arguments of which the checkpoint says another value than the model was built with: its and the model's."""
+    theirs = dict(content.get("hyper_parameters", {}))
+    if theirs:
+        # What an earlier version did not know is as it was then.
+        parameters = inspect.signature(type(model)).parameters
+        known = getattr(model, "score_arguments", ())
+        theirs = {key: parameters[key].default for key in known if key in parameters} | theirs
+    return {
+        key: (theirs[key], value)
+        for key, value in model.hparams.items()
+        if key in theirs and not _same(theirs[key], value)
+    }
+
+
+def check_arguments(content: dict[str, Any], model: AnomalibModule) -> dict[str, tuple[Any, Any]]:
+    """Refuse a model that was built otherwise, before torch lists every tensor or scores come out wrong.
+
+    Compared are the network's tensors, and of our models what scores depend on besides. Returns the arguments that
+    differ all the same, see `differing_arguments`.
+    """
+    saved, own = (
+        {key: value.shape for key, value in state.items() if key.startswith("model.")}
+        for state in (content["state_dict"], model.state_dict())
+    )
+    # What is learnt as it comes, such as a memory bank, is empty or one number until then.
+    fits = saved.keys() == own.keys() and all(saved[key] == size or size.numel() < 2 for key, size in own.items())
+    differing = differing_arguments(content, model)
+    scoring = getattr(model, "score_arguments", None)
+    # A threshold holds for scores of one kind and images of one size. Others' models may load what we do not know.
+    if (fits or (scoring is None and not differing)) and not differing.keys() & (scoring or ()):
+        return differing
+    told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
+    options = " ".join(shell_argument(f"model.{key}", had) for key, (had, _) in differing.items())
+    msg = (
+        f"The checkpoint is not of this {type(model).__name__} ({told or 'its tensors differ'}). Build the model "
+        f"with the checkpoint's arguments: {options or 'those it was trained with'}. (`anomalib-medical` reads "
+        "them from it where they are left out.)"
+    )
+    raise ValueError(msg)
+
+
+def _same(saved: object, value: object) -> bool:
+    """Whether a checkpoint's value is this one: tuples may be lists, and it keeps paths as text."""
+    if isinstance(value, PurePath):
+        return isinstance(saved, str | PurePath) and PurePath(saved) == value
+    if isinstance(value, list | tuple) and isinstance(saved, list | tuple):
+        return len(saved) == len(value) and all(map(_same, saved, value))
+    return saved == value
 
 
 def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bool:
@@ -190,6 +302,20 @@ def post_processor_of(content: dict[str, Any], path: Path) -> PostProcessor | bo
         "anomalib_medical.MedicalPostProcessor."
     )
     raise MedicalError(msg)
+
+
+def pre_processor_of(content: dict[str, Any], cls: type[AnomalibModule]) -> PreProcessor | None:
+    """Build the pre-processor that a model of anomalib's was trained with; None if it does not say, and for ours.
+
+    anomalib restores it after the model is built, but some of its models build parts of themselves for their image
+    size: `ReverseDistillation` would smooth and resize its maps as those of images of 256 pixels.
+    """
+    config = content.get("anomalib_pre_processor_config")
+    if not config or hasattr(cls, "score_arguments"):
+        return None
+    pre_processor = PreProcessor()
+    pre_processor.load_checkpoint_config(config)
+    return pre_processor
 
 
 @contextlib.contextmanager

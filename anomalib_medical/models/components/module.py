@@ -1,6 +1,5 @@
 """What the Lightning modules of this package share."""
 
-import inspect
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,11 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from tqdm import tqdm
 
 from anomalib_medical.data.visualizer import MedicalVisualizer
-from anomalib_medical.errors import shell_argument
 from anomalib_medical.metrics.evaluator import MedicalEvaluator
 from anomalib_medical.post_processing import MedicalPostProcessor, tested_validation_images
 
 from .arguments import check_precision
-from .checkpoints import RunFiles, check_class
+from .checkpoints import RunFiles, check_arguments, check_class, describe
 from .divergence import StopOnDivergence, refuse_broken_weights
 from .map_score import FEWEST_NORMALS, MOST_NORMALS, MapScore, synthetic_anomalies, too_few_normals
 from .numerics import derived_seed
@@ -268,7 +266,9 @@ class MedicalModuleMixin(_Module):
                 generator=torch.Generator(),  # leaves the global one, and so the training, as it was
             )
             progress = self.trainer.progress_bar_callback is not None
-            for batch in tqdm(batches, desc="Normal images", unit="batch", disable=not progress, leave=False):
+            for batch in tqdm(
+                batches, desc="Normal images", unit="batch", disable=None if progress else True, leave=False
+            ):
                 normals = [item for item in batch if not item.gt_label][: int(min(left, len(batch)))]
                 left -= len(normals)
                 if normals:
@@ -305,14 +305,13 @@ class MedicalModuleMixin(_Module):
         return path
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the evaluator's state out, and name the classes that commands without ``--model`` need."""
+        """Leave the evaluator's state out, and write down what commands without ``--model`` need."""
         super().on_save_checkpoint(checkpoint)
         refuse_broken_weights(self, checkpoint["state_dict"])
         checkpoint["state_dict"] = {
             key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("evaluator.")
         }
-        checkpoint["post_processor_class"] = type(self.post_processor).__name__
-        checkpoint["model_class"] = type(self).__name__
+        describe(checkpoint, self)
         if self.map_score.chooses:
             checkpoint["chosen_reduction"] = self.map_score.reduction
 
@@ -322,7 +321,7 @@ class MedicalModuleMixin(_Module):
         self.map_score.fit_to(checkpoint["state_dict"], "model.map_score.")
         if self.map_score.chooses:
             self.map_score.reduction = checkpoint.get("chosen_reduction", self.map_score.default)
-        self._check_architecture(checkpoint)
+        check_arguments(checkpoint, self)
         super().on_load_checkpoint(checkpoint)
         # Without a post-processor its threshold stays behind, and raw scores come out.
         foreign = ("evaluator.",) if self.post_processor is not None else ("evaluator.", "post_processor.")
@@ -330,35 +329,3 @@ class MedicalModuleMixin(_Module):
         state |= {key: value for key, value in self.state_dict().items() if key.startswith("evaluator.")}
         checkpoint["state_dict"] = state
         self._restored = True
-
-    def _check_architecture(self, checkpoint: dict[str, Any]) -> None:
-        """Compare tensors and what else scores depend on, before torch lists every tensor or scores come out wrong."""
-        saved, own = (
-            {key: value.shape for key, value in state.items() if key.startswith("model.")}
-            for state in (checkpoint["state_dict"], self.state_dict())
-        )
-        theirs = dict(checkpoint.get("hyper_parameters", {}))
-        if theirs:
-            # What an earlier version did not know is as it was then.
-            parameters = inspect.signature(type(self)).parameters
-            theirs = {key: parameters[key].default for key in self.score_arguments if key in parameters} | theirs
-        differing = {
-            key: (theirs[key], value)
-            for key, value in self.hparams.items()
-            if key in theirs and _plain(theirs[key]) != _plain(value)
-        }
-        # A threshold holds for scores of one kind and images of one size.
-        if saved == own and not differing.keys() & self.score_arguments:
-            return
-        told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
-        options = " ".join(shell_argument(f"model.{key}", had) for key, (had, _) in differing.items())
-        msg = (
-            f"The checkpoint is not of this {type(self).__name__} ({told or 'its tensors differ'}). Build the model "
-            f"with the checkpoint's arguments: {options or 'those it was trained with'}."
-        )
-        raise ValueError(msg)
-
-
-def _plain(value: object) -> object:
-    """Make lists and tuples of one content equal."""
-    return tuple(value) if isinstance(value, list | tuple) else value

@@ -58,7 +58,7 @@ def read_images(
     grey = _allocate((len(data), 1, *size))
     known_normal = torch.ones(len(data), dtype=torch.bool)
     start = 0
-    for batch in tqdm(ordered, desc="Reading images", unit="batch", disable=not progress, leave=False):
+    for batch in tqdm(ordered, desc="Reading images", unit="batch", disable=None if progress else True, leave=False):
         images: torch.Tensor = batch.image
         images = images if transform is None else transform(images)
         check_size(images, size)

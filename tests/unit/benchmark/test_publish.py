@@ -36,7 +36,9 @@ def test_a_copy_is_a_few_files_without_names_and_pictures(tmp_path):
     assert "model.ckpt" not in text  # weights are made of patients' images
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize(
+    "seeds", [(0, 1), pytest.param((0,), marks=[pytest.mark.slow, pytest.mark.nightly])], ids=["two", "one"]
+)
 def test_the_report_of_a_copy_has_the_same_figures(tmp_path, seeds):
     run = make_run(tmp_path / "run", ("brain", "chest"), seeds)
     # A model that took a patient as support has fewer images than the others.

@@ -35,6 +35,11 @@ def table(seed: int = 0) -> pd.DataFrame:
     )
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def write(folder: Path, images: pd.DataFrame, **changed: str) -> Path:
     with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, Prediction._fields)
@@ -95,6 +100,18 @@ def test_series_of_unknown_patients_are_drawn_themselves(tmp_path):
     (model,) = load_predictions([str(write(tmp_path, table(), patient=""))]).datasets[0].models
     assert wholes(model).keys() == {"series_max"}
     assert by_patient(model)["series_max.image_auroc"].estimate.n_patients == 24
+
+
+def test_trainings_whose_hashes_have_other_salts_are_put_together_by_their_images(tmp_path):
+    def values(**names):
+        second = table(seed=1)
+        second = second.assign(**{name: other.loc[second.index] for name, other in names.items()})
+        files = [write(made(tmp_path / name), images) for name, images in (("a", table()), ("b", second))]
+        (model,) = load_predictions([f"mine={file}" for file in files]).datasets[0].models
+        return by_patient(model)
+
+    turned = {name: table()[name].map(lambda text: f"x{99 - int(text[1:])}") for name in ("patient", "series")}
+    assert values(**turned) == values()
 
 
 def test_a_file_of_before_has_no_series(tmp_path):

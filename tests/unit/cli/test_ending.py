@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from jsonargparse import Namespace
 
 from anomalib_medical import D24fad, Scrd
@@ -84,7 +85,7 @@ def run(here):
     """The folder of a run, with a space in its name, and the writer of its scores."""
     folder = here / "my results" / "v0"
     (folder / "images").mkdir(parents=True)
-    (folder / "model.ckpt").touch()
+    torch.save({"state_dict": {}, "model_class": "Scrd", "reading": {"window": "lung"}}, folder / "model.ckpt")
     (folder / "config.yaml").touch()
     partial = PartialFile.first_free(folder)
     partial.write([row(0, "normal"), row(1, "abnormal"), row(2, "abnormal"), row(0, "normal")])
@@ -133,6 +134,12 @@ def test_the_next_command_reads_as_the_run_did_and_takes_a_new_folder(run):
     cli = command(run, "train", window=(40, 80), axis="axial", slice_range=[0.2, 0.8])
     words = shlex.split(lines(ending(cli))["Next"])
     assert words[5:] == ["my results/v0/bundle_1", "--window", "[40,80]", "--slice_range", "[0.2,0.8]"]
+
+
+def test_what_the_checkpoint_says_is_not_repeated(run):
+    assert "--window" not in ending(command(run, "train", window="lung", axis="axial"))
+    torch.save({"state_dict": {}}, run[0] / "model.ckpt")
+    assert ending(command(run, "train", window="lung")).endswith("--model Scrd --window lung")
 
 
 def test_a_fit_is_followed_by_its_test(run):

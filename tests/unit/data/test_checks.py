@@ -74,3 +74,9 @@ def test_missing_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"t\.csv: 2 of 3 images that it lists are not in .*, such as b\.png"):
         require_images(tmp_path / "t.csv", tmp_path, paths)
     require_images(tmp_path / "t.csv", tmp_path, paths[:1])
+
+
+def test_a_table_that_is_missing_is_named_with_what_it_should_hold(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        read_table(tmp_path / "none.csv", ("id", "x"))
+    assert str(caught.value) == f"There is no file {tmp_path / 'none.csv'}: expected a CSV file with the columns id, x."

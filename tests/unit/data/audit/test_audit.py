@@ -55,6 +55,11 @@ def test_clean_data_have_no_findings(clean):
     assert counts.patients["train", "good"] == 8
 
 
+def test_a_log_has_no_bars(clean, capsys):
+    audit(clean, workers=0, progress=True)
+    assert "%|" not in capsys.readouterr().err
+
+
 def test_of_many_shortcuts_one_by_chance_is_no_finding(clean):
     """Its p-value is 0.02, and seven others were tried."""
     place = clean.index.to_numpy() - 11
