@@ -154,11 +154,12 @@ def _torch_latency(model: AnomalibModule, image: torch.Tensor, repeats: int) -> 
 
 def _openvino_latency(model: AnomalibModule, image: torch.Tensor, repeats: int) -> Latency:
     from anomalib_medical.edge.few_shot_device import openvino_core
+    from anomalib_medical.models.components import ONE_IMAGE
 
     device = model.device
     with tempfile.TemporaryDirectory() as folder:
         # Exporting changes nothing in the model but its device.
-        path = model.cpu().to_openvino(Path(folder))
+        path = model.cpu().to_openvino(Path(folder), onnx_kwargs={"dynamic_axes": ONE_IMAGE})
         model.to(device)
         if path is None:
             msg = f"{type(model).__name__} has no export in anomalib"

@@ -8,11 +8,9 @@ import openvino
 from anomalib.models.components import AnomalibModule
 
 from anomalib_medical.errors import MedicalError
-from anomalib_medical.models.components import OPSET, exportable
+from anomalib_medical.models.components import ONE_IMAGE, OPSET, exportable
 
 SCORE = "pred_score"
-# Of any height and width. One at a time: some of anomalib's models cannot be exported for any number of images.
-_ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 
 
 def raw_graph(model: AnomalibModule) -> openvino.Model:
@@ -32,7 +30,7 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
         logging.getLogger(name).setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         try:
-            onnx = chosen.eval().to_onnx(folder, dynamic_axes=_ONE_IMAGE, opset_version=OPSET, verbose=False)
+            onnx = chosen.eval().to_onnx(folder, dynamic_axes=ONE_IMAGE, opset_version=OPSET, verbose=False)
         except (NotImplementedError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             msg = f"{type(model).__name__} cannot be exported ({type(error).__name__}: {reason})."

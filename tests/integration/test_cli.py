@@ -208,10 +208,11 @@ def test_the_predictions_of_parts_are_those_of_one_run(trained, archive, here):
     files = [here / "out" / f"predictions_part-{number}-of-3.csv" for number in (1, 2, 3)]
     rows = [row for file in files for row in read_predictions(file)]
     # One salt for all parts, another than that of the run.
-    patients = {}
+    patients, series = {}, {}
     for row, expected in zip(rows, read_predictions(one), strict=True):
-        assert row._replace(patient="") == expected._replace(patient="")
+        assert row._replace(patient="", series="") == expected._replace(patient="", series="")
         assert patients.setdefault(expected.patient, row.patient) == row.patient
+        assert series.setdefault(expected.series, row.series) == row.series
     assert len(set(patients.values())) == len(patients) == 6
     heatmaps = [
         path.name for number in (1, 2, 3) for path in (here / "out" / f"images_part-{number}-of-3").rglob("*.png")

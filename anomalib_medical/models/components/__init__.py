@@ -5,7 +5,7 @@ from .arguments import check_choice, check_image_size, check_precision, check_se
 from .checkpoints import read_checkpoint
 from .foreign_patches import add_foreign_patches
 from .map_score import FEWEST_NORMALS, TOP_SHARE, MapScore, Reduction, check_score, reduce_map
-from .module import OPSET, MedicalModuleMixin
+from .module import ONE_IMAGE, OPSET, MedicalModuleMixin
 from .noise import add_noise_patches, add_varied_anomalies
 from .numerics import derived_seed, in_float32, seeded, sent
 from .resize import AntialiasedPreProcessor, exportable
@@ -18,6 +18,7 @@ __all__ = [
     "GaussianBlur",
     "MapScore",
     "MedicalModuleMixin",
+    "ONE_IMAGE",
     "OPSET",
     "Reduction",
     "TOP_SHARE",

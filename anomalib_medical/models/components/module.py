@@ -43,6 +43,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # What torch writes. anomalib asks for 14: converting back fails, is reported with a traceback, and 18 comes out.
 OPSET = 18
+# Axes of an exported graph for one image of any height and width at a time: some of anomalib's models are exported for
+# two at a time otherwise, or not at all.
+ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 # Where the validation's own is of no fixed size.
 _BATCH_SIZE = 16
 

@@ -3,8 +3,11 @@
 import sys
 
 import pytest
+import torch
+from anomalib.models import Fre
 
-from anomalib_medical.benchmark.machine import describe_run, find_devices
+from anomalib_medical.benchmark.machine import describe_run, find_devices, measure_cost
+from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.cli.configs import configs_dir
 from anomalib_medical.errors import MedicalError
 
@@ -35,3 +38,12 @@ def test_devices_are_all_gpus_or_the_cpu_or_those_named(monkeypatch):
         find_devices([])
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert find_devices("auto") == ("cpu",)
+
+
+@pytest.mark.slow
+def test_the_latency_of_an_exported_model_is_that_of_one_image():
+    # anomalib exports this one for two images at a time.
+    model = Fre(backbone="resnet18", pre_trained=False, input_dim=16384, latent_dim=8, pooling_kernel_size=2)
+    cost = measure_cost(Cost(), model, torch.rand(1, 3, 64, 64), 1)
+    assert set(cost.latency) == {"torch", "openvino"}
+    assert cost.not_measured == {}

@@ -177,7 +177,9 @@ def test_trainings_and_commands_without_a_checkpoint_are_left_alone(checkpoint):
 
 @pytest.mark.parametrize("command", ["train", "fit", "test", "validate"])
 def test_a_command_that_needs_data_says_so(command, capsys):
-    assert f"`{command}` needs data: give --data MedicalFolder" in fail(capsys, command, "--model=Scrd")
+    assert f"`{command}` needs data: give --data MedicalFolder" in fail(
+        capsys, command, "--model=anomalib_medical.Scrd"
+    )
 
 
 def test_checkpoints_say_how_images_were_read():
