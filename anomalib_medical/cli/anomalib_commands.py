@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
+from anomalib.deploy import ExportType
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from jsonargparse import ArgumentParser
@@ -21,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_medical.callbacks import PredictionsCSV, RunProgress
 from anomalib_medical.callbacks.predictions_part import PartOfArchive
 from anomalib_medical.cli.as_trained import WITH_CHECKPOINT, AsTrained
+from anomalib_medical.cli.mistyped import check_typed
 from anomalib_medical.cli.output import without_their_handlers
 from anomalib_medical.cli.parser import PROGRAM
 from anomalib_medical.cli.part_options import add_part_options, make_part, one_device, part_of
@@ -57,8 +59,11 @@ class MedicalCLI(AnomalibCLI):
         self._part: PartOfArchive | None = None
         self._verbose = verbose
         self._resumes = False
+        self.exported: Path | None = None
         register()
-        self.as_trained = AsTrained.of(sys.argv[1:] if args is None else args)
+        typed = sys.argv[1:] if args is None else args
+        check_typed(typed)
+        self.as_trained = AsTrained.of(typed)
         with without_their_handlers():
             super().__init__(args, run)
 
@@ -190,6 +195,10 @@ class MedicalCLI(AnomalibCLI):
                 callback.part = self._part
 
     def _prepare_export(self, kwargs: dict[str, Any]) -> None:
+        types = [each.value for each in ExportType]
+        if kwargs["export_type"] not in types:
+            msg = f"--export_type is {kwargs['export_type']!r}, expected {', '.join(types[:-1])} or {types[-1]}."
+            raise MedicalError(msg)
         if kwargs.get("ckpt_path"):
             # anomalib exports the checkpoint as it is, whatever the model on the command line was given.
             if getattr(self.model, "support_dir", None):
@@ -202,7 +211,8 @@ class MedicalCLI(AnomalibCLI):
             cls = type(self.model)
             kwargs["model"] = load_model(Path(kwargs.pop("ckpt_path")), f"{cls.__module__}.{cls.__name__}")
         if str(kwargs.get("export_type")) != "torch":
-            kwargs["onnx_kwargs"] = {"opset_version": OPSET} | (kwargs.get("onnx_kwargs") or {})
+            ours = {"opset_version": OPSET, "verbose": self._verbose}
+            kwargs["onnx_kwargs"] = ours | (kwargs.get("onnx_kwargs") or {})
 
     def _run_subcommand(self) -> None:
         try:
@@ -222,6 +232,8 @@ class MedicalCLI(AnomalibCLI):
             self._train_further(**self._prepare_subcommand_kwargs(self.subcommand) | {"ckpt_path": self._last_run()})
         elif self.subcommand == "train" and self.config["train"].ckpt_path:
             self._train_further(**self._prepare_subcommand_kwargs("train"))
+        elif self.subcommand == "export":
+            self.exported = self.engine.export(**self._prepare_subcommand_kwargs("export"))
         else:
             super()._run_subcommand()
         if self._part is not None and self._part.failed.exists:

@@ -110,7 +110,7 @@ def given_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """
     given: dict[str, Any] = {}
     words = [word for argument in arguments for word in _split(argument)]
-    for name, value in zip(words, [*words[1:], ""], strict=True):
+    for name, value in zip(words, [*words, ""][1:], strict=True):
         if name in {"-c", "--config"}:
             given |= _of_file(value)
         elif name in {"--model", "--data"} and Path(value).suffix in _FILES:

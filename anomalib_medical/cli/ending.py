@@ -75,7 +75,9 @@ def measured_beside(rows: Sequence[Prediction], top: int = 1) -> dict[str, str]:
 
 
 def ending(cli: MedicalCLI) -> str:
-    """The last lines of ``train``, ``fit``, ``test`` and ``predict``; empty for other commands and processes."""
+    """The last lines of a training, ``test``, ``predict`` and ``export``; empty for other commands and processes."""
+    if cli.subcommand == "export":
+        return table({"Exported": _shown(cli.exported)}) if cli.exported else ""
     if cli.subcommand not in {"train", "fit", "test", "predict"}:
         return ""
     trainer: Any = cli.engine.trainer

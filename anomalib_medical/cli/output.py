@@ -82,6 +82,8 @@ def console(*, verbose: bool) -> Iterator[None]:
                     warnings.simplefilter("ignore", category)
                 # Of Lightning: what may be better otherwise, such as the number of workers.
                 warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
+                # anomalib's engine asks for pinned memory whatever the device is.
+                warnings.filterwarnings("ignore", category=UserWarning, message="'pin_memory' argument")
                 warnings.showwarning = lambda message, *_, **__: show(f"warning: {message}")
             yield
     finally:

@@ -28,6 +28,8 @@ def raw_graph(model: AnomalibModule) -> openvino.Model:
     # Lines for each constant that occurs twice or stays as it is.
     for name in ("onnx_ir", "onnxscript"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # That the outputs which a model lacks are none.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with TemporaryDirectory() as folder:
         try:
             onnx = chosen.eval().to_onnx(folder, dynamic_axes=ONE_IMAGE, opset_version=OPSET, verbose=False)

@@ -323,7 +323,8 @@ def test_other_exports_give_the_scores_of_the_test(kind, trained, here):
 
 def test_export_gives_the_scores_of_the_test(trained, tmp_path):
     arguments = ["--export_type=openvino", f"--ckpt_path={trained.checkpoint}", f"--export_root={tmp_path}"]
-    succeed("anomalib-medical", "export", *arguments, cwd=tmp_path)
+    printed = succeed("anomalib-medical", "export", *arguments, cwd=tmp_path)
+    assert printed.split() == ["Exported", "weights/openvino/model.xml"]
     model = tmp_path / "weights" / "openvino" / "model.xml"
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     scores = [

@@ -261,6 +261,8 @@ def check_arguments(content: dict[str, Any], model: AnomalibModule) -> dict[str,
     # A threshold holds for scores of one kind and images of one size. Others' models may load what we do not know.
     if (fits or (scoring is None and not differing)) and not differing.keys() & (scoring or ()):
         return differing
+    # Where weights came from says nothing of a checkpoint, which has them all.
+    differing.pop("pre_trained", None)
     told = "; ".join(f"{key}: checkpoint {had!r}, this model {has!r}" for key, (had, has) in differing.items())
     options = " ".join(shell_argument(f"model.{key}", had) for key, (had, _) in differing.items())
     msg = (

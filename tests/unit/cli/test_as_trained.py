@@ -78,6 +78,16 @@ def test_another_model_is_one_clear_line(command, arguments, told, checkpoint, t
     assert told in fail(capsys, command, f"--ckpt_path={checkpoint}", *options, *arguments)
 
 
+def test_an_error_names_nothing_that_nobody_gave(here, tiny_folder, capsys):
+    """The model is built without a download: that it was trained with one is no difference."""
+    model = MODELS["Scrd"]()
+    model.hparams["pre_trained"] = True
+    path = save(model, here / "model.ckpt")
+    said = fail(capsys, "predict", f"--ckpt_path={path}", f"--data={tiny_folder}", "--model.image_size=128")
+    assert "checkpoint (64, 96), this model (128, 128)). Build" in said
+    assert "pre_trained" not in said
+
+
 def test_a_configuration_file_counts_as_given(checkpoint, tiny_folder, here, capsys):
     (here / "c.yaml").write_text(
         f"ckpt_path: {checkpoint}\nmodel:\n  class_path: Scrd\n  init_args: {{image_size: 128}}"
@@ -102,6 +112,8 @@ def test_who_does_not_say_the_class_is_asked_for_it(here, capsys, tiny_folder):
 def test_a_class_without_a_short_name_is_named_by_its_path_and_never_imported(here):
     own = type("Scrd", (Scrd,), {"__module__": "somewhere"})
     trained = AsTrained.of(["test", f"--ckpt_path={save(own(image_size=64, **SMALL), here / 'model.ckpt')}"])
+    # Or the parser would find two of the name in the tests that follow.
+    own.__name__ = own.__qualname__ = "Own"
     assert trained.content["model_class"] == "somewhere.Scrd"
     with pytest.raises(MedicalError, match=r"give --model somewhere\.Scrd"):
         trained.model()

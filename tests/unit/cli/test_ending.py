@@ -110,6 +110,7 @@ def command(run, subcommand, model=None, first=True, **data):
         subcommand=subcommand,
         engine=SimpleNamespace(trainer=trainer),
         model=model,
+        exported=None,
         config={subcommand: options},
     )
 
@@ -152,6 +153,12 @@ def test_a_fit_is_followed_by_its_test(run):
 def test_a_few_shot_model_without_a_support_is_given_one_next(run):
     model = D24fad(backbone="resnet18", image_size=64, pre_trained=False)
     assert "anomalib-medical retarget --ckpt_path" in ending(command(run, "train", model))
+
+
+def test_an_export_says_where_it_is(run):
+    cli = command(run, "export")
+    cli.exported = Path("exported/weights/openvino/model.xml").absolute()
+    assert ending(cli) == "Exported  exported/weights/openvino/model.xml"
 
 
 @pytest.mark.parametrize(("subcommand", "first"), [("export", True), ("train", False)])

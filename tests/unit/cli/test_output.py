@@ -21,6 +21,7 @@ def say():
     logging.getLogger("lightning.pytorch").warning("no room")
     warnings.warn_explicit("use it otherwise", FutureWarning, "a.py", 1, "torch.x")
     warnings.warn_explicit("more workers", UserWarning, "a.py", 1, "lightning.pytorch.x")
+    warnings.warn_explicit("'pin_memory' argument is set as true", UserWarning, "a.py", 1, "torch.utils.data.x")
     warnings.warn_explicit("odd pixels", UserWarning, "a.py", 1, "pydicom.x")
 with console(verbose={verbose}):
     import anomalib_medical
