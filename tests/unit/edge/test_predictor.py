@@ -1,5 +1,6 @@
 """Graphs are run from several threads at a time, and a graph that cannot be loaded is named."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,20 @@ def test_threads_that_score_their_first_image_at_once_do_not_wait_for_each_other
         (tmp_path / "runtime" / name).symlink_to(package / name)
     for _ in range(4):  # two in three such processes hung for ever
         subprocess.run([sys.executable, "-c", FIRST_AT_ONCE], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    package = Path(anomalib_medical.__file__).parent
+    (tmp_path / "runtime").mkdir()
+    for name in ("edge", "io"):
+        (tmp_path / "runtime" / name).symlink_to(package / name)
+    script = (
+        "import logging, sys, runtime.edge.predictor; assert not logging.getLogger().handlers; "
+        "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)"
+    )
+    # Where no id can be kept, a warning came before the log was set up.
+    environment = {**os.environ, "HOME": str(tmp_path / "none" / "at all")}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60)
 
 
 def test_a_graph_without_a_map_gives_none():
