@@ -49,6 +49,9 @@ def openvino_core() -> openvino.Core:
     OpenVINO gives the thread that loads its plug-in a stack for signals, and unmaps it where the last that uses the
     plug-in ends, be it in another thread: the next signal, Ctrl-C or a child's end, would end the process.
     """
+    # OpenVINO makes its table of types when the first asks, in a way that two threads that ask at once (two images
+    # being scored) wait for each other for ever, and hold Python's lock: made here, nobody has to wait.
+    openvino.Type.f32.to_dtype()
     return openvino.Core()
 
 

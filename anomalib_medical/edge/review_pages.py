@@ -173,7 +173,12 @@ class ReviewServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, pages: ReviewPages, port: int = 0) -> None:
-        super().__init__((_LOOPBACK, port), _Handler)
+        try:
+            super().__init__((_LOOPBACK, port), _Handler)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "expected 0 to 65535"
+            msg = f"Port {port} cannot be listened on ({why}): give the page of `review` another."
+            raise EdgeError(msg) from error
         self.pages = pages
         self.token = secrets.token_urlsafe(24)
         # Names under which a browser on this machine comes; others are of pages that were led here (DNS rebinding).

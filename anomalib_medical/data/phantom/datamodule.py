@@ -66,7 +66,7 @@ def make_phantom_dataset(folder: str | Path) -> DataFrame:
         folder: What ``ensure_phantom`` returned.
 
     Returns:
-        Columns image_path, split, label (the kind), label_index, mask_path, patient_id, lesion_area;
+        Columns image_path, split, label (the kind), label_index, mask_path, patient_id, series_id, lesion_area;
         ``attrs["task"]``.
     """
     rows = DataFrame(read_manifest(Path(folder)))
@@ -78,6 +78,7 @@ def make_phantom_dataset(folder: str | Path) -> DataFrame:
             "label_index": (rows.label == "abnormal").astype(int),
             "mask_path": [str(Path(folder, mask)) if mask else "" for mask in rows["mask"]],
             "patient_id": rows.patient,
+            "series_id": rows.patient,  # its slices are those of one scan
             "lesion_area": rows.lesion_area.astype(int),
         }
     )

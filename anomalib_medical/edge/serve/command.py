@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...io import counted, sha256
 from .. import EdgeError
 from ..series import SeriesScorer
-from .settings import Settings, address, read_settings
+from .settings import Settings, Web, address, read_settings
 
 if TYPE_CHECKING:
     from .service import Service
@@ -88,6 +88,7 @@ def _serving(
     from ..retention import RESULTS, Retention
     from ..review import Review
     from ..review_pages import ReviewPages, ReviewServer
+    from ..series_rows import why_no_threshold
     from ..watch import locked
     from .book import Book, tell
     from .collect import Collector
@@ -116,6 +117,7 @@ def _serving(
             logger.info("Receiving on port %d of %s.", server.port, host)
         else:
             source = Collector(archive, book, spool, settings)
+            logger.info("%s", said_to_search(settings.dicomweb))
 
         def unsent() -> set[Path]:
             return {output / OBJECTS / name for waiting in book.waiting() for name in waiting.objects}
@@ -140,9 +142,19 @@ def _serving(
             page = held.enter_context(ReviewServer(pages, options.review))
             _serve_beside(page, held)
             print(f"Open {page.address} in a browser on this machine.", flush=True)  # not into a log
+        if sentence := why_no_threshold(scorer.facts):
+            logger.info("%s", sentence)
         before = sum(book.counts().values())
         logger.info("Serving; %s taken before. Stop with Ctrl-C.", counted(before, "series was", "series were"))
         yield service
+
+
+def said_to_search(web: Web) -> str:
+    """Say what is looked for: an archive of which nothing fits looks like one that has nothing."""
+    if not web.poll:
+        return "Not searching (poll: 0): what is told of is fetched."
+    which = f"studies dated in the last {web.days} days" if web.days else "all studies"
+    return f"Searching {which} every {web.poll:g} s."
 
 
 def _serve_beside(server: ThreadingHTTPServer, held: ExitStack) -> None:

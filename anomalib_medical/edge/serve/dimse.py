@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _SUCCESS, _DUPLICATE = 0x0000, 0x0111
 _OUT_OF_RESOURCES, _NO_UIDS = 0xA700, 0xC001
 _WARNINGS = range(0xB000, 0xC000)
+logger = logging.getLogger("edge")
+
 # What an association can offer.
 _CONTEXTS = 128
 
@@ -44,7 +47,7 @@ class StoreServer:
             self._server: Any = entity.start_server(
                 (host, port),
                 block=False,
-                evt_handlers=[(evt.EVT_C_STORE, self._store)],
+                evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_REJECTED, self._rejected)],
                 ssl_context=_context(settings.tls, ssl.Purpose.CLIENT_AUTH) if settings.tls.certificate else None,
             )
         except OSError as error:
@@ -59,6 +62,11 @@ class StoreServer:
     def close(self) -> None:
         """Listen no more."""
         self._server.shutdown()
+
+    def _rejected(self, event: Event) -> None:
+        """Tell the engineer here, too, why nothing comes."""
+        del event  # its titles are whatever the sender says
+        logger.warning("A sender was refused: its title, or the one it called, is not that of `receiver`.")
 
     def _store(self, event: Event) -> int:
         """Keep a file; it is on the disk when the sender is told so."""

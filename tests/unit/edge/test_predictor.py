@@ -1,12 +1,17 @@
 """Graphs are run from several threads at a time, and a graph that cannot be loaded is named."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import openvino
 import pytest
 from openvino import opset13 as ops
 
+import anomalib_medical
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.geometry import WHOLE, Step
 from anomalib_medical.edge.manifest import PostProcessing
@@ -33,6 +38,51 @@ def test_every_thread_gets_the_results_of_its_own_image(many):
     for (_, heat), image in zip(results, images, strict=True):
         np.testing.assert_array_equal(heat, image[0])
     assert scorer.workers >= 1
+
+
+FIRST_AT_ONCE = """
+import sys
+from threading import Barrier, Thread
+import openvino
+from runtime.edge.few_shot_device import openvino_core
+
+def ask():
+    barrier.wait()
+    openvino.Type.f32.to_dtype()  # as each inference does
+
+openvino_core()
+sys.setswitchinterval(1e-6)
+barrier = Barrier(4)
+threads = [Thread(target=ask) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_score_their_first_image_at_once_do_not_wait_for_each_other(tmp_path):
+    # As in a bundle, without torch: it starts at once.
+    package = Path(anomalib_medical.__file__).parent
+    (tmp_path / "runtime").mkdir()
+    for name in ("edge", "io"):
+        (tmp_path / "runtime" / name).symlink_to(package / name)
+    for _ in range(4):  # two in three such processes hung for ever
+        subprocess.run([sys.executable, "-c", FIRST_AT_ONCE], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    package = Path(anomalib_medical.__file__).parent
+    (tmp_path / "runtime").mkdir()
+    for name in ("edge", "io"):
+        (tmp_path / "runtime" / name).symlink_to(package / name)
+    script = (
+        "import logging, sys, runtime.edge.predictor; assert not logging.getLogger().handlers; "
+        "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)"
+    )
+    # Where no id can be kept, a warning came before the log was set up.
+    environment = {**os.environ, "HOME": str(tmp_path / "none" / "at all")}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60)
 
 
 def test_a_graph_without_a_map_gives_none():

@@ -417,3 +417,10 @@ def test_no_answer_names_anybody_unless_asked_for(output, shown, caplog, capfd):
     logged = "".join(capfd.readouterr()) + caplog.text
     assert "DOE" not in logged
     assert server.token not in logged
+
+
+@pytest.mark.parametrize("port", [None, 99999])
+def test_a_port_that_is_taken_or_none_is_told(tmp_path, port):
+    pages = ReviewPages(Review(score(write_originals(tmp_path / "in"), tmp_path / "out")), MODEL, None)
+    with ReviewServer(pages) as server, pytest.raises(EdgeError, match=r"^Port \d+ cannot be listened on \(.+\)"):
+        ReviewServer(pages, port or server.server_port)

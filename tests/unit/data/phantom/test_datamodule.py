@@ -35,6 +35,8 @@ def test_splits_are_disjoint_by_patient(root: Path) -> None:
     patients = [set(part.samples.patient_id) for part in parts]
     assert len(set.union(*patients)) == sum(map(len, patients))
     assert set(datamodule.val_data.samples.label_index) == {0}
+    # So that what was held out sets thresholds of series and patients, too.
+    assert all((part.samples.series_id == part.samples.patient_id).all() for part in parts)
 
 
 def test_batch_has_images_labels_and_masks(root: Path) -> None:

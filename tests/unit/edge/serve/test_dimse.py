@@ -88,11 +88,14 @@ def test_a_transfer_that_is_cut_off_leaves_nothing(spool, server):
     assert len(spool.queue()) == 1
 
 
-def test_only_whom_the_settings_name_may_send(server):
+def test_only_whom_the_settings_name_may_send(server, caplog):
     port = server(title="ANOMED", callers=["CT1"])
     assert send(port, slice_of(1, 0)) is None
     assert send(port, slice_of(1, 0), title="ANOMED") is None
+    refused = ["A sender was refused: its title, or the one it called, is not that of `receiver`."] * 2
+    assert [each.getMessage() for each in caplog.records if each.name == "edge"] == refused
     assert send(port, slice_of(1, 0), title="ANOMED", own="CT1") == [0]
+    assert len([each for each in caplog.records if each.name == "edge"]) == 2
 
 
 def test_a_port_that_is_taken_is_told(server, spool):

@@ -8,7 +8,8 @@ from unittest.mock import ANY
 import pytest
 
 from anomalib_medical.edge import EdgeError
-from anomalib_medical.edge.serve.settings import Secret, Settings, address, is_loopback, read_settings
+from anomalib_medical.edge.serve.command import said_to_search
+from anomalib_medical.edge.serve.settings import Secret, Settings, Web, address, is_loopback, read_settings
 
 ALL = """
 dicomweb:
@@ -129,3 +130,15 @@ def test_the_example_in_the_manual_is_one(tmp_path):
         Settings().dicomweb, url=ANY, user="anomed", password=Secret(file=Path("/run/secrets/pacs")), tls=ANY
     )  # the figures are the defaults
     assert (settings.limits, settings.objects) == (Settings().limits, Settings().objects)
+
+
+@pytest.mark.parametrize(
+    ("web", "said"),
+    [
+        (Web(), "Searching studies dated in the last 7 days every 30 s."),
+        (Web(days=0, poll=5), "Searching all studies every 5 s."),
+        (Web(poll=0), "Not searching (poll: 0): what is told of is fetched."),
+    ],
+)
+def test_what_is_searched_is_said(web, said):
+    assert said_to_search(web) == said
