@@ -201,6 +201,9 @@ def read_settings(path: Path | None) -> Settings:
     except FileNotFoundError as error:
         msg = f"There is no file {path} of settings: give --settings one that is there."
         raise EdgeError(msg) from error
+    except OSError as error:
+        msg = f"The settings {path} cannot be read ({error.strerror}): let the user of this service read them."
+        raise EdgeError(msg) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         place = getattr(error, "problem_mark", None)
         where = "" if place is None else f" (line {place.line + 1})"

@@ -96,6 +96,8 @@ def test_mistakes_are_named(tmp_path, text, said):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(EdgeError, match="There is no file"):
         read_settings(tmp_path / "none.yaml")
+    with pytest.raises(EdgeError, match="cannot be read"):
+        read_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
