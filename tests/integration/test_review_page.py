@@ -86,6 +86,10 @@ def test_a_reader_works_with_the_keyboard_alone(browser, server):
     page.keyboard.press("Enter")
     painted(page, 3)  # the worst slice
     assert page.evaluate("document.activeElement.id") == "study-title"
+    page.keyboard.press("ArrowUp")
+    painted(page, 2)
+    page.keyboard.press("ArrowDown")
+    painted(page, 3)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "stage"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

@@ -199,7 +199,8 @@ $("stage").addEventListener("wheel", (event) => {
   event.preventDefault();
   go(index + Math.sign(event.deltaY));
 }, { passive: false });
-$("stage").addEventListener("keydown", (event) => {
+$("study").addEventListener("keydown", (event) => {
+  if (event.target.matches("input, textarea")) return; // these have their own
   const last = item.slices.length - 1;
   const to = {
     ArrowDown: index + 1, ArrowRight: index + 1, ArrowUp: index - 1, ArrowLeft: index - 1,
@@ -239,7 +240,7 @@ $("verdict").addEventListener("submit", async (event) => {
     await loadWorklist();
     const again = items.find((each) => each.name === said.item);
     if (again && item.name === said.item) open(again);
-    say(`Kept: ${kept.verdict}, so it is ${kept.label}.`);
+    say(kept.verdict === kept.label ? `Kept: ${kept.label}.` : `Kept: ${kept.verdict}, so it is ${kept.label}.`);
   } catch (error) {
     say(`Not kept. ${error.message}`);
   }
