@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hmac
 import json
-import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from ..io import ImageAddress, ImageReadError, image_size, read_pixels
 from . import EdgeError
 from .manifest import Manifest
+from .private_http import PrivateHandler, PrivateServer
 from .review import Review
 from .review_pictures import heatmap_layer, heatmap_part, read_values, thumbnail, thumbnail_of
-
-logger = logging.getLogger("edge")
 
 _FOLDER = Path(__file__).parent / "page"
 _FILES = {"": "review.html", "review.css": "review.css", "review.js": "review.js"}
@@ -163,61 +160,43 @@ def _refusal(status: HTTPStatus, message: str) -> Answer:
 _NOTHING = _refusal(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
 
 
-class ReviewServer(ThreadingHTTPServer):
+class ReviewServer(PrivateServer):
     """Serves pages on the loopback interface, below a random token: other users of this machine do not know it.
 
     Attributes:
         address: Where the page is; whoever has it can read and judge.
     """
 
-    daemon_threads = True
-
     def __init__(self, pages: ReviewPages, port: int = 0) -> None:
-        try:
-            super().__init__((_LOOPBACK, port), _Handler)
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or "expected 0 to 65535"
-            msg = f"Port {port} cannot be listened on ({why}): give the page of `review` another."
-            raise EdgeError(msg) from error
+        super().__init__((_LOOPBACK, port), _Handler, "give the page of `review` another")
         self.pages = pages
         self.token = secrets.token_urlsafe(24)
         # Names under which a browser on this machine comes; others are of pages that were led here (DNS rebinding).
         self.hosts = {f"{name}:{self.server_port}" for name in (_LOOPBACK, "localhost")}
         self.address = f"http://{_LOOPBACK}:{self.server_port}/{self.token}/"
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of what a request was about."""
-        del request, client_address
-        logger.warning("A request of the page failed.", exc_info=False)
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PrivateHandler):
     server: ReviewServer
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "review", ""
-    timeout = 30
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the standard library's
         path = self._path()
         if path is not None:
             self._send(self.server.pages.get(path))
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the standard library's
         # Its body may be left unread.
         self.close_connection = True
         path = self._path()
         if path is None:
             return
-        length = self.headers.get("Content-Length", "")
         origin = self.headers.get("Origin")
         if origin not in {None, *(f"http://{host}" for host in self.server.hosts)}:
             self._send(_refusal(HTTPStatus.FORBIDDEN, "Not from this page."))
-        elif self.headers.get_content_type() != "application/json":
-            self._send(_refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected application/json."))
-        elif not length.isdecimal() or int(length) > _LARGEST:
-            self._send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected {_LARGEST} bytes at most."))
+        elif refusal := self.json_refusal(_LARGEST):
+            self._send(_refusal(*refusal))
         else:
-            self._send(self.server.pages.post(path, self.rfile.read(int(length))))
+            self._send(self.server.pages.post(path, self.body()))
 
     def _path(self) -> str | None:
         """The path below the token; None, and an answer is sent, for who does not know it or comes from elsewhere."""
@@ -239,6 +218,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.content)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing: requests hold the token."""

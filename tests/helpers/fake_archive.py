@@ -6,7 +6,6 @@ import io
 import json
 import re
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from pydicom import Dataset, dcmread
+
+from tests.helpers.file_server import answering
 
 _BOUNDARY = "of-the-fake"
 
@@ -169,7 +170,6 @@ def fake_archive(certificate: tuple[Path, Path] | None = None) -> Iterator[FakeA
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     scheme = "http"
     if certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -177,10 +177,5 @@ def fake_archive(certificate: tuple[Path, Path] | None = None) -> Iterator[FakeA
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         scheme = "https"
     state.url = f"{scheme}://127.0.0.1:{server.server_port}/dicom-web"
-    thread.start()
-    try:
+    with answering(server):
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from typing import TypeVar
 
 
 @dataclass
@@ -68,12 +69,21 @@ def serve() -> Iterator[FileServer]:
         def log_message(self, *_: object) -> None:
             """Stay silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        state.url = f"http://127.0.0.1:{server.server_port}"
+        yield state
+
+
+_Server = TypeVar("_Server", bound=HTTPServer)
+
+
+@contextmanager
+def answering(server: _Server) -> Iterator[_Server]:
+    """Let a server answer in a thread; it is closed at the end."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield state
+        yield server
     finally:
         server.shutdown()
         thread.join()

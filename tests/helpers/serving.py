@@ -143,3 +143,8 @@ def receive(spool: Spool, *slices: tuple[int, int], **tags: object) -> None:
     """Put slices of studies into a spool, as a sender's files come in."""
     for study, index in slices:
         spool.put(f"{UID}.{study}", f"{UID}.{study}.1", f"{UID}.{study}.1.{index}", slice_of(study, index, **tags))
+
+
+def lines_of(output: Path, name: str) -> list[str]:
+    """The rows of one of the tables."""
+    return (output / f"{name}.jsonl").read_text().splitlines()

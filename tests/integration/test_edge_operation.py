@@ -28,11 +28,6 @@ PRIVATE = (NAME, "DOE", "JANE", "Jane", PATIENT, BIRTH, STUDY_DATE, UID, "ACC-99
 PATIENCE = 60
 
 
-@pytest.fixture(scope="module")
-def bundle(scrd):
-    return scrd[1]
-
-
 @pytest.fixture
 def files(tmp_path):
     """Two slices, a report, a file that is cut off and one that is no image, all of one patient."""

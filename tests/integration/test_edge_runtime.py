@@ -34,11 +34,6 @@ def model(scrd):
 
 
 @pytest.fixture(scope="module")
-def bundle(scrd):
-    return scrd[1]
-
-
-@pytest.fixture(scope="module")
 def files(every_kind_of_file):
     return every_kind_of_file
 

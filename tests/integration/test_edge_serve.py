@@ -30,11 +30,6 @@ LUA = Path(service_module.__file__).with_name("orthanc.lua")
 needs_orthanc = pytest.mark.skipif(PROGRAM is None or not PLUGIN.exists(), reason=orthanc_module.MISSING)
 
 
-@pytest.fixture(scope="module")
-def bundle(scrd):
-    return scrd[1]
-
-
 def write_study(folder, number, slices=2, **changed):
     """A study of a series."""
     uid = f"{ROOT_UID}.{number}"

@@ -19,11 +19,6 @@ NAME = "DOE^JANE"
 PATIENCE = 60
 
 
-@pytest.fixture(scope="module")
-def bundle(scrd):
-    return scrd[1]
-
-
 @pytest.fixture
 def folders(tmp_path):
     (tmp_path / "drop").mkdir()

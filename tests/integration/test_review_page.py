@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import threading
 import time
 
 import pytest
 
 from anomalib_medical.edge.review import VERDICTS, Review
 from anomalib_medical.edge.review_pages import ReviewPages, ReviewServer
+from tests.helpers.file_server import answering
 from tests.helpers.results import score, write_originals
 
 pytestmark = pytest.mark.slow
@@ -30,12 +30,8 @@ def browser():
 @pytest.fixture
 def server(tmp_path):
     output = score(write_originals(tmp_path / "in"), tmp_path / "out")
-    with ReviewServer(ReviewPages(Review(output), "Scrd fp32, bundle 0123", None)) as started:
-        thread = threading.Thread(target=started.serve_forever)
-        thread.start()
+    with answering(ReviewServer(ReviewPages(Review(output), "Scrd fp32, bundle 0123", None))) as started:
         yield started, output
-        started.shutdown()
-        thread.join()
 
 
 def open_page(browser, server, **settings):

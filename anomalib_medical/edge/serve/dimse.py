@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, AllTransferSyntaxes
 
 from .. import EdgeError
+from ..private_http import port_error
 from . import RefusedError, UnavailableError
 from .settings import Peer, Receiver, Tls
 from .spool import Spool
@@ -51,8 +52,7 @@ class StoreServer:
                 ssl_context=_context(settings.tls, ssl.Purpose.CLIENT_AUTH) if settings.tls.certificate else None,
             )
         except OSError as error:
-            msg = f"Port {port} cannot be listened on ({error.strerror}): give --scp another."
-            raise EdgeError(msg) from error
+            raise port_error(port, error, "give --scp another") from error
 
     @property
     def port(self) -> int:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hmac
 import json
-import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .. import EdgeError
+from ..private_http import PrivateHandler, PrivateServer
 from .monitor import Answer
 from .settings import Secret, is_loopback
-
-logger = logging.getLogger("edge")
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _LARGEST = 2**12  # bytes of a request
 _PLAIN = "text/plain; charset=utf-8"
 
 
-class WebServer(ThreadingHTTPServer):
+class WebServer(PrivateServer):
     """Takes ``POST /studies`` with ``{"StudyInstanceUID": "1.2.3"}``, and answers 202 when it will be looked up.
 
     To ``GET``, a monitor answers; ``/metrics`` needs the token too.
@@ -33,8 +30,6 @@ class WebServer(ThreadingHTTPServer):
         ask: Answers to paths; None to those that there are not.
     """
 
-    daemon_threads = True
-
     def __init__(
         self,
         where: tuple[str, int],
@@ -42,31 +37,18 @@ class WebServer(ThreadingHTTPServer):
         token: Secret | None,
         ask: Callable[[str], Answer | None] = lambda _: None,
     ) -> None:
-        host, port = where
-        if token is None and not is_loopback(host):
-            msg = f"--http on {host}: others than this machine could come: give `token` in the settings."
+        if token is None and not is_loopback(where[0]):
+            msg = f"--http on {where[0]}: others than this machine could come: give `token` in the settings."
             raise EdgeError(msg)
-        try:
-            super().__init__(where, _Handler)
-        except OSError as error:
-            msg = f"Port {port} cannot be listened on ({error.strerror}): give --http another."
-            raise EdgeError(msg) from error
+        super().__init__(where, _Handler, "give --http another")
         self.tell, self.ask = tell, ask
         self.token = token
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of what a request was about."""
-        del request, client_address
-        logger.warning("A request failed.")
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PrivateHandler):
     server: WebServer
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "serve", ""
-    timeout = 30
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the standard library's
         path = self.path.partition("?")[0]
         if path == "/metrics" and not self._is_known():
             self._refuse()
@@ -79,20 +61,17 @@ class _Handler(BaseHTTPRequestHandler):
         status, kind, content = answer or (HTTPStatus.NOT_FOUND, "", "There is nothing of this name.")
         self._send(status, content, kind or _PLAIN)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the standard library's
         # Its body may be left unread.
         self.close_connection = True
-        length = self.headers.get("Content-Length", "")
         if self.path != "/studies":
             self._send(HTTPStatus.NOT_FOUND, "There is nothing of this name.")
         elif not self._is_known():
             self._refuse()
-        elif self.headers.get_content_type() != "application/json":  # which no page of elsewhere can send unasked
-            self._send(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected application/json.")
-        elif not length.isdecimal() or int(length) > _LARGEST:
-            self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected {_LARGEST} bytes at most.")
+        elif refusal := self.json_refusal(_LARGEST):
+            self._send(*refusal)
         else:
-            self._tell(self.rfile.read(int(length)))
+            self._tell(self.body())
 
     def _tell(self, body: bytes) -> None:
         try:
@@ -127,6 +106,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing: requests hold UIDs."""

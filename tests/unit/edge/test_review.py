@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import threading
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +20,7 @@ from anomalib_medical.edge.review_pages import ReviewPages, ReviewServer
 from anomalib_medical.edge.review_pictures import read_values
 from anomalib_medical.io import ImageAddress, ImageReadError
 from tests.helpers.dicom_files import write_dicom
+from tests.helpers.file_server import answering
 from tests.helpers.nifti_files import save_nifti
 from tests.helpers.results import score, write_originals
 
@@ -42,17 +41,8 @@ def output(scored, tmp_path):
     return shutil.copytree(scored[1], tmp_path / "out")
 
 
-@contextmanager
 def serving(output, **settings):
-    server = ReviewServer(ReviewPages(Review(output, **settings), MODEL, None))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(ReviewServer(ReviewPages(Review(output, **settings), MODEL, None)))
 
 
 def ask(server, path, method="GET", body=None, **headers):

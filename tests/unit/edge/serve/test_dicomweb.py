@@ -24,13 +24,6 @@ def archive():
         yield made
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(collect_module.time, "monotonic", lambda: now[0])
-    return now
-
-
 def web(archive, **given):
     return Web(**({"url": archive.url, "poll": 1, "quiet": 0, "days": 0, "timeout": 5} | given))
 

@@ -18,23 +18,11 @@ from anomalib_medical.edge.serve.service import Service
 from anomalib_medical.edge.serve.settings import Settings
 from anomalib_medical.edge.serve.spool import Spool, name_of
 from anomalib_medical.io import OWN_MANUFACTURER
-from tests.helpers.serving import UID, WHO, Taker, own_series, receive, serving, work
+from tests.helpers.serving import UID, WHO, Taker, lines_of, own_series, receive, serving, work
 
 
 class KilledError(BaseException):
     """Stands for the end of the process."""
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that tests set."""
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    return now
-
-
-def lines_of(output, name):
-    return (output / f"{name}.jsonl").read_text().splitlines()
 
 
 STEPS = [

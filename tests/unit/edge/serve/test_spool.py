@@ -7,19 +7,7 @@ from anomalib_medical.edge.serve import patience as patience_module
 from anomalib_medical.edge.serve.book import DONE, tell
 from anomalib_medical.edge.serve.service import Settling
 from anomalib_medical.edge.watch import locked
-from tests.helpers.serving import receive, serving, work
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that tests set."""
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    return now
-
-
-def lines_of(output, name):
-    return (output / f"{name}.jsonl").read_text().splitlines()
+from tests.helpers.serving import lines_of, receive, serving, work
 
 
 def test_a_study_is_scored_when_nothing_came_for_a_while_whatever_the_wall_clock_says(tmp_path, clock, monkeypatch):

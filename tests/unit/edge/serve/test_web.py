@@ -1,9 +1,9 @@
 """Being told of studies."""
 
 import json
-import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from http import HTTPStatus
 
 import pytest
@@ -11,22 +11,19 @@ import pytest
 from anomalib_medical.edge import EdgeError
 from anomalib_medical.edge.serve.settings import Secret
 from anomalib_medical.edge.serve.web import WebServer
+from tests.helpers.file_server import answering
 
 
 @pytest.fixture
 def serve():
-    made, told = [], []
+    told = []
 
     def make(token=None, tell=told.append, ask=lambda _: None):
-        server = WebServer(("127.0.0.1", 0), tell, token, ask)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        made.append(server)
+        server = held.enter_context(answering(WebServer(("127.0.0.1", 0), tell, token, ask)))
         return f"http://127.0.0.1:{server.server_port}", told
 
-    yield make
-    for server in made:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as held:
+        yield make
 
 
 def post(url, body, **headers):
