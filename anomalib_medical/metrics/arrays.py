@@ -81,7 +81,7 @@ def to_image_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, B
 
 
 def to_patient_index(patients: Sequence[str | None] | None, n_images: int) -> IntArray:
-    """Number the patients of the images, in the order of their ids; without patients each image counts as one.
+    """Number the patients of the images, as they come; without patients each image counts as one.
 
     Raises:
         ValueError: If ids are missing for some of the images.
@@ -95,5 +95,7 @@ def to_patient_index(patients: Sequence[str | None] | None, n_images: int) -> In
     if missing:
         msg = f"{missing} of {n_images} images have no patient id. Give every image one, or pass patients=None."
         raise ValueError(msg)
-    _, index = np.unique(np.asarray([str(patient) for patient in patients]), return_inverse=True)
-    return index.astype(np.intp).reshape(-1)
+    names = np.asarray([str(patient) for patient in patients])
+    _, first, index = np.unique(names, return_index=True, return_inverse=True)
+    # Numbered as they come, so that what is drawn does not depend on what they are called, salted hashes included.
+    return first.argsort().argsort()[index.reshape(-1)].astype(np.intp)

@@ -43,7 +43,7 @@ def aggregate_patients(
         k: For ``top_k``.
 
     Returns:
-        Scores ``(P,)`` and labels ``(P,)``, patients in the order of their sorted ids.
+        Scores ``(P,)`` and labels ``(P,)``, patients in the order of their first images.
     """
     if how not in {"mean", "max", "top_k"}:
         msg = f"how must be 'mean', 'max' or 'top_k', got {how!r}."

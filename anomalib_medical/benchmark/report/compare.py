@@ -144,7 +144,7 @@ def _of_patients(training: Training, how: Aggregation) -> Training:
     """A training whose rows are patients with another score."""
     patients = list(training.test.patient_hash)
     scores, labels = aggregate_patients(training.scores, training.labels, patients, how, TOP_K)
-    table = training.test.drop_duplicates("patient_hash").sort_values("patient_hash").reset_index(drop=True)
+    table = training.test.drop_duplicates("patient_hash").reset_index(drop=True)
     table = table.assign(raw_score=scores, label=labels, path_hash=table.patient_hash)
     return replace(training, test=table, pixels=None)
 

@@ -56,6 +56,15 @@ def test_takes_tensors_of_any_precision(dtype):
     assert image_auroc(rounded, torch.from_numpy(labels), n_resamples=0).value == pytest.approx(expected)
 
 
+def test_names_of_patients_do_not_move_the_interval():
+    scores, labels = sample(60)
+    found = {
+        str(image_auroc(scores, labels, [name(i // 3) for i in range(60)], n_resamples=200))
+        for name in (str, lambda number: f"p-{-number:+03d}", lambda number: f"p-{hash((number,)):x}")
+    }
+    assert len(found) == 1
+
+
 def test_seed_decides_the_interval():
     scores, labels = sample(80)
     assert image_auroc(scores, labels, seed=3) == image_auroc(scores, labels, seed=3)
