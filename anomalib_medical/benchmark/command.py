@@ -143,7 +143,8 @@ def _run(plan: Plan, run: RunFolder, devices: tuple[str, ...], run_tasks: _RunTa
             message = f"the check of {job.dataset} failed: {check.status.message}"
             run.job(job.job).write(Job(JobStatus("failed", 0.0, message)))
         else:
-            tasks.append(Task("job", job.job, f"{job.dataset}: {job.model}, seed {job.seed}", _seconds(plan, job)))
+            label = f"{job.dataset}: {job.model}, seed {job.seed}"
+            tasks.append(Task("job", job.job, label, _seconds(plan, job), job.model))
     total, n_done = counted(len(plan.jobs), "job"), len(plan.jobs) - len(left)
     print(f"{n_done} of {total} {agree(n_done, 'is', 'are')} done, {len(tasks)} to run.")
     run_tasks(plan, run, tasks, devices)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,7 @@ class Task:
     name: str  # in the plan
     label: str  # for readers
     seconds: float  # that it takes at most, roughly
+    model: str = ""  # in the plan, "" of none; jobs of one take about equally long
 
     def folder(self, run: RunFolder) -> JobFolder:
         """Where it writes."""
@@ -59,6 +60,7 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
     waiting, free = deque(tasks), deque(devices)
     running: list[Running] = []
     threads = plan.threads or max(1, available_cores() // len(devices))
+    took = _took(run)
     with Screen(len(tasks)) as screen:
         try:
             while waiting or running:
@@ -67,7 +69,7 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
                 time.sleep(_POLL_SECONDS)
                 if screen.due:
                     left = [*waiting, *(each.task for each in running)]
-                    screen.show(_left(left, devices), [doing(each.task, run) for each in running])
+                    screen.show(_left(left, took, devices), [doing(each.task, run) for each in running])
                 for each in running[:]:
                     status = each.status(plan.limits)
                     if status is None:
@@ -75,16 +77,27 @@ def run_jobs(plan: Plan, run: RunFolder, tasks: Sequence[Task], devices: Sequenc
                     check_disk(status)
                     running.remove(each)
                     free.append(each.device)
+                    if status.status == "done" and each.task.model:
+                        took[each.task.model] = status.seconds
                     left = [*waiting, *(other.task for other in running)]
-                    screen.ended(told(each.task, status), _left(left, devices))
+                    screen.ended(told(each.task, status), _left(left, took, devices))
         finally:
             for each in running:
                 each.end()
 
 
-def _left(tasks: Iterable[Task], devices: Sequence[str]) -> str:
-    seconds = sum(task.seconds for task in tasks) / len(devices)
-    return f"at most {duration(seconds)} left" if seconds else ""
+def _took(run: RunFolder) -> dict[str, float]:
+    """Seconds of a job of each model, as far as one is done."""
+    return {
+        job.info.model: job.status.seconds for job in run.jobs().values() if job.info and job.status.status == "done"
+    }
+
+
+def _left(tasks: Sequence[Task], took: Mapping[str, float], devices: Sequence[str]) -> str:
+    """How long tasks take, in words, by what others of the same models took."""
+    seconds = sum(took.get(task.model, task.seconds) for task in tasks) / len(devices)
+    words = "about" if all(task.model in took for task in tasks) else "at most"
+    return f"{words} {duration(seconds)} left" if seconds else ""
 
 
 def check_disk(status: JobStatus) -> None:

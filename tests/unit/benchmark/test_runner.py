@@ -9,7 +9,7 @@ import pytest
 
 from anomalib_medical.benchmark import runner
 from anomalib_medical.benchmark.plan import Limits, make_plan
-from anomalib_medical.benchmark.records import Job, JobStatus
+from anomalib_medical.benchmark.records import Job, JobInfo, JobStatus
 from anomalib_medical.benchmark.run_folder import RunFolder
 from anomalib_medical.benchmark.runner import Task, run_jobs, worker_command
 from tests.helpers.terminal import Terminal
@@ -23,12 +23,12 @@ def run_with(monkeypatch, tmp_path):
     """Run tasks, each a piece of Python code, under limits; returns the run folder."""
     monkeypatch.setattr(runner, "_POLL_SECONDS", 0.01)
 
-    def run(*codes, devices=("cuda:0", "cuda:1"), kind="job", **limits):
+    def run(*codes, devices=("cuda:0", "cuda:1"), kind="job", model="", **limits):
         folder = RunFolder(tmp_path)
         monkeypatch.setattr(
             runner, "worker_command", lambda _, task, __: [sys.executable, "-S", "-c", codes[int(task.name)]]
         )
-        tasks = [Task(kind, str(number), f"task {number}", 60.0) for number in range(len(codes))]
+        tasks = [Task(kind, str(number), f"task {number}", 60.0, model) for number in range(len(codes))]
         run_jobs(make_plan(CONTENT | {"limits": limits}, "plan.yaml"), folder, tasks, devices)
         return folder
 
@@ -85,6 +85,22 @@ def test_a_terminal_shows_what_jobs_do_and_a_log_how_they_ended(run_with, tmp_pa
     assert "  task 1: training 5%" in screen.getvalue()
     assert "at most 60 s left" in screen.getvalue()
     assert capsys.readouterr().out.endswith("task 1: done in 1 s\n")
+
+
+def test_what_is_left_is_told_by_what_others_of_the_model_took(run_with, tmp_path, capsys):
+    """Of this call, and of an earlier one."""
+    folders = [RunFolder(tmp_path).job(str(number)) for number in range(3)]
+    codes = [saying(each, JobStatus("done", seconds)) for each, seconds in zip(folders, (4.0, 6.0, 5.0), strict=True)]
+    run_with(*codes, devices=("cpu",), model="m")
+    assert [line.partition("(")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "1 of 3, about 8 s left)",
+        "2 of 3, about 6 s left)",
+        "3 of 3)",
+    ]
+    info = JobInfo("x", "a", "n", "n", 0, "trained", "cpu", {})
+    RunFolder(tmp_path).job("x").write(Job(JobStatus("done", 7.0), info))
+    run_with("exit(1)", *codes[1:], devices=("cpu",), model="n")
+    assert "(1 of 3, about 14 s left)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, OSError])
