@@ -16,7 +16,16 @@ from pandas import DataFrame
 
 from anomalib_medical.benchmark.files import RunFolderError
 from anomalib_medical.benchmark.records import GalleryEntry, Job, JobInfo, JobStatus, PlannedJob, RunInfo, Thresholds
-from anomalib_medical.benchmark.report.results import Dataset, Problem, Run, Training, by_key, models_of, wrong_patients
+from anomalib_medical.benchmark.report.results import (
+    Dataset,
+    Problem,
+    Run,
+    Training,
+    by_key,
+    models_of,
+    most_wrong,
+    wrong_patients,
+)
 from anomalib_medical.benchmark.run_folder import JobFolder
 from anomalib_medical.callbacks.predictions_file import STEM, Prediction
 from anomalib_medical.data.visualizer import HEATMAPS
@@ -137,11 +146,11 @@ def _read(file: Path) -> DataFrame:
 
 
 def _pictures(training: Training, file: Path) -> list[GalleryEntry]:
-    """The heatmap of every patient's image that is wrong by most, where the run drew one."""
+    """The heatmaps of those patients' images that are wrong by most, where the run drew them."""
     folder = file.with_name(file.stem.replace(STEM, HEATMAPS, 1))
     drawn = by_key((path.name, path) for path in sorted(folder.rglob("*")) if path.is_file())
     entries = []
-    for wrong in wrong_patients(training):
+    for wrong in most_wrong(wrong_patients(training))[0]:
         address = ImageAddress.parse(wrong.image)
         names = (address.picture_name(), f"{address.picture_name()}.png")
         choices = [path for name in names for path in drawn.get(name, [])]

@@ -22,6 +22,9 @@ _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
 
+_MOST_WRONG = 10  # of each outcome, for readers
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that failed or could not be measured."""
@@ -206,6 +209,13 @@ def wrong_patients(training: Training) -> list[WrongPatient]:
             WrongPatient(str(patient) if known else "", outcome, label, len(own), int(own.wrong.sum()), *shown)
         )
     return sorted(found, key=lambda each: (-each.label, each.raw_score if each.label else -each.raw_score))
+
+
+def most_wrong(wrong: Sequence[WrongPatient]) -> tuple[list[WrongPatient], int]:
+    """Of `wrong_patients` a few of each outcome, wrong by most; and how many others there are."""
+    by_outcome = by_key((each.outcome, each) for each in wrong)
+    shown = [each for ordered in by_outcome.values() for each in ordered[:_MOST_WRONG]]
+    return shown, len(wrong) - len(shown)
 
 
 def align(trainings: Sequence[Training]) -> list[Training] | None:

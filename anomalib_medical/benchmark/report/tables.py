@@ -14,7 +14,7 @@ from anomalib_medical.benchmark.records import Cost
 from anomalib_medical.benchmark.report.cells import NOTHING, Cell, Table, value_cell
 from anomalib_medical.benchmark.report.compare import WHOLES, Contrast, Standing, group_columns, groups, wholes
 from anomalib_medical.benchmark.report.evaluate import CALIBRATION, DECISION, FAULTS, PIXEL, RANKING, Metric, Value
-from anomalib_medical.benchmark.report.results import Model, Run, by_key, wrong_patients
+from anomalib_medical.benchmark.report.results import Model, Run, by_key, most_wrong, wrong_patients
 from anomalib_medical.benchmark.wording import duration
 from anomalib_medical.data.samples import METADATA
 from anomalib_medical.io import agree, counted
@@ -136,13 +136,16 @@ def _patient_table(standing: Standing) -> Table | None:
 
 def _wrong_table(standing: Standing) -> Table | None:
     """Patients on the wrong side of the threshold, of each model's first training."""
-    rows = []
+    rows, more = [], 0
     for model in standing.dataset.models:
-        for each in wrong_patients(model.first):
+        shown, left = most_wrong(wrong_patients(model.first))
+        more += left
+        for each in shown:
             who = [each.patient or NOTHING, each.outcome, f"{each.wrong_images} of {each.images}", each.image]
             rows.append([*map(Cell, [model.label, *who, f"{each.raw_score:.4g}"])])
     columns = ["model", "patient", "outcome", "images wrong", "image", "score"]
-    return Table("Patients that are wrong", columns, rows, [_WRONG_NOTE], open=False) if rows else None
+    rest = [f"Of each model those that are wrong by most; {more} more are in wrong.csv."] if more else []
+    return Table("Patients that are wrong", columns, rows, [_WRONG_NOTE, *rest], open=False) if rows else None
 
 
 def _group_table(models: Sequence[Model], column: str) -> Table | None:

@@ -82,6 +82,22 @@ def test_images_stand_for_themselves_where_patients_are_unknown(tmp_path: Path) 
     assert sorted(Path(path).stem for path in wrong.image) == ["p0_1", "p3_0", "p3_1", "p4_1"]
 
 
+def test_of_many_wrong_images_the_report_shows_the_worst(tmp_path: Path) -> None:
+    file = write(tmp_path, patient="")
+    table = pd.concat([pd.read_csv(file)] * 10, ignore_index=True)
+    table["path"] = [f"/data/{number}.png" for number in range(len(table))]
+    table["raw_score"] += np.arange(len(table)) / 1000
+    table.to_csv(file, index=False)
+    report_predictions([str(file)])
+    wrong = pd.read_csv(tmp_path / "report" / "wrong.csv")
+    assert wrong.outcome.value_counts().to_dict() == {"missed": 28, "false alarm": 10}
+    text = (tmp_path / "report" / "report.md").read_text()
+    shown = wrong[wrong.outcome == "missed"].image.head(10)
+    assert text.count("| missed |") == text.count("| false alarm |") == 10
+    assert all(f"| {image} |" in text for image in shown)
+    assert "18 more are in wrong.csv" in text
+
+
 def test_models_are_compared_and_trainings_of_one_name_averaged(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a" / "v1"), write(tmp_path / "b" / "v1", "predictions_1.csv", 0.5)
     run = load_predictions([str(first), str(second)])
