@@ -3,7 +3,8 @@
     <copy>/plan.yaml       the resolved plan; under ``run``, where and how it ran
     <copy>/jobs.csv        one row a job of the plan, begun or not: its `Job`, ``cost/steps`` and so on; one a dataset,
                            ``data/n_train`` and so on, as its check is a job too
-    <copy>/scores.csv.gz   one row an image, one column a job, ``<model>__seed<seed>``: its raw score
+    <copy>/scores/<dataset>.csv.gz
+                           one row an image, one column a job, ``<model>__seed<seed>``: its raw score
     <copy>/report/         the report
 
 Left out: pictures, weights, logs and the salt; pixel counts (half a megabyte a job: four figures and their intervals
@@ -30,11 +31,11 @@ from pandas import DataFrame
 from anomalib_medical.benchmark.files import RunFolderError, atomic, build, explained, write_csv
 from anomalib_medical.benchmark.records import DatasetInfo, Job, PlannedJob, RunInfo
 from anomalib_medical.benchmark.report.evaluate import PIXEL, evaluate
-from anomalib_medical.benchmark.report.results import Run, load_run
+from anomalib_medical.benchmark.report.results import Dataset, Run, load_run
 from anomalib_medical.benchmark.run_folder import BLUR_COLUMNS, SCORE_COLUMNS, JobFolder, RunFolder, with_numbers
 from anomalib_medical.io import finite_or_none
 
-_JOBS, _SCORES, _RUN = "jobs.csv", "scores.csv.gz", "run"
+_JOBS, _SCORES, _RUN = "jobs.csv", "scores", "run"
 # What a failed job says may name a file, and so a patient.
 _PATH = re.compile(r"[/\\]")
 _LEFT_OUT = "what it said names a file, and is left out here"
@@ -58,19 +59,21 @@ class PublishedJob(JobFolder):
 
     def scores(self) -> DataFrame:
         """Its scores, as `JobFolder.scores` returns them; instead of blurred scores their order."""
-        with explained(self._run.path / _SCORES):
-            table, info = self._run.table, self._row["info"]
+        info = self._row["info"]
+        with explained(self._run.scores_file(info["dataset"])):
+            table = self._run.table(info["dataset"])
             own = _columns(info["model"], info["seed"])
             others = {name for each in self._run.infos for name in _columns(each["model"], each["seed"])} - own.keys()
-            rows = table[(table.dataset == info["dataset"]) & (table[next(iter(own))] != "")].reset_index(drop=True)
-            rows = rows.drop(columns=["dataset", *others], errors="ignore")
-            # Metadata of other datasets is empty.
-            kept = [name for name in rows if name in SCORE_COLUMNS or (rows[name] != "").any()]
-            return with_numbers(rows[kept].rename(columns=own))
+            rows = table[table[next(iter(own))] != ""].drop(columns=[*others], errors="ignore").reset_index(drop=True)
+            return with_numbers(rows.rename(columns=own))
 
 
 class PublishedRun(RunFolder):
     """A published copy, which is read like a run folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._tables: dict[str, DataFrame] = {}
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
@@ -85,10 +88,15 @@ class PublishedRun(RunFolder):
         with explained(self.path / _JOBS):
             return [row["info"] for row in self._rows if "data" not in row]
 
-    @cached_property
-    def table(self) -> DataFrame:
-        """scores.csv.gz, as text."""
-        return pd.read_csv(self.path / _SCORES, dtype=str, keep_default_na=False)
+    def scores_file(self, dataset: str) -> Path:
+        """The file with a dataset's scores."""
+        return self.path / _SCORES / f"{dataset}.csv.gz"
+
+    def table(self, dataset: str) -> DataFrame:
+        """A dataset's scores, as text."""
+        if dataset not in self._tables:
+            self._tables[dataset] = pd.read_csv(self.scores_file(dataset), dtype=str, keep_default_na=False)
+        return self._tables[dataset]
 
     def plan(self) -> dict[str, Any]:
         """Read the resolved plan."""
@@ -135,12 +143,17 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
     rows += [_flat({"data": asdict(each.info)}) for each in loaded.datasets if each.info is not None]
     with atomic(target / "plan.yaml") as file:
         yaml.safe_dump(loaded.plan | {_RUN: asdict(loaded.info)}, file, sort_keys=False, allow_unicode=True)
-    with atomic(target / _SCORES, "wb") as file:
-        text = _score_table(loaded).to_csv(index=False, lineterminator="\n")
-        file.write(gzip.compress(text.encode(), mtime=0))
+    copy = PublishedRun(target)
+    for dataset in loaded.datasets:
+        with atomic(copy.scores_file(dataset.name), "wb") as file:
+            text = _score_table(dataset).to_csv(index=False, lineterminator="\n")
+            file.write(gzip.compress(text.encode(), mtime=0))
+    for file in (target / _SCORES).glob("*.csv.gz"):
+        if file not in {copy.scores_file(dataset.name) for dataset in loaded.datasets}:
+            file.unlink()
     # Last: it is what a copy is known by.
     write_csv(target / _JOBS, DataFrame(rows).fillna(""))
-    return PublishedRun(target)
+    return copy
 
 
 def local_paths(plan: Mapping[str, object], prefix: str = "") -> list[str]:
@@ -189,7 +202,7 @@ def _nested(row: Mapping[Any, str]) -> dict[str, Any]:
 
 
 def _columns(model: str, seed: object) -> dict[str, str]:
-    """Columns of a job in scores.csv.gz, and what they are called in a job's own file."""
+    """Columns of a job in its dataset's scores, and what they are called in a job's own file."""
     job = f"{model}__seed{seed}"
     return {job: "raw_score"} | {f"{job}.{blur}": blur for blur in BLUR_COLUMNS}
 
@@ -206,21 +219,19 @@ def _pixel_figures(run: Run) -> dict[str, dict[str, list[float | None]]]:
     return found
 
 
-def _score_table(run: Run) -> DataFrame:
+def _score_table(dataset: Dataset) -> DataFrame:
     """One row an image and part of the data, one column a job, and two with the order of its blurred scores."""
-    parts = [DataFrame(columns=["dataset", *SCORE_COLUMNS[:-1]])]
-    for dataset in run.datasets:
-        columns = []
-        for training in (each for model in dataset.models for each in model.trainings):
-            table = training.table
-            keys = [column for column in table if column not in {"raw_score", *BLUR_COLUMNS}]
-            table = table.set_index([*keys, table.groupby(keys).cumcount().rename("nth")])
-            # The shortest text that tells a float32 from its neighbours.
-            table["raw_score"] = table.raw_score.astype("float32").astype(str)
-            for blur in (blur for blur in BLUR_COLUMNS if blur in table):
-                table[blur] = table[blur].rank(method="dense").map("{:.0f}".format, na_action="ignore")
-            names = _columns(training.info.model, training.info.seed).items()
-            columns += [table[name].rename(column) for column, name in names if name in table]
-        if columns:
-            parts.append(pd.concat(columns, axis=1).reset_index().drop(columns="nth").assign(dataset=dataset.name))
-    return pd.concat(parts, ignore_index=True).fillna("")
+    columns = []
+    for training in (each for model in dataset.models for each in model.trainings):
+        table = training.table
+        keys = [column for column in table if column not in {"raw_score", *BLUR_COLUMNS}]
+        table = table.set_index([*keys, table.groupby(keys).cumcount().rename("nth")])
+        # The shortest text that tells a float32 from its neighbours.
+        table["raw_score"] = table.raw_score.astype("float32").astype(str)
+        for blur in (blur for blur in BLUR_COLUMNS if blur in table):
+            table[blur] = table[blur].rank(method="dense").map("{:.0f}".format, na_action="ignore")
+        names = _columns(training.info.model, training.info.seed).items()
+        columns += [table[name].rename(column) for column, name in names if name in table]
+    if not columns:
+        return DataFrame(columns=[*SCORE_COLUMNS[:-1]])
+    return pd.concat(columns, axis=1).reset_index().drop(columns="nth").fillna("")

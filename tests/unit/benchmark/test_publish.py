@@ -25,11 +25,11 @@ def test_a_copy_is_a_few_files_without_names_and_pictures(tmp_path):
     failed = JobStatus("failed", 1.0, "cannot read '/data/Smith_John/1.png', sorry")
     run.job("brain__ddad__seed0").write(Job(failed))
     copy = publish(run, tmp_path / "copy")
-    assert files_of(copy.path) == {"plan.yaml", "jobs.csv", "scores.csv.gz"}
+    assert files_of(copy.path) == {"plan.yaml", "jobs.csv", "scores/brain.csv.gz"}
     assert copy.job("brain__ddad__seed0").read().status.message == "what it said names a file, and is left out here"
-    table = pd.read_csv(copy.path / "scores.csv.gz")
+    table = pd.read_csv(copy.path / "scores" / "brain.csv.gz")
     assert len(table) == 70  # of the test and held out
-    assert {"dataset", "path_hash", "scrd__seed0", "sharpness__seed0", "scrd__seed0.batch_blur"} <= set(table)
+    assert {"path_hash", "scrd__seed0", "sharpness__seed0", "scrd__seed0.batch_blur"} <= set(table)
     assert not any(b"Smith" in (copy.path / name).read_bytes() for name in files_of(copy.path))
     text = table.to_csv() + (copy.path / "jobs.csv").read_text()
     assert "Smith" not in text
@@ -71,12 +71,14 @@ def test_a_copy_follows_its_run(tmp_path):
     run = make_run(tmp_path / "run", seeds=(0,))
     target = tmp_path / "copy"
     publish(run, target)
+    (target / "scores" / "gone.csv.gz").write_text("of a dataset that the plan no longer has")
     (run.job("brain__scrd__seed0").path / "job.json").unlink()  # runs anew
     sharpness = run.job("brain__sharpness__seed0")
     sharpness.write(replace(sharpness.read(), status=JobStatus("done", 99.0)))
     copy = publish(run, target)
     assert copy.job("brain__scrd__seed0").read() is None
-    assert "scrd__seed0" not in pd.read_csv(target / "scores.csv.gz")
+    assert [file.name for file in (target / "scores").iterdir()] == ["brain.csv.gz"]
+    assert "scrd__seed0" not in pd.read_csv(target / "scores" / "brain.csv.gz")
     assert copy.job("brain__sharpness__seed0").read().status.seconds == 99.0
 
 
@@ -114,10 +116,10 @@ def test_a_damaged_copy_is_explained(tmp_path, name, content):
 
 def test_damaged_scores_of_a_copy_are_a_problem(tmp_path):
     copy = publish(make_run(tmp_path / "run", seeds=(0,)), tmp_path / "copy")
-    (copy.path / "scores.csv.gz").write_text("x")
+    (copy.path / "scores" / "brain.csv.gz").write_text("x")
     run = load_run(open_run(copy.path))
     assert run.n_done == 0
-    assert "scores.csv.gz is damaged or of another version" in run.problems[0].text
+    assert "brain.csv.gz is damaged or of another version" in run.problems[0].text
 
 
 def test_folders_of_the_plan_are_named():
