@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from anomalib_medical.allocator import keep_freed_memory
 from anomalib_medical.benchmark.datasets import describe_dataset
 from anomalib_medical.benchmark.gallery import write_gallery
 from anomalib_medical.benchmark.machine import describe_machine, measure_cost, peak_memory_mib
@@ -49,6 +50,7 @@ def main(arguments: list[str]) -> int:
     """Run a job, or a dataset's check: run folder, ``job`` or ``data``, name, device."""
     path, kind, name, device = arguments
     _die_with_parent()
+    keep_freed_memory()
     run = RunFolder(path)
     plan = make_plan(run.plan(), str(run.path / "plan.yaml"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -18,6 +18,7 @@ from types import ModuleType
 from jsonargparse import Namespace
 
 import anomalib_medical
+from anomalib_medical.allocator import keep_freed_memory
 from anomalib_medical.cli.guides import ANOMALIB, guide
 from anomalib_medical.cli.output import console
 from anomalib_medical.cli.parser import PROGRAM, CommandParser
@@ -45,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files that are no text would end a command that prints them; stderr is so by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
+    keep_freed_memory()
     try:
         with console(verbose="--verbose" in arguments):
             code = _run(arguments)

@@ -13,7 +13,7 @@ NAME = ROOT.name
 # A room sees the floors below its own, and nothing beside it.
 FLOORS = (
     {"io"},
-    {"errors", "metrics", "edge"},
+    {"allocator", "errors", "metrics", "edge"},
     {"registration", "post_processing"},
     {"data"},
     {"models", "callbacks"},
