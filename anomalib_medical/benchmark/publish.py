@@ -148,9 +148,9 @@ def publish(run: RunFolder, target: Path) -> RunFolder:
         with atomic(copy.scores_file(dataset.name), "wb") as file:
             text = _score_table(dataset).to_csv(index=False, lineterminator="\n")
             file.write(gzip.compress(text.encode(), mtime=0))
-    for file in (target / _SCORES).glob("*.csv.gz"):
-        if file not in {copy.scores_file(dataset.name) for dataset in loaded.datasets}:
-            file.unlink()
+    kept = {copy.scores_file(dataset.name) for dataset in loaded.datasets}
+    for earlier in {*(target / _SCORES).glob("*.csv.gz")} - kept:
+        earlier.unlink()
     # Last: it is what a copy is known by.
     write_csv(target / _JOBS, DataFrame(rows).fillna(""))
     return copy
