@@ -12,9 +12,7 @@ def keep_freed_memory() -> None:
     """Let this process keep memory that it frees, until it ends: the next step takes the same pages again.
 
     glibc gives large arrays back to the system when they are freed; a training step on a CPU asks for the same ones
-    again and waits for the system to empty the pages: a twentieth of its time with ResNet-18, a third with
-    EfficientNet-Lite0, more beside another training. The most memory held at once does not change. Does nothing without
-    glibc. As environment variables:
+    again and waits for the system to empty their pages. Does nothing without glibc. As environment variables:
     ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 MALLOC_TOP_PAD_=67108864``.
     """
     if sys.platform != "linux":
