@@ -54,6 +54,7 @@ def working_folder(tmp_path_factory) -> Path:
     (folder / "tasks/brain").rename(folder / "tasks/kidney")
     (folder / "tasks/lung").rename(folder / "tasks/liver")
     shutil.copytree(images, folder / "knees")
+    shutil.copytree(ROOT / "configs", folder / "configs")
     files = [path.relative_to(images) for path in sorted(images.rglob("*.png")) if "ground_truth" not in path.parts]
     rows = [
         f"{file},{'none' if file.parent.name == 'good' else 'tumour'},{file.stem.partition('_')[0]}" for file in files

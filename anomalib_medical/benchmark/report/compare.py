@@ -59,10 +59,11 @@ class Standing:
 
     @cached_property
     def references(self) -> dict[str, Model]:
-        """Title of a column -> the model that the others are compared with there; none without any AUROC."""
+        """Whom all are compared with: ``best`` and, unless that is one, the best ``PatchCore``; none without AUROCs."""
         ranked = [model for model in self.order if self.auroc(model).estimate]
-        patchcore = [model for model in ranked[1:] if _is_patchcore(model)]
-        return dict(zip(("best", "PatchCore"), ranked[:1] + patchcore[:1], strict=False))
+        rival = [model for model in ranked if _is_patchcore(model)][:1]
+        others = [model for model in rival if model is not ranked[0]]
+        return dict(zip(("best", "PatchCore"), ranked[:1] + others, strict=False))
 
     @cached_property
     def contrasts(self) -> dict[str, dict[str, Contrast]]:

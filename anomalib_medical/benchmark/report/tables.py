@@ -265,7 +265,7 @@ def summary_table(standing: Standing, run: Run) -> Table:
         reached = value_cell(Value(Estimate(each.auroc, low, high, 0, 0), []))
         rows.append([Cell(f"shortcut: {each.name}"), reached, *[Cell(NOTHING)] * (len(rows[0]) - 2)])
     notes += [_SHORTCUT_NOTE] if shortcuts else []
-    titles = [f"the best ({m.label})" if title == "best" else title for title, m in standing.references.items()]
+    titles = [f"the best ({m.label})" if title == "best" else m.label for title, m in standing.references.items()]
     columns = ["model", "AUROC", *(["each seed"] if several else []), *(_BESIDE[key] for key in shown)]
     columns += [*(f"against {each}" for each in titles), "AP"]
     return Table("Summary", columns, rows, notes)

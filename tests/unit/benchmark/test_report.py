@@ -181,6 +181,19 @@ def test_the_first_words_say_who_is_best(run):
         assert re.search(rf"{model.label}\s*0\.\d{{3}} ?{mark}\s*\[", text)
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["a PatchCore is the best", "another is"])
+def test_all_are_compared_with_the_best_patchcore(ahead, run):
+    dataset = load_run(run).datasets[0]
+    scrd, patchcore, sharpness = standing_of(dataset).order
+    another = replace(sharpness, name="patchcore_lite0", label="PatchCore (Lite0)", trainings=patchcore.trainings)
+    worse = [replace(each, test=each.test.assign(raw_score=-each.test.raw_score)) for each in patchcore.trainings]
+    models = [replace(patchcore, trainings=worse), another, *([] if ahead else [scrd])]
+    standing = standing_of(replace(dataset, models=models))
+    titles = [title for title in summary_table(standing, load_run(run)).columns if title.startswith("against")]
+    others = [] if ahead else ["against PatchCore (Lite0)"]
+    assert titles == [f"against the best ({'PatchCore (Lite0)' if ahead else 'Scrd'})", *others]
+
+
 def test_a_trivial_score_ahead_is_called_so(tmp_path):
     folder = make_run(tmp_path, seeds=(0,))
     write_job(folder, planned_job("brain", "sharpness", 0), 9.0)
