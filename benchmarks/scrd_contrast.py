@@ -119,7 +119,7 @@ def _page(lines: list[dict[str, Any]]) -> str:
 
 _HEAD = """# SCRD's contrasts and synthetic anomalies
 
-Made by `benchmarks/scrd_contrast.py` (its text says how); one line a run is in `scrd_contrast.jsonl`. Means over seeds;
+Made by `benchmarks/scrd_contrast.py` (its text says how). Means over seeds;
 batches of 16, the last weights. Other jobs shared the machine: the seconds say little.
 
 """
