@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def quiet_trainer(epochs: int, callbacks: list[Callback] | None = None, steps: i
     return Trainer(
         max_epochs=epochs,
         max_steps=steps,
+        default_root_dir=tempfile.gettempdir(),  # of the salt, if a model hashes patients
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
